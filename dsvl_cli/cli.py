@@ -1,0 +1,161 @@
+"""The Typer app, and the only error boundary: `main(argv) -> int`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from dsvl_cli import __version__
+from dsvl_cli.commands import describe
+from dsvl_cli.errors import DsvlError, ExitStatus, SomeFailed, UsageError
+from dsvl_cli.terminal.console import Console, Environment
+
+_ENDING_SIGNALS = ("SIGTERM", "SIGHUP")  # SIGHUP is not there on Windows
+
+
+class _Group(TyperGroup):
+    """Keeps a closed pipe from Typer, which would call it a failure."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            _swallow_stdout()
+            return ExitStatus.OK
+
+
+app = typer.Typer(
+    name="dsvl",
+    cls=_Group,
+    help="Talk with pictures on your own machine: DeepSeek-VL in the terminal.",
+    epilog="Begin with `dsvl describe picture.jpg`. Each command has a page: dsvl COMMAND --help",
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(epilog=describe.HELP_EPILOG)(describe.describe)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dsvl {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    ctx: typer.Context,
+    _version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    if ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status; no exception gets out.
+
+    Args:
+        argv: the arguments without the program's name; by default those of the process.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    console = Console(Environment.system())
+    try:
+        with _signals_raised():
+            status = typer.main.get_command(app).main(args=arguments, prog_name="dsvl", standalone_mode=False)
+            sys.stdout.flush()
+            return int(status or ExitStatus.OK)
+    except BrokenPipeError:
+        _swallow_stdout()
+        return ExitStatus.OK
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else ExitStatus.ERROR
+    except KeyboardInterrupt:
+        return ExitStatus.INTERRUPTED
+    except BaseException as exc:
+        # stderr may be the pipe that was closed.
+        with suppress(BrokenPipeError):
+            if _wants_traceback(arguments):
+                traceback.print_exc()
+            elif (error := _explain(exc)) is not None:
+                console.error(error)
+        return _status_of(exc)
+
+
+def run() -> None:
+    """Run the console script."""
+    sys.exit(main())
+
+
+def _explain(exc: BaseException) -> DsvlError | None:
+    """Say in our own words what happened; None where everything was said already."""
+    if isinstance(exc, SomeFailed):
+        return None
+    if isinstance(exc, DsvlError):
+        return exc
+    if isinstance(exc, typer.TyperException):
+        context = getattr(exc, "ctx", None)
+        command = context.command_path if context is not None else "dsvl"
+        return UsageError(exc.format_message(), f"{command} --help")
+    if _is_out_of_memory(exc):
+        return DsvlError("out of memory", "use a smaller dtype or model, fewer or smaller pictures, or --model tiny")
+    return DsvlError(f"this is a bug in dsvl: {type(exc).__name__}: {exc}", "run it again with --debug and report it")
+
+
+def _status_of(exc: BaseException) -> int:
+    if isinstance(exc, DsvlError):
+        return exc.status
+    if isinstance(exc, typer.TyperException):
+        return ExitStatus.USAGE
+    return ExitStatus.ERROR if _is_out_of_memory(exc) else ExitStatus.BUG
+
+
+def _is_out_of_memory(exc: BaseException) -> bool:
+    # torch says it with a RuntimeError of its own on GPUs and with a plain one on the CPU.
+    return isinstance(exc, MemoryError) or (
+        isinstance(exc, RuntimeError)
+        and (type(exc).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(exc))
+    )
+
+
+def _wants_traceback(arguments: Sequence[str]) -> bool:
+    return "--debug" in arguments or os.environ.get("DSVL_DEBUG", "") not in ("", "0")
+
+
+def _swallow_stdout() -> None:
+    """Let whatever is still buffered for a closed pipe go nowhere, so that the interpreter can end quietly."""
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
+@contextmanager
+def _signals_raised() -> Iterator[None]:
+    """Turn the signals that ask a process to end into `SystemExit(128 + n)`, so that everything is put away."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    previous = {}
+    for name in _ENDING_SIGNALS:
+        number = getattr(signal, name, None)
+        # `nohup` has a hang-up ignored; so do we then.
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            with suppress(ValueError):  # not in the main thread: a test, or a program that embeds us
+                previous[number] = signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

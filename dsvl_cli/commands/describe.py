@@ -1,0 +1,109 @@
+"""`dsvl describe IMAGE...`: answer about pictures."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dsvl_cli.commands import options
+from dsvl_cli.engine.options import DEFAULT_MODEL, DEFAULT_PROMPT
+
+# Typer joins the lines of a paragraph: an empty line keeps two apart.
+HELP_EPILOG = """
+[bold]Examples[/bold]
+
+[dim]A description. `tiny` comes with dsvl: a toy that knows drawn shapes and numbers.[/dim]
+
+dsvl describe photo.jpg
+
+dsvl describe drawing.png --model tiny
+
+[dim]A question, pipes, JSON.[/dim]
+
+dsvl describe receipt.jpg -p "What is the total?"
+
+cat photo.jpg | dsvl describe - | tee caption.txt
+
+dsvl describe *.png --json | jq -r .text
+
+[dim]One question about several pictures; <image> marks where each stands, else they come first.[/dim]
+
+dsvl describe a.png b.png -p "What is the difference between <image> and <image>?"
+
+dsvl describe a.png b.png c.png --together -p "Which is the odd one out?"
+
+[dim]Defaults: the environment variable DSVL_<NAME> sets an option, as DSVL_MODEL=tiny or DSVL_TOP_P=0.9.[/dim]
+"""
+
+
+def describe(
+    ctx: typer.Context,
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...",
+            autocompletion=options.complete_picture,
+            show_default=False,
+            help="Paths, globs, http(s) addresses, or - for a picture on stdin.",
+        ),
+    ],
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt",
+            "-p",
+            envvar="DSVL_PROMPT",
+            show_envvar=False,
+            metavar="TEXT",
+            rich_help_panel="Question",
+            show_default=False,
+            help=f"What to ask; - reads it from stdin. By default: {DEFAULT_PROMPT}",
+        ),
+    ] = None,
+    together: Annotated[
+        bool,
+        typer.Option("--together", rich_help_panel="Question", help="Ask once about all pictures, not once a picture."),
+    ] = False,
+    system: options.System = None,
+    max_new_tokens: options.MaxNewTokens = 512,
+    temperature: options.Temperature = 0.0,
+    top_p: options.TopP = 1.0,
+    top_k: options.TopK = 0,
+    min_p: options.MinP = 0.0,
+    repetition_penalty: options.RepetitionPenalty = 1.0,
+    seed: options.Seed = None,
+    stop: options.Stop = None,
+    model: options.Model = DEFAULT_MODEL,
+    revision: options.Revision = None,
+    offline: options.Offline = False,
+    device: options.Device = "auto",
+    dtype: options.DtypeOption = "auto",
+    attn_implementation: options.AttentionOption = "auto",
+    device_map: options.DeviceMap = None,
+    threads: options.Threads = None,
+    force: options.Force = False,
+    as_json: options.Json = False,
+    no_stream: options.NoStream = False,
+    stats: options.ShowStats = False,
+    plain: options.Plain = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    debug: options.Debug = False,
+) -> None:
+    """Describe pictures, or answer a question about them.
+
+    The answer goes to stdout and nothing else does. Of several pictures each gets its own answer, under its path; a
+    picture that fails is told on stderr, the others go on, and the exit status is 1.
+    """
+    from dsvl_cli.commands.description import Question, answer_all
+
+    answer_all(
+        options.make_console(ctx.params),
+        options.load_options(ctx.params),
+        Question.read(images, prompt, system, together=together),
+        options.sampling_params(ctx.params),
+        as_json=as_json,
+        stream=not no_stream,
+        show_stats=stats,
+    )

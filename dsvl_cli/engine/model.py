@@ -1,0 +1,249 @@
+"""load_model(LoadOptions) -> VisionLanguageModel: a checkpoint in memory, ready to answer."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dsvl_cli.engine.checkpoint import Checkpoint, find_checkpoint
+from dsvl_cli.engine.conversation import Chunk, Conversation, Picture
+from dsvl_cli.engine.generate import Row, check_length, generate
+from dsvl_cli.engine.hardware import Plan, check_forecast, forecast_memory, make_plan
+from dsvl_cli.engine.kv_cache import PrefixCache
+from dsvl_cli.engine.network import Network
+from dsvl_cli.engine.options import LoadOptions, SamplingParams
+from dsvl_cli.engine.progress import Listener, Silence
+from dsvl_cli.engine.prompt import PreparedPrompt, PromptFormat
+from dsvl_cli.engine.sampling import Sampler
+from dsvl_cli.engine.text import Answer
+from dsvl_cli.errors import DsvlError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class VisionLanguageModel:
+    """A loaded DeepSeek-VL. It is a `ChatModel`, and answers batches too.
+
+    One conversation at a time is kept in its cache: asking about the same conversation again, with more said, costs
+    only what is new.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, network: Network, prompt_format: PromptFormat, plan: Plan) -> None:
+        self.checkpoint = checkpoint
+        self.network = network
+        self.format = prompt_format
+        self.plan = plan
+        text_config = network.module.config.text_config
+        self._context_length: int = text_config.max_position_embeddings
+        self.end_ids = _end_ids(network.module, prompt_format)
+        self._prefix_cache = PrefixCache(network.layers)
+
+    @property
+    def name(self) -> str:
+        """What the user calls the model."""
+        return self.checkpoint.name
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the owner of token ids."""
+        return self.checkpoint.fingerprint
+
+    @property
+    def context_length(self) -> int:
+        """How many tokens prompt and answer may have together."""
+        return self._context_length
+
+    @property
+    def has_chat(self) -> bool:
+        """Whether it answers; a base checkpoint only completes text."""
+        return self.checkpoint.has_chat
+
+    @property
+    def dtype(self) -> str:
+        """Of weights and computation, such as `bfloat16`."""
+        return self.plan.dtype
+
+    @property
+    def device(self) -> str:
+        """Where it computes, such as `cpu` or `cuda:0`."""
+        return self.plan.device
+
+    def image_tokens(self) -> int:
+        """How many tokens one picture takes."""
+        return self.format.num_image_tokens
+
+    def prepare(self, conversation: Conversation) -> PreparedPrompt:
+        """Write the conversation as the model reads it."""
+        return self.format.prepare(conversation)
+
+    def count_tokens(self, conversation: Conversation) -> int:
+        """The length in tokens of the prompt that `stream` would make of the conversation."""
+        return len(self.prepare(conversation))
+
+    def view(self, picture: Picture) -> Image:
+        """The picture as the model gets it: resized and padded, RGB, `(side, side)` pixels."""
+        from PIL import Image
+
+        processor = self.network.image_processor
+        pixels = self.network.pixels(picture)["pixel_values"][0]
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (processor.image_mean, processor.image_std))
+        values = ((pixels * std + mean) / processor.rescale_factor).round().clamp(0, 255).to(torch.uint8)
+        return Image.fromarray(values.permute(1, 2, 0).numpy(), "RGB")
+
+    def stream(self, conversation: Conversation, sampling: SamplingParams) -> Iterator[Chunk]:
+        """Answer the last message, or go on with the last answer, piece by piece.
+
+        Closing the iterator stops the work; the conversation is not changed. In float32 the answer is the one that a
+        fresh model would give to the same token ids.
+
+        Raises:
+            ContextOverflow: before any work, when the prompt does not fit.
+            ImageError: a picture cannot be decoded.
+        """
+        row = self._row(0, conversation, sampling)
+        for _, chunk in generate(self.network, [row], self._prefix_cache):
+            yield chunk
+
+    def stream_batch(
+        self, conversations: Sequence[Conversation], sampling: SamplingParams | Sequence[SamplingParams]
+    ) -> Iterator[tuple[int, Chunk]]:
+        """Answer several conversations together; each chunk comes with the index of its conversation.
+
+        Raises:
+            ContextOverflow: before any work, when one prompt does not fit.
+            ImageError: a picture cannot be decoded.
+        """
+        params = [sampling] * len(conversations) if isinstance(sampling, SamplingParams) else list(sampling)
+        rows = [self._row(i, talk, p) for i, (talk, p) in enumerate(zip(conversations, params, strict=True))]
+        if rows:
+            yield from generate(self.network, rows)
+
+    def _row(self, index: int, conversation: Conversation, sampling: SamplingParams) -> Row:
+        prompt = self.prepare(conversation)
+        check_length(prompt, self.context_length)
+        goes_on = bool(conversation.messages) and conversation.messages[-1].role == "assistant"
+        answer = Answer(
+            self.format.tokenizer,
+            self.end_ids,
+            sampling.stop,
+            min(sampling.max_new_tokens, self.context_length - len(prompt)),
+            strip_space=self.has_chat and not goes_on,
+        )
+        return Row(index, prompt, Sampler(sampling, prompt.token_ids), answer, self.context_length)
+
+
+def load_model(options: LoadOptions, listener: Listener | None = None) -> VisionLanguageModel:
+    """Find a checkpoint, fetch it if need be, choose device and dtype, and load it.
+
+    Args:
+        options: what to load, and how.
+        listener: is told what is fetched, what was chosen and why.
+
+    Raises:
+        DsvlError: there is no such model, it is of another kind, it will not fit, or a choice cannot work.
+    """
+    listener = listener or Silence()
+    checkpoint = find_checkpoint(options, listener)
+    plan = make_plan(options, checkpoint.model_type, listener)
+    check_forecast(forecast_memory(checkpoint, plan), force=options.force)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    image_token_id = checkpoint.config.get("image_token_id", 100015)
+    prompt_format = PromptFormat(
+        checkpoint.path, image_token_id, has_chat=checkpoint.has_chat, fingerprint=checkpoint.fingerprint
+    )
+    with _quiet_libraries():
+        network = Network(_load_module(checkpoint, plan), _load_image_processor(checkpoint))
+    return VisionLanguageModel(checkpoint, network, prompt_format, plan)
+
+
+def _load_module(checkpoint: Checkpoint, plan: Plan) -> Any:
+    model_class = _model_class(checkpoint.model_type)
+    try:
+        module = model_class.from_pretrained(
+            checkpoint.path,
+            dtype=getattr(torch, plan.dtype),
+            attn_implementation=plan.attention,
+            device_map=plan.device_map,
+            max_memory=plan.max_memory,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+    except (RuntimeError, OSError, ValueError, KeyError) as exc:
+        if isinstance(exc, torch.OutOfMemoryError):
+            raise DsvlError(f"out of memory on {plan.device}", "use a smaller dtype or model, or --device cpu") from exc
+        raise DsvlError(
+            f"{checkpoint.name} cannot be loaded: its files do not fit together", "download it again"
+        ) from exc
+    return module.eval()
+
+
+def _model_class(model_type: str) -> Any:
+    # Concrete classes: an Auto class would import every model that transformers has a mapping for.
+    if model_type == "deepseek_vl_hybrid":
+        from transformers.models.deepseek_vl_hybrid.modeling_deepseek_vl_hybrid import (
+            DeepseekVLHybridForConditionalGeneration,
+        )
+
+        return DeepseekVLHybridForConditionalGeneration
+    from transformers.models.deepseek_vl.modeling_deepseek_vl import DeepseekVLForConditionalGeneration
+
+    return DeepseekVLForConditionalGeneration
+
+
+def _load_image_processor(checkpoint: Checkpoint) -> Any:
+    # The PIL class by name: where torchvision happens to be installed, Auto classes would silently take another one
+    # whose pixels differ a little.
+    processor_class: Any
+    if checkpoint.model_type == "deepseek_vl_hybrid":
+        from transformers.models.deepseek_vl_hybrid import image_processing_pil_deepseek_vl_hybrid as hybrid
+
+        processor_class = hybrid.DeepseekVLHybridImageProcessorPil
+    else:
+        from transformers.models.deepseek_vl.image_processing_pil_deepseek_vl import DeepseekVLImageProcessorPil
+
+        processor_class = DeepseekVLImageProcessorPil
+    try:
+        return processor_class.from_pretrained(checkpoint.path, local_files_only=True)
+    except (OSError, ValueError, TypeError) as exc:
+        raise DsvlError(f"{checkpoint.name} has no usable image processor", "download it again") from exc
+
+
+def _end_ids(module: Any, prompt_format: PromptFormat) -> frozenset[int]:
+    """Join the ends of the tokenizer and of the generation config: either alone is wrong for some checkpoints.
+
+    The text config's is left out: the converted checkpoints have LlamaConfig's default there, which is another token.
+    """
+    configured = module.generation_config.eos_token_id if module.generation_config is not None else None
+    ends = set(configured if isinstance(configured, list) else [configured]) | {prompt_format.eos_token_id}
+    return frozenset(end for end in ends if end is not None)
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Keep bars, warnings and log lines of the libraries off the terminal; what matters is said by ourselves."""
+    # A repository without safetensors would start a thread that asks the hub for a conversion.
+    os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
+    from transformers.utils import logging as transformers_logging
+
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    accelerate = logging.getLogger("accelerate")
+    accelerate_level = accelerate.level
+    accelerate.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        accelerate.setLevel(accelerate_level)

@@ -1,0 +1,71 @@
+"""What the first bytes of a file say about its kind, for the errors of files that are not read as pictures."""
+
+from __future__ import annotations
+
+import codecs
+
+from dsvl_cli.errors import ImageError
+
+SAVE_AS_PNG = "save it as PNG or JPEG first"
+_HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
+_FOREIGN = (
+    (b"%PDF-", "a PDF", "render the page to a PNG first"),
+    (b"%!PS", "PostScript", "render it to a PNG first"),
+    (b"\xc5\xd0\xd3\xc6", "an EPS file", "render it to a PNG first"),
+    (b"8BPS", "a Photoshop file", SAVE_AS_PNG),
+    (b"\xff\x0a", "a JPEG XL file", SAVE_AS_PNG),
+    (b"\0\0\0\x0cJXL ", "a JPEG XL file", SAVE_AS_PNG),
+    (b"PK\x03\x04", "a ZIP archive or an office document", "unpack it first"),
+    (b"\x1f\x8b", "a gzip file", "unpack it first"),
+    (b"\x1aE\xdf\xa3", "a video", "save a frame of it as PNG first"),
+)
+_KNOWN_STARTS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\x01\0", b"\0\0\0\x0cjP")
+
+
+def is_heic(data: bytes) -> bool:
+    """Whether it is a picture of HEVC frames, as telephones write it."""
+    brands = _brands(data)
+    return bool(brands & _HEIC_BRANDS) and not brands & _AVIF_BRANDS
+
+
+def damaged(name: str) -> ImageError:
+    """Say that the file is of a known kind but unsound."""
+    return ImageError(f"{name}: damaged or cut off", "copy or download it again")
+
+
+def not_a_picture(data: bytes, name: str) -> ImageError:
+    """Say what the bytes look like that no decoder wants."""
+    for start, kind, hint in _FOREIGN:
+        if data.startswith(start):
+            return ImageError(f"{name}: {kind}, not a picture that can be read", hint)
+    if brands := _brands(data):
+        if brands & (_HEIC_BRANDS | _AVIF_BRANDS):
+            return damaged(name)
+        return ImageError(f"{name}: a video or an unknown kind of picture", "save it, or a frame of it, as PNG first")
+    head = data[:4096].lstrip(b"\xef\xbb\xbf").lstrip().lower()
+    if head.startswith((b"<!doctype html", b"<html")):
+        return ImageError(f"{name}: a web page, not a picture")
+    if head.startswith(b"<") and b"<svg" in head:
+        return ImageError(f"{name}: an SVG drawing", "render it to a PNG first")
+    if _is_text(head):
+        return ImageError(f"{name}: text, not a picture")
+    if data.startswith(_KNOWN_STARTS) or (data[:4] == b"RIFF" and b"WEBP".startswith(data[8:12])):
+        return damaged(name)
+    return ImageError(f"{name}: not a picture of a known format", SAVE_AS_PNG)
+
+
+def _brands(data: bytes) -> set[bytes]:
+    """Return the kinds that a file of the ISO base media format (HEIC, AVIF, MP4) says it is; empty for others."""
+    if data[4:8] != b"ftyp":
+        return set()
+    box = data[8 : min(int.from_bytes(data[:4], "big"), 256)]
+    return {box[start : start + 4] for start in range(0, len(box), 4)}
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # which may end within a character
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in head

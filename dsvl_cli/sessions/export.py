@@ -1,0 +1,151 @@
+"""A kept conversation as a file: Markdown, an HTML page, or JSON that keeps everything."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from dsvl_cli.engine.conversation import Picture
+from dsvl_cli.errors import DsvlError
+from dsvl_cli.sessions.markdown import escape_line, to_markdown
+from dsvl_cli.sessions.page import to_page
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from dsvl_cli.engine.conversation import Message
+    from dsvl_cli.sessions.session import SavedSession
+
+FORMATS = (".md", ".html", ".json")
+JSON_SCHEMA = "dsvl.session/1"
+
+# The first bytes of a file, its media type, its suffix. https://mimesniff.spec.whatwg.org/#image-type-pattern-matching-algorithm
+_SIGNATURES = (
+    (rb"\x89PNG\r\n\x1a\n", "image/png", ".png"),
+    (rb"\xff\xd8\xff", "image/jpeg", ".jpg"),
+    (rb"GIF8[79]a", "image/gif", ".gif"),
+    (rb"RIFF....WEBP", "image/webp", ".webp"),
+    (rb"BM", "image/bmp", ".bmp"),
+    (rb"II\*\0|MM\0\*", "image/tiff", ".tiff"),
+    (rb"....ftypavi[fs]", "image/avif", ".avif"),
+    (rb"....ftyp(?:heic|heix|mif1)", "image/heic", ".heic"),
+)
+
+
+def export_session(session: SavedSession, path: Path, *, embed: bool = True, overwrite: bool = False) -> None:
+    """Write a session to a file; its suffix says how.
+
+    Args:
+        session: what to write.
+        path: ends in `.md`, `.html` or `.json`.
+        embed: put the pictures into the file; else beside it, into the folder `<stem>_pictures`.
+        overwrite: replace what is there.
+
+    Raises:
+        DsvlError: another suffix, something is there already, or it cannot be written.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise DsvlError(f"cannot tell the format of {path}", "let its name end in .md, .html or .json")
+    folder = path.with_name(f"{path.stem}_pictures")
+    beside = {} if embed else _file_names(session)
+    for target in (path, folder) if beside else (path,):
+        if not overwrite and os.path.lexists(target):
+            raise DsvlError(f"{target} exists already", "choose another name, or ask to overwrite it")
+
+    def address(picture: Picture) -> str:
+        if embed:
+            return f"data:{media_type(picture)};base64,{base64.b64encode(picture.data).decode()}"
+        return f"{quote(os.fsencode(folder.name))}/{beside[picture.sha256]}"
+
+    try:
+        for picture in session.conversation.pictures if beside else ():
+            folder.mkdir(exist_ok=True)
+            _replace(folder / beside[picture.sha256], picture.data)
+        _replace(path, _document(session, suffix, address, embed=embed))
+    except OSError as exc:
+        raise DsvlError(f"{path} cannot be written: {exc.strerror}", "choose another place") from exc
+
+
+def media_type(picture: Picture) -> str:
+    """Tell the media type by the first bytes, such as `image/png`; `application/octet-stream` for an unknown one."""
+    return _kind(picture)[0]
+
+
+def _kind(picture: Picture) -> tuple[str, str]:
+    for signature, kind, suffix in _SIGNATURES:
+        if re.match(signature, picture.data, re.DOTALL):
+            return kind, suffix
+    return "application/octet-stream", ".bin"
+
+
+def _file_names(session: SavedSession) -> dict[str, str]:
+    """Choose a file name for each picture, by its hash; their own names are not to be trusted as file names."""
+    pictures = {picture.sha256: picture for picture in session.conversation.pictures}
+    return {sha256: f"{n}{_kind(picture)[1]}" for n, (sha256, picture) in enumerate(pictures.items(), 1)}
+
+
+def _document(session: SavedSession, suffix: str, address: Callable[[Picture], str], *, embed: bool) -> bytes:
+    if suffix == ".md":
+        text = to_markdown(session, lambda picture: f"![{escape_line(picture.name)}]({address(picture)})")
+        return text.encode("utf-8", "replace")
+    if suffix == ".html":
+        return to_page(session, address, "data:" if embed else "'self' file:").encode("utf-8", "replace")
+    text = json.dumps(_json(session, address, embed=embed), ensure_ascii=False, indent=1)
+    return (text + "\n").encode("utf-8", "backslashreplace")  # a lone surrogate becomes \udcxx: JSON's own escape
+
+
+def _json(session: SavedSession, address: Callable[[Picture], str], *, embed: bool) -> dict[str, Any]:
+    return {
+        "schema": JSON_SCHEMA,
+        "id": session.id,
+        "name": session.name,
+        "model": session.model,
+        "created": session.created.isoformat(),
+        "updated": session.updated.isoformat(),
+        "system": session.conversation.system,
+        "messages": [_json_message(message, address, embed=embed) for message in session.conversation.messages],
+    }
+
+
+def _json_message(message: Message, address: Callable[[Picture], str], *, embed: bool) -> dict[str, Any]:
+    parts: list[dict[str, Any]] = []
+    for part in message.parts:
+        if isinstance(part, Picture):
+            content = {"data": base64.b64encode(part.data).decode()} if embed else {"file": address(part)}
+            parts.append(
+                {
+                    "type": "image",
+                    "name": part.name,
+                    "media_type": media_type(part),
+                    "sha256": part.sha256,
+                    "width": part.width,
+                    "height": part.height,
+                    "notes": part.notes,
+                    **content,
+                }
+            )
+        else:
+            parts.append({"type": "text", "text": part})
+    return {
+        "role": message.role,
+        "parts": parts,
+        "token_ids": message.token_ids,
+        "model": message.model,
+        "finish_reason": message.finish_reason,
+    }
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write beside and rename, so that the file is never half there."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_bytes(data)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

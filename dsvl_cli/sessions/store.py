@@ -1,0 +1,356 @@
+"""Conversations kept from one chat to the next, in one SQLite file in the user's data folder."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import secrets
+import struct
+import sys
+import time
+import unicodedata
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dsvl_cli.engine.conversation import Conversation, Message, Part, Picture
+from dsvl_cli.errors import DsvlError
+from dsvl_cli.sessions.schema import empty_database, explained_errors, open_database, pack, transaction, unpack
+from dsvl_cli.sessions.session import SavedSession, SearchHit, SessionSummary, title_of
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator, Mapping, Sequence
+    from types import TracebackType
+
+_ID_LETTERS = "bcdfghjkmnpqrstvwxz23456789"  # no vowels, so no words; nothing that looks like another
+_SUMMARY = "SELECT id, name, title, model, created, updated, messages, pictures FROM sessions"
+_EXCERPT_LENGTH = 80
+
+
+def default_store_path(variables: Mapping[str, str]) -> Path:
+    """Where conversations are kept, by the environment: DSVL_DATA_DIR, else the platform's folder for a user's data.
+
+    An `XDG_DATA_HOME` that is set counts on every platform; a relative one is ignored, as its specification says.
+    """
+    home = Path(variables.get("HOME") or Path.home())
+    xdg = Path(variables.get("XDG_DATA_HOME", ""))
+    if own := variables.get("DSVL_DATA_DIR"):
+        folder = Path(own).expanduser()
+    elif xdg.is_absolute():
+        folder = xdg / "dsvl"
+    elif sys.platform == "darwin":
+        folder = home / "Library" / "Application Support" / "dsvl"
+    elif sys.platform == "win32":
+        folder = Path(variables.get("LOCALAPPDATA") or home / "AppData" / "Local") / "dsvl"
+    else:
+        folder = home / ".local" / "share" / "dsvl"
+    return folder / "sessions.sqlite3"
+
+
+class SessionStore:
+    """The conversations of one file. The file is opened when it is first needed, and created by the first save.
+
+    Several processes may use the file at once. Every save is one transaction: what is killed, or has no room on the
+    disk, leaves the state before. One thread at a time.
+
+    Raises:
+        DsvlError: from every method but `create` and `close`: the file cannot be used, and what to do about it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connection: sqlite3.Connection | None = None
+        self._seen: dict[str, int] = {}  # the revision of each session that was loaded or saved here
+
+    def __enter__(self) -> SessionStore:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; a later call of another method opens it again."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def create(self) -> str:
+        """Choose the id of a new session. Nothing is kept of it until the first `save` with a message."""
+        suffix = "".join(secrets.choice(_ID_LETTERS) for _ in range(3))
+        return f"{time.strftime('%Y%m%d-%H%M')}-{suffix}"
+
+    def save(self, session_id: str, conversation: Conversation, model: str) -> str:
+        """Make the stored session equal to the conversation, writing only the messages after the first change.
+
+        Args:
+            session_id: of a session that this store created or loaded.
+            conversation: as it is now.
+            model: what the user calls the model.
+
+        Returns:
+            The id to go on with: `session_id`, or a new one when another chat has gone on with the same session since
+            this store saw it. Both chats are then kept.
+        """
+        if not conversation.messages and session_id not in self._seen:
+            return session_id
+        with self._database(write=True) as database:
+            query = "SELECT revision, model, system FROM sessions WHERE id = ?"
+            while (row := database.execute(query, (session_id,)).fetchone()) and row[0] != self._seen.get(session_id):
+                session_id = self.create()
+            stored = _messages(database, session_id)
+            kept = _common_prefix(stored, conversation.messages)
+            about = (pack(model), _pack_optional(conversation.system))
+            if kept == len(stored) == len(conversation.messages) and (row is None or row[1:] == about):
+                return session_id
+            revision = database.execute("SELECT coalesce(max(revision), 0) + 1 FROM sessions").fetchone()[0]
+            _write_session(database, session_id, conversation, about, revision)
+            database.execute("DELETE FROM messages WHERE session = ? AND position >= ?", (session_id, kept))
+            for position, message in enumerate(conversation.messages[kept:], kept):
+                _write_message(database, session_id, position, message)
+            if kept < len(stored):
+                _drop_unused_pictures(database)
+        self._seen[session_id] = revision  # only now: the transaction has ended well
+        return session_id
+
+    def rename(self, session_id: str, name: str) -> None:
+        """Give a saved session a name.
+
+        Raises:
+            DsvlError: the name is empty or another session's, or nothing was saved yet.
+        """
+        name = " ".join(name.split())
+        if not name:
+            raise DsvlError("a name for a conversation cannot be empty")
+        with self._database(write=True) as database:
+            others = database.execute("SELECT id, name FROM sessions WHERE id <> ?", (session_id,))
+            if any(name in (other, _unpack_optional(taken)) for other, taken in others):
+                raise DsvlError(f"another conversation is called {name!r}", "choose another name, or remove that one")
+            cursor = database.execute("UPDATE sessions SET name = ? WHERE id = ?", (pack(name), session_id))
+            if not cursor.rowcount:
+                raise DsvlError("there is nothing to name yet", "say something first")
+
+    def find(self, key: str) -> SessionSummary:
+        """Tell what is known about one session.
+
+        Args:
+            key: its id, its name, or the beginning of its id.
+
+        Raises:
+            DsvlError: there is none, or more than one; the hint names the nearest.
+        """
+        with self._database() as database:
+            return _find(database, key)
+
+    def load(self, key: str) -> SavedSession:
+        """Read the session that `find` finds, with its conversation."""
+        with self._database() as database:
+            return self._load(database, _find(database, key))
+
+    def latest(self) -> SavedSession | None:
+        """Read the session that was saved last; None when there is none."""
+        with self._database() as database:
+            row = database.execute(f"{_SUMMARY} ORDER BY revision DESC LIMIT 1").fetchone()
+            return None if row is None else self._load(database, _summary(row))
+
+    def list(self, limit: int | None = None) -> tuple[SessionSummary, ...]:
+        """List the sessions, the one that was saved last first; at most `limit`."""
+        with self._database() as database:
+            rows = database.execute(f"{_SUMMARY} ORDER BY revision DESC LIMIT ?", (-1 if limit is None else limit,))
+            return tuple(_summary(row) for row in rows)
+
+    def search(self, text: str) -> tuple[SearchHit, ...]:
+        """Find the sessions with a message in which every word of `text` occurs, the one that was saved last first.
+
+        Words are matched anywhere, in any case, in texts and in the names of pictures. The messages are read one after
+        another: a full-text index finds no parts of words and no words in Chinese, and there is not enough to read for
+        one to be needed.
+        """
+        words = unicodedata.normalize("NFC", text).casefold().split()
+        if not words:
+            return ()
+        hits: dict[str, SearchHit] = {}
+        with self._database() as database:
+            summaries = {row[0]: _summary(row) for row in database.execute(_SUMMARY)}
+            rows = database.execute(
+                "SELECT sessions.id, messages.id, coalesce(text, parts.name) FROM sessions"
+                " JOIN messages ON messages.session = sessions.id JOIN parts ON parts.message = messages.id"
+                " ORDER BY revision DESC, messages.position, parts.position"
+            )
+            for (session_id, _), parts in groupby(rows, key=lambda row: (row[0], row[1])):
+                if session_id in hits:
+                    continue
+                message = unicodedata.normalize("NFC", " ".join(unpack(part[2]) for part in parts))
+                folded = message.casefold()
+                if all(word in folded for word in words):
+                    hits[session_id] = SearchHit(summaries[session_id], _excerpt(message, words[0]))
+        return tuple(hits.values())
+
+    def delete(self, key: str) -> SessionSummary:
+        """Remove the session that `find` finds, and the pictures that no other one has.
+
+        Returns:
+            What was removed.
+        """
+        with self._database(write=True) as database:
+            summary = _find(database, key)
+            database.execute("DELETE FROM sessions WHERE id = ?", (summary.id,))
+            _drop_unused_pictures(database)
+            return summary
+
+    def _load(self, database: sqlite3.Connection, summary: SessionSummary) -> SavedSession:
+        query = "SELECT system, revision FROM sessions WHERE id = ?"
+        system, revision = database.execute(query, (summary.id,)).fetchone()
+        messages = _messages(database, summary.id, with_data=True)
+        self._seen[summary.id] = revision
+        conversation = Conversation(messages, _unpack_optional(system))
+        return SavedSession(summary.id, summary.name, summary.model, summary.created, summary.updated, conversation)
+
+    @contextmanager
+    def _database(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
+        """Begin a transaction on the file, or on an empty database where there is no file and none is to be made."""
+        with explained_errors(self.path):
+            if self._connection is None and (write or self.path.exists()):
+                self._connection = open_database(self.path)
+            if self._connection is None:
+                with closing(empty_database()) as nothing:
+                    yield nothing
+                return
+            with transaction(self._connection, "IMMEDIATE" if write else "DEFERRED"):
+                yield self._connection
+
+
+def _find(database: sqlite3.Connection, key: str) -> SessionSummary:
+    names = {row[0]: _unpack_optional(row[1]) for row in database.execute("SELECT id, name FROM sessions")}
+    found = [key] if key in names else [each for each, name in names.items() if name == key]
+    found = found or [each for each in names if key and each.startswith(key)]
+    if len(found) > 1:
+        raise DsvlError(f"{len(found)} conversations begin with {key!r}", f"type more of it, such as {max(found)}")
+    if not found:
+        nearest = difflib.get_close_matches(key, [*filter(None, names.values()), *names], n=1)
+        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+        raise DsvlError(f"no conversation is called {key!r}", f"{hint}`dsvl sessions list` shows them all")
+    return _summary(database.execute(f"{_SUMMARY} WHERE id = ?", found).fetchone())
+
+
+def _summary(row: Sequence[Any]) -> SessionSummary:
+    session_id, name, title, model, created, updated, messages, pictures = row
+    return SessionSummary(
+        session_id,
+        _unpack_optional(name),
+        unpack(title),
+        unpack(model),
+        datetime.fromtimestamp(created / 1000, UTC),
+        datetime.fromtimestamp(updated / 1000, UTC),
+        messages,
+        pictures,
+    )
+
+
+def _messages(database: sqlite3.Connection, session_id: str, *, with_data: bool = False) -> list[Message]:
+    """Read the messages of a session; the bytes of their pictures only on demand, as equality does not need them."""
+    found: dict[int, list[Part]] = {}
+    for message, text, sha256, name, width, height, notes, data in database.execute(
+        "SELECT message, text, picture, parts.name, width, height, notes, data FROM messages"
+        " JOIN parts ON parts.message = messages.id LEFT JOIN pictures ON pictures.sha256 = picture AND ?"
+        " WHERE session = ? ORDER BY messages.position, parts.position",
+        (with_data, session_id),
+    ):
+        part: Part
+        if sha256 is None:
+            part = unpack(text)
+        else:
+            part = Picture(unpack(name), data or b"", sha256, width, height, tuple(json.loads(unpack(notes))))
+        found.setdefault(message, []).append(part)
+    rows = database.execute(
+        "SELECT id, role, token_ids, model, finish_reason FROM messages WHERE session = ? ORDER BY position",
+        (session_id,),
+    )
+    return [
+        Message(role, tuple(found.get(message, ())), _unpack_ids(token_ids), _unpack_optional(model), finish_reason)
+        for message, role, token_ids, model, finish_reason in rows
+    ]
+
+
+def _write_session(
+    database: sqlite3.Connection,
+    session_id: str,
+    conversation: Conversation,
+    about: tuple[bytes, bytes | None],
+    revision: int,
+) -> None:
+    now = time.time_ns() // 1_000_000
+    title, messages, pictures = pack(title_of(conversation)), len(conversation.messages), len(conversation.pictures)
+    database.execute(
+        "INSERT INTO sessions (id, title, model, system, created, updated, revision, messages, pictures)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET title = excluded.title,"
+        " model = excluded.model, system = excluded.system, updated = excluded.updated, revision = excluded.revision,"
+        " messages = excluded.messages, pictures = excluded.pictures",
+        (session_id, title, *about, now, now, revision, messages, pictures),
+    )
+
+
+def _write_message(database: sqlite3.Connection, session_id: str, position: int, message: Message) -> None:
+    cursor = database.execute(
+        "INSERT INTO messages (session, position, role, token_ids, model, finish_reason) VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            session_id,
+            position,
+            message.role,
+            _pack_ids(message.token_ids),
+            _pack_optional(message.model),
+            message.finish_reason,
+        ),
+    )
+    for number, part in enumerate(message.parts):
+        place = (cursor.lastrowid, number)
+        if isinstance(part, str):
+            database.execute("INSERT INTO parts (message, position, text) VALUES (?, ?, ?)", (*place, pack(part)))
+            continue
+        database.execute("INSERT OR IGNORE INTO pictures (sha256, data) VALUES (?, ?)", (part.sha256, part.data))
+        notes = pack(json.dumps(part.notes, ensure_ascii=False))
+        database.execute(
+            "INSERT INTO parts (message, position, picture, name, width, height, notes) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (*place, part.sha256, pack(part.name), part.width, part.height, notes),
+        )
+
+
+def _drop_unused_pictures(database: sqlite3.Connection) -> None:
+    used = "SELECT picture FROM parts WHERE picture IS NOT NULL"
+    database.execute(f"DELETE FROM pictures WHERE sha256 NOT IN ({used})")
+
+
+def _common_prefix(old: Sequence[Message], new: Sequence[Message]) -> int:
+    pairs = enumerate(zip(old, new, strict=False))
+    return next((place for place, (before, after) in pairs if before != after), min(len(old), len(new)))
+
+
+def _excerpt(text: str, word: str) -> str:
+    """Cut out the surroundings of a word, on one line."""
+    line = " ".join(text.split())
+    match = re.search(re.escape(word), line, re.IGNORECASE)
+    start, end = match.span() if match else (0, 0)  # a few letters, such as `ß`, only match when folded
+    begin = max(0, start - _EXCERPT_LENGTH // 2)
+    end = max(begin + _EXCERPT_LENGTH, end)
+    return ("…" if begin else "") + line[begin:end].strip() + ("…" if end < len(line) else "")
+
+
+def _pack_optional(text: str | None) -> bytes | None:
+    return None if text is None else pack(text)
+
+
+def _unpack_optional(data: bytes | None) -> str | None:
+    return None if data is None else unpack(data)
+
+
+def _pack_ids(ids: Sequence[int] | None) -> bytes | None:
+    return None if ids is None else struct.pack(f"<{len(ids)}I", *ids)
+
+
+def _unpack_ids(data: bytes | None) -> tuple[int, ...] | None:
+    return None if data is None else struct.unpack(f"<{len(data) // 4}I", data)

@@ -1,0 +1,19 @@
+"""Messages of several lines between triple quotes."""
+
+from __future__ import annotations
+
+_FENCE = '"""'
+
+
+def is_open_block(text: str) -> bool:
+    """Whether a block was begun and not yet ended."""
+    stripped = text.strip()
+    return stripped.startswith(_FENCE) and (len(stripped) < 2 * len(_FENCE) or not stripped.endswith(_FENCE))
+
+
+def block_content(text: str) -> str:
+    """Return the text without the fences of a block around it."""
+    stripped = text.strip()
+    if not stripped.startswith(_FENCE):
+        return text
+    return stripped.removeprefix(_FENCE).removesuffix(_FENCE).strip("\n")

@@ -1,0 +1,305 @@
+"""What commands write with: the answer to stdout, everything else to stderr, each fit for where it goes.
+
+To a terminal all text goes sanitized; into a pipe or a file the answer goes exactly as it is. rich is imported only
+where Markdown or a picture is drawn on a terminal, so that a piped command starts fast.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import sys
+import textwrap
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO
+
+from dsvl_cli.terminal.sanitize import sanitize, sanitize_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rich.console import Console as RichConsole
+
+    from dsvl_cli.engine.progress import Listener
+    from dsvl_cli.errors import DsvlError
+
+_ERASE_LINE = "\r\x1b[K"
+# A line that is drawn again must stay one line, however wide the terminal takes its characters to be.
+_WRAP_OFF, _WRAP_ON = "\x1b[?7l", "\x1b[?7h"
+
+_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_ASCII_SPINNER = "|/-\\"
+_SPINNER_SECONDS = 0.1
+
+_BOLD, _DIM, _RED, _YELLOW = "1", "2", "1;31", "1;33"
+_DUMB = ("dumb", "unknown")
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The process's surroundings; tests pass their own.
+
+    Attributes:
+        stdin, stdout, stderr: text streams; the bytes go through their `buffer` where they have one.
+        variables: the environment variables.
+    """
+
+    stdin: TextIO
+    stdout: TextIO
+    stderr: TextIO
+    variables: Mapping[str, str]
+
+    @classmethod
+    def system(cls) -> Environment:
+        """Take the real ones; a stream that was closed before the start is empty, or swallows what it gets."""
+        return cls(sys.stdin or io.StringIO(), sys.stdout or io.StringIO(), sys.stderr or io.StringIO(), os.environ)
+
+
+class Console:
+    """Where a command's output goes. A `BrokenPipeError` of stdout is left to the caller.
+
+    Args:
+        environment: the streams and variables.
+        verbose: show the engine's choices with their reasons.
+        quiet: no status, no progress; warnings and errors stay.
+        plain: no spinner, no redrawing, no colour, for screen readers and logs.
+    """
+
+    def __init__(
+        self, environment: Environment, *, verbose: bool = False, quiet: bool = False, plain: bool = False
+    ) -> None:
+        self.environment = environment
+        self.verbose = verbose
+        self.quiet = quiet
+        self.plain = plain
+        self._lock = threading.RLock()
+        self._redrawn = False  # a line of `redraw_line` stands on stderr
+        self._spinning = False  # a spinner does
+
+    @property
+    def answer_is_terminal(self) -> bool:
+        """Whether stdout is a terminal."""
+        return _is_terminal(self.environment.stdout)
+
+    @property
+    def status_is_terminal(self) -> bool:
+        """Whether stderr is a terminal."""
+        return _is_terminal(self.environment.stderr)
+
+    @property
+    def colour(self) -> bool:
+        """Whether the answer may be coloured."""
+        return self.answer_is_terminal and self._may_colour
+
+    @property
+    def can_redraw(self) -> bool:
+        """Whether the cursor may be moved on stdout."""
+        return self.answer_is_terminal and self._may_redraw
+
+    @property
+    def status_can_redraw(self) -> bool:
+        """Whether the cursor may be moved on stderr."""
+        return self.status_is_terminal and self._may_redraw
+
+    @property
+    def status_is_unicode(self) -> bool:
+        """Whether stderr can show more than ASCII, such as bars and spinners."""
+        return _is_unicode(self.environment.stderr)
+
+    @property
+    def answer_is_unicode(self) -> bool:
+        """Whether stdout can show more than ASCII."""
+        return _is_unicode(self.environment.stdout)
+
+    @property
+    def width(self) -> int:
+        """How many columns the answer has: the terminal's, else `COLUMNS`, else 80."""
+        return self._size(self.environment.stdout)[0]
+
+    @property
+    def height(self) -> int:
+        """How many lines the terminal has, else `LINES`, else 24."""
+        return self._size(self.environment.stdout)[1]
+
+    @property
+    def status_width(self) -> int:
+        """How many columns stderr has."""
+        return self._size(self.environment.stderr)[0]
+
+    def write(self, text: str) -> None:
+        """Write a piece of the answer at once: sanitized to a terminal, as exact UTF-8 bytes elsewhere."""
+        self.draw(sanitize(text) if self.answer_is_terminal else text)
+
+    def heading(self, text: str) -> None:
+        """Write a line above an answer, such as the name of its picture."""
+        line = sanitize_line(text) if self.answer_is_terminal else text
+        self.draw(_styled(line, _BOLD, self.colour) + "\n")
+
+    def draw(self, text: str) -> None:
+        """Write to stdout what is already safe, control sequences of our own included."""
+        with self._lock:
+            self.clear_redrawn_line()
+            stream = self.environment.stdout
+            buffer = getattr(stream, "buffer", None)
+            if buffer is None:
+                stream.write(text)
+                stream.flush()
+                return
+            if self.answer_is_terminal:
+                data = text.encode(stream.encoding or "utf-8", "replace")
+            else:
+                data = text.encode("utf-8", "surrogateescape")
+            stream.flush()
+            buffer.write(data)
+            buffer.flush()
+
+    def status(self, text: str) -> None:
+        """Say one line on stderr, unless quiet."""
+        if not self.quiet:
+            self._say("", "", text)
+
+    def warn(self, text: str) -> None:
+        """Say a warning on stderr."""
+        self._say("warning: ", _YELLOW, text)
+
+    def error(self, error: DsvlError) -> None:
+        """Say an error on stderr, with its hint where it has one."""
+        self._say("error: ", _RED, error.message)
+        if error.hint:
+            self._say("hint: ", _BOLD, error.hint)
+
+    def listener(self) -> Listener:
+        """Return what the engine reports to; any thread may use it."""
+        from dsvl_cli.terminal.progress import ConsoleListener
+
+        return ConsoleListener(self)
+
+    @contextmanager
+    def working(self, text: str) -> Iterator[None]:
+        """Show on stderr that work goes on; leaves no trace, and shows nothing outside a terminal.
+
+        Messages and progress may be written meanwhile, the answer not.
+        """
+        if self.quiet or not (self.answer_is_terminal and self.status_can_redraw):
+            yield
+            return
+        stopped = threading.Event()
+        spinner = threading.Thread(target=self._spin, args=(sanitize_line(text), stopped), daemon=True)
+        spinner.start()
+        try:
+            yield
+        finally:
+            stopped.set()
+            spinner.join()
+            self.clear_redrawn_line()
+
+    def renderer(self, width: int | None = None) -> RichConsole:
+        """Return a rich console that fits stdout, for rendering; `width` in columns."""
+        from rich.console import Console as RichConsole
+
+        return RichConsole(
+            file=self.environment.stdout,
+            force_terminal=self.answer_is_terminal,
+            no_color=not self.colour,
+            width=width or self.width,
+            height=self.height,
+            markup=False,
+            emoji=False,
+            highlight=False,
+            _environ=self.environment.variables,
+        )
+
+    def redraw_line(self, text: str) -> None:
+        """Draw the one changing line on stderr; the next message replaces it. For terminals that can redraw."""
+        with self._lock:
+            self._redrawn = True
+            self._write_status(f"{_ERASE_LINE}{_WRAP_OFF}{text}{_WRAP_ON}")
+
+    def clear_redrawn_line(self) -> None:
+        """Take the changing line away, if there is one."""
+        with self._lock:
+            if self._redrawn or self._spinning:
+                self._redrawn = self._spinning = False
+                self._write_status(_ERASE_LINE)
+
+    def _spin(self, label: str, stopped: threading.Event) -> None:
+        marks = _SPINNER if self.status_is_unicode else _ASCII_SPINNER
+        for mark in itertools.cycle(marks):
+            # Waiting first spares quick work the flicker.
+            if stopped.wait(_SPINNER_SECONDS):
+                return
+            with self._lock:
+                if not self._redrawn:
+                    self._spinning = True
+                    line = _styled(f"{mark} {label}", _DIM, self._may_colour)
+                    self._write_status(f"{_ERASE_LINE}{_WRAP_OFF}{line}{_WRAP_ON}")
+
+    @property
+    def _term(self) -> str:
+        return self.environment.variables.get("TERM", "").lower()
+
+    @property
+    def _may_redraw(self) -> bool:
+        return not self.plain and self._term not in _DUMB
+
+    @property
+    def _may_colour(self) -> bool:
+        # https://no-color.org: any value but the empty one switches colour off.
+        return self._may_redraw and not self.environment.variables.get("NO_COLOR")
+
+    def _say(self, prefix: str, style: str, text: str) -> None:
+        line = sanitize_line(text)
+        if self.status_is_terminal:
+            line = _wrap(line, len(prefix), self.status_width)
+        label = _styled(prefix.rstrip(), style, self.status_is_terminal and self._may_colour)
+        with self._lock:
+            self.clear_redrawn_line()
+            self._write_status((f"{label} " if prefix else "") + line + "\n")
+
+    def _write_status(self, text: str) -> None:
+        stream = self.environment.stderr
+        # Whatever the encoding is, a message must not fail.
+        encoding = stream.encoding or "utf-8"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+
+    def _size(self, stream: TextIO) -> tuple[int, int]:
+        try:
+            columns, lines = os.get_terminal_size(stream.fileno())
+        except (OSError, ValueError):
+            columns = lines = 0
+        return columns or self._number("COLUMNS") or 80, lines or self._number("LINES") or 24
+
+    def _number(self, variable: str) -> int:
+        value = self.environment.variables.get(variable, "")
+        return int(value) if value.isascii() and value.isdigit() else 0
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    try:
+        return stream.isatty()
+    except ValueError:  # closed
+        return False
+
+
+def _is_unicode(stream: TextIO) -> bool:
+    return (stream.encoding or "utf-8").lower().startswith("utf")
+
+
+def _styled(text: str, style: str, colour: bool) -> str:
+    return f"\x1b[{style}m{text}\x1b[0m" if colour and text else text
+
+
+def _wrap(text: str, indent: int, width: int) -> str:
+    """Break a line of text between words; the lines after the first are indented to stand under it."""
+    lines = textwrap.wrap(
+        text,
+        width=max(width - indent, 20),
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    )
+    return ("\n" + " " * indent).join(lines)

@@ -1,0 +1,70 @@
+"""The terminal's own echo: off while a chat works, so that keys typed meanwhile do not run into an answer."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class SilentKeys:
+    """Within it, typed keys are not echoed but wait for the next prompt; Ctrl-C stays a signal.
+
+    Does nothing where there is no POSIX terminal.
+    """
+
+    def __init__(self, stdin: TextIO) -> None:
+        self._stdin = stdin
+        self._before: list[Any] | None = None
+
+    def __enter__(self) -> SilentKeys:
+        self._before = _attributes(self._stdin)
+        self._silence()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    @contextmanager
+    def lifted(self) -> Iterator[None]:
+        """Give the terminal to another program as it was in the beginning."""
+        self._restore()
+        try:
+            yield
+        finally:
+            self._silence()
+
+    def _silence(self) -> None:
+        if self._before is None:
+            return
+        import termios
+
+        silent = [*self._before]
+        silent[0] &= ~termios.ICRNL  # else Enter, typed ahead, would arrive as Ctrl-J
+        silent[3] &= ~(termios.ECHO | termios.ICANON)
+        _set_attributes(self._stdin, silent)
+
+    def _restore(self) -> None:
+        if self._before is not None:
+            _set_attributes(self._stdin, self._before)
+
+
+def _attributes(stdin: TextIO) -> list[Any] | None:
+    try:
+        import termios
+    except ImportError:  # Windows
+        return None
+    try:
+        return termios.tcgetattr(stdin.fileno())
+    except (termios.error, OSError, ValueError):
+        return None
+
+
+def _set_attributes(stdin: TextIO, attributes: list[Any]) -> None:
+    import termios
+    from contextlib import suppress
+
+    with suppress(termios.error, OSError, ValueError):  # the terminal may have been closed
+        termios.tcsetattr(stdin.fileno(), termios.TCSADRAIN, attributes)

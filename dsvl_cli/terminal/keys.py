@@ -1,0 +1,45 @@
+"""The keys of the chat beyond those that prompt-toolkit has anyway."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prompt_toolkit.application import run_in_terminal
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+from dsvl_cli.terminal.blocks import is_open_block
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def bind_keys(paste_picture: Callable[[], None]) -> KeyBindings:
+    """Return the bindings; `paste_picture` stages the clipboard's picture and says what came of it."""
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    def _(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if is_open_block(buffer.text):
+            buffer.newline(copy_margin=False)
+        else:
+            buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    @keys.add("c-j")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.newline(copy_margin=False)
+
+    @keys.add("c-c")
+    @keys.add("<sigint>")
+    def _(event: KeyPressEvent) -> None:
+        if event.current_buffer.text:
+            event.current_buffer.reset()
+        else:
+            event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
+
+    @keys.add("c-v")
+    def _(event: KeyPressEvent) -> None:
+        run_in_terminal(paste_picture)
+
+    return keys

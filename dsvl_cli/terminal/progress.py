@@ -1,0 +1,127 @@
+"""The engine's reports on stderr: notes, choices and progress, redrawn on a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dsvl_cli.terminal.sanitize import sanitize_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dsvl_cli.engine.progress import Choice
+    from dsvl_cli.terminal.console import Console
+
+_REDRAW_SECONDS = 0.1
+_LOG_SECONDS = 30.0
+_LOG_STEP_SECONDS = 1.0
+_BAR_COLUMNS = 20
+
+
+@dataclass(slots=True)
+class _Transfer:
+    """One thing that is fetched or loaded: where it began, and what was shown of it last."""
+
+    begun_at: float
+    begun_with: int
+    shown_at: float = float("-inf")
+    shown_tenth: int = -1
+
+
+class ConsoleListener:
+    """Tells a console what the engine does; any thread may call it.
+
+    Args:
+        console: where to say it.
+        clock: seconds that never go back.
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._clock = clock
+        self._transfers: dict[str, _Transfer] = {}
+        self._lock = threading.Lock()
+
+    def note(self, text: str) -> None:
+        """Say it."""
+        self._console.status(text)
+
+    def choice(self, choice: Choice) -> None:
+        """Say it with its reason, when the console is verbose."""
+        if self._console.verbose:
+            self._console.status(f"{choice.what}: {choice.value} ({choice.reason})")
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Draw or log how far `what` is, in bytes."""
+        if self._console.quiet:
+            return
+        with self._lock:
+            now = self._clock()
+            transfer = self._transfers.setdefault(what, _Transfer(begun_at=now, begun_with=done))
+            if self._console.status_can_redraw:
+                self._draw(what, done, total, transfer, now)
+            else:
+                self._log(what, done, total, transfer, now)
+            if done >= total:
+                del self._transfers[what]
+
+    def _draw(self, what: str, done: int, total: int, transfer: _Transfer, now: float) -> None:
+        if done >= total:
+            self._console.clear_redrawn_line()
+        elif now - transfer.shown_at >= _REDRAW_SECONDS:
+            transfer.shown_at = now
+            rate = _rate(done, transfer, now)
+            bar = _bar(done, total, "━╌" if self._console.status_is_unicode else "#-")
+            self._console.redraw_line(_progress_line(what, bar, done, total, rate, self._console.status_width))
+
+    def _log(self, what: str, done: int, total: int, transfer: _Transfer, now: float) -> None:
+        tenth = 10 * done // total if total > 0 else 10
+        since = now - transfer.shown_at
+        is_step = tenth > transfer.shown_tenth and since >= _LOG_STEP_SECONDS
+        if done >= total or is_step or since >= _LOG_SECONDS:
+            transfer.shown_at, transfer.shown_tenth = now, tenth
+            percent = 100 * done // total if total > 0 else 100
+            self._console.status(f"{what}: {percent} % ({format_bytes(done)} of {format_bytes(total)})")
+
+
+def format_bytes(count: float) -> str:
+    """Write a number of bytes in decimal units with at most three digits: `812 B`, `9.4 MB`, `14.7 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 99.95 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _rate(done: int, transfer: _Transfer, now: float) -> float:
+    """Bytes a second since the beginning; 0.0 where that is not known yet."""
+    seconds = now - transfer.begun_at
+    return (done - transfer.begun_with) / seconds if seconds > 0 else 0.0
+
+
+def _bar(done: int, total: int, marks: str) -> str:
+    filled = _BAR_COLUMNS * done // total
+    return marks[0] * filled + marks[1] * (_BAR_COLUMNS - filled)
+
+
+def _progress_line(what: str, bar: str, done: int, total: int, rate: float, width: int) -> str:
+    """Compose what, bar, bytes, rate and time left, as far as they fit into one line of less than `width` columns."""
+    size = f"{format_bytes(done)} of {format_bytes(total)}"
+    fields = [sanitize_line(what), bar, f"{100 * done // total} %", size]
+    dispensable = [bar, size]
+    if rate > 0:
+        speed, left = f"{format_bytes(rate)}/s", f"{_clock_time((total - done) / rate)} left"
+        fields += [speed, left]
+        dispensable = [speed, bar, size, left]
+    while dispensable and len("  ".join(fields)) >= width:
+        fields.remove(dispensable.pop(0))
+    return "  ".join(fields)[: width - 1]
+
+
+def _clock_time(seconds: float) -> str:
+    minutes, rest = divmod(round(min(seconds, 359_999)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

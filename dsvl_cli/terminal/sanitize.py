@@ -1,0 +1,56 @@
+r"""Make foreign text harmless to a terminal: whatever could move, hide or reorder what is shown becomes visible.
+
+Each character is judged alone, so text may be cut anywhere and cleaned piece by piece: no piece can complete an escape
+sequence, because the ESC (or its C1 form) that would open one is never written.
+
+What is replaced, and by what:
+
+    C0 controls but newline and tab, DEL        their pictures, U+2400 and following: ESC becomes `␛`
+    bytes of a file name that are not UTF-8     `\xNN` (Python carries them as the surrogates U+DC80 to U+DCFF)
+    C1 controls, bidirectional controls, line and paragraph separators, invisible format characters, tags,
+    the other surrogates                        U+FFFD
+
+Kept, because ordinary text needs them: the zero-width joiner and non-joiner, variation selectors, the soft hyphen.
+"""
+
+from __future__ import annotations
+
+import re
+
+_REPLACEMENT = "\ufffd"
+
+# What is unsafe in any text; newline and tab are added for single lines.
+_UNSAFE = (
+    "\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f"  # C0, DEL, C1
+    "\\u061c\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069"  # bidirectional controls
+    "\\u2028\\u2029"  # line and paragraph separator
+    "\\u180e\\u200b\\u2060-\\u2065\\u206a-\\u206f\\ufeff\\ufff9-\\ufffb\\U0001d173-\\U0001d17a"  # invisible
+    "\\U000e0000-\\U000e007f"  # tags
+    "\\ud800-\\udfff"  # lone surrogates
+)
+_IN_TEXT = re.compile(f"\\r\\n|[{_UNSAFE}]")
+_IN_LINE = re.compile(f"[\\n\\t{_UNSAFE}]")
+
+
+def sanitize(text: str) -> str:
+    r"""Make everything unsafe visible; newlines and tabs stay, `\r\n` becomes `\n`."""
+    return _IN_TEXT.sub(_visible, text)
+
+
+def sanitize_line(text: str) -> str:
+    """Make one line of a name or a message: newlines and tabs are made visible, too."""
+    return _IN_LINE.sub(_visible, text)
+
+
+def _visible(match: re.Match[str]) -> str:
+    found = match.group()
+    if found == "\r\n":
+        return "\n"
+    code = ord(found)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "\u2421"
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return _REPLACEMENT

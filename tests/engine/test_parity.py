@@ -1,0 +1,243 @@
+"""Our loop against `generate` of transformers, token for token, and a cached turn against a fresh one."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from transformers.models.deepseek_vl.processing_deepseek_vl import DeepseekVLProcessor
+from transformers.models.deepseek_vl_hybrid.processing_deepseek_vl_hybrid import DeepseekVLHybridProcessor
+
+from dsvl_cli.engine.conversation import Conversation, Message, Picture, Reply, compose_parts
+from dsvl_cli.engine.images import decode
+from dsvl_cli.engine.model import VisionLanguageModel
+from dsvl_cli.engine.options import SamplingParams
+from tests.pictures import draw_picture
+
+QUESTIONS = (
+    "Describe this image.", "What colour is it?", "How many shapes are there?", "Is there a red circle?",
+    "What is in <image>?", "and the background", "What is the difference between <image> and <image>?",
+)  # fmt: skip
+GREEDY = SamplingParams(max_new_tokens=16)
+
+
+def random_conversation(rng: random.Random) -> Conversation:
+    """One to three turns over one to three pictures; earlier answers are plain text, as processors take them."""
+    pictures = [draw_picture(rng.randrange(1000)) for _ in range(rng.randint(1, 3))]
+    turns = rng.randint(1, 3)
+    messages: list[Message] = []
+    for turn in range(turns):
+        here = pictures if turn == turns - 1 else [pictures.pop() for _ in range(min(len(pictures), rng.randint(0, 1)))]
+        fitting = [question for question in QUESTIONS if question.count("<image>") in (0, len(here))]
+        messages.append(Message("user", compose_parts(rng.choice(fitting), here)))
+        if turn < turns - 1:
+            messages.append(Message("assistant", (rng.choice(["A red circle.", "Two.", "Yes, it is blue."]),)))
+    return Conversation(messages)
+
+
+def as_processor_input(conversation: Conversation) -> list[dict[str, Any]]:
+    """The same conversation as transformers takes it."""
+    return [
+        {
+            "role": message.role,
+            "content": [
+                {"type": "image", "image": decode(part)} if isinstance(part, Picture) else {"type": "text", "text": part}
+                for part in message.parts
+            ],
+        }
+        for message in conversation.messages
+    ]
+
+
+def processor_of(model: VisionLanguageModel) -> Any:
+    hybrid = model.checkpoint.model_type == "deepseek_vl_hybrid"
+    processor_class = DeepseekVLHybridProcessor if hybrid else DeepseekVLProcessor
+    return processor_class.from_pretrained(model.checkpoint.path, backend="pil", local_files_only=True)
+
+
+def process(processor: Any, conversation: Conversation) -> dict[str, torch.Tensor]:
+    inputs = processor.apply_chat_template(
+        as_processor_input(conversation),
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    return dict(inputs)
+
+
+def generate_reference(model: VisionLanguageModel, inputs: dict[str, torch.Tensor], tokens: int) -> tuple[int, ...]:
+    """The ids that `generate` of transformers gives, its end token left out."""
+    network = model.network.module
+    output = network.generate(**inputs, max_new_tokens=tokens, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    return tuple(i for i in output.tolist() if i not in model.end_ids)
+
+
+@pytest.mark.parametrize(("name", "count"), [("tiny", 200), ("hybrid", 20)])
+def test_greedy_equals_transformers(name: str, count: int, request: pytest.FixtureRequest) -> None:
+    model: VisionLanguageModel = request.getfixturevalue(name)
+    processor = processor_of(model)
+    rng = random.Random(20)
+    answers = set()
+    for _ in range(count):
+        conversation = random_conversation(rng)
+        inputs = process(processor, conversation)
+        assert inputs["input_ids"][0].tolist() == list(model.prepare(conversation).token_ids)
+        reply = Reply.of(model.stream(conversation, GREEDY))
+        assert reply.token_ids == generate_reference(model, inputs, GREEDY.max_new_tokens)
+        answers.add(reply.text)
+    assert len(answers) > count // 20  # a model that always says the same would prove nothing
+
+
+@pytest.mark.parametrize("name", ["tiny", "hybrid"])
+def test_pixels_equal_those_of_the_processor(name: str, request: pytest.FixtureRequest) -> None:
+    model: VisionLanguageModel = request.getfixturevalue(name)
+    processor = processor_of(model)
+    for seed, size in enumerate([(96, 96), (40, 300), (300, 40), (1200, 900), (1, 1), (5, 700)]):
+        picture = draw_picture(seed, size)
+        expected = process(processor, Conversation([Message("user", (picture, "?"))]))
+        pixels = model.network.pixels(picture)
+        assert pixels.keys() == expected.keys() - {"input_ids", "attention_mask"}
+        for key, values in pixels.items():
+            assert torch.equal(values, expected[key]), key
+
+
+@pytest.mark.parametrize("name", ["tiny", "hybrid"])
+def test_a_batch_equals_its_single_rows(name: str, request: pytest.FixtureRequest) -> None:
+    model: VisionLanguageModel = request.getfixturevalue(name)
+    rng = random.Random(3)
+    conversations = [random_conversation(rng) for _ in range(9)]
+    params = [SamplingParams(max_new_tokens=rng.randint(1, 12)) for _ in conversations]
+    chunks: dict[int, list[Any]] = {i: [] for i in range(len(conversations))}
+    for index, chunk in model.stream_batch(conversations, params):
+        chunks[index].append(chunk)
+    for index, (conversation, param) in enumerate(zip(conversations, params, strict=True)):
+        alone = Reply.of(model.stream(conversation, param))
+        together = Reply.of(chunks[index])
+        assert (together.text, together.token_ids, together.finish_reason) == (
+            alone.text,
+            alone.token_ids,
+            alone.finish_reason,
+        )
+        assert together.stats is not None
+        assert together.stats.generated_tokens == alone.stats.generated_tokens  # type: ignore[union-attr]
+
+
+def fresh_answer(model: VisionLanguageModel, conversation: Conversation, sampling: SamplingParams) -> Reply:
+    """What the model says with nothing kept from before."""
+    ((index, _), *_) = pairs = list(model.stream_batch([conversation], sampling))
+    assert index == 0
+    return Reply.of(chunk for _, chunk in pairs)
+
+
+def answered(conversation: Conversation, reply: Reply, model: VisionLanguageModel) -> Message:
+    return Message("assistant", (reply.text,), reply.token_ids, model.fingerprint, reply.finish_reason)
+
+
+def take_turn(model: VisionLanguageModel, talk: Conversation, sampling: SamplingParams, stop_after: int | None) -> Reply:
+    """Answer, or stop after some chunks as a Ctrl-C would."""
+    stream = model.stream(talk, sampling)
+    chunks = []
+    for count, chunk in enumerate(stream, 1):
+        chunks.append(chunk)
+        if count == stop_after:
+            break
+    stream.close()  # type: ignore[attr-defined]
+    return Reply.of(chunks)
+
+
+def play_script(model: VisionLanguageModel, seed: int) -> None:
+    """Play a random script of turns, pictures, undos, edits, drops, retries and interrupts, checking every answer."""
+    rng = random.Random(seed)
+    talk = Conversation()
+    for _ in range(rng.randint(3, 7)):
+        action = rng.choice(["ask", "ask", "ask", "undo", "edit", "drop", "retry", "continue", "system"])
+        answers = [message for message in talk.messages if message.role == "assistant"]
+        if action == "undo" and answers:
+            del talk.messages[-2:]
+            continue
+        if action == "system":
+            talk.system = rng.choice([None, "", "You are terse."])
+            continue
+        if action == "drop" and talk.pictures:
+            victim = rng.choice(talk.pictures)
+            talk.messages[:] = [
+                Message(m.role, tuple(p for p in m.parts if p is not victim), m.token_ids, m.model, m.finish_reason)
+                for m in talk.messages
+            ]
+            continue
+        if action == "continue" and answers:
+            before = talk.messages.pop()
+            talk.messages.append(before)
+            expected = fresh_answer(model, talk, GREEDY)
+            reply = Reply.of(model.stream(talk, GREEDY))
+            assert (reply.token_ids, reply.text) == (expected.token_ids, expected.text)
+            ids = (before.token_ids or ()) + reply.token_ids
+            talk.messages[-1] = Message("assistant", (before.text + reply.text,), ids, model.fingerprint)
+            continue
+        if action in ("retry", "edit") and answers:
+            talk.messages.pop()
+            if action == "edit":
+                question = talk.messages.pop()
+                text = rng.choice(["Is it red?", "What is it?"])
+                talk.messages.append(Message("user", (*question.pictures, text)))
+        else:
+            pictures = [draw_picture(rng.randrange(50)) for _ in range(rng.choice([0, 0, 1, 1, 2]))]
+            text = rng.choice(["Describe this image.", "What colour is it?", "And now?"])
+            talk.messages.append(Message("user", compose_parts(text, pictures)))
+        sampling = SamplingParams(max_new_tokens=rng.randint(1, 10), temperature=rng.choice([0.0, 0.8]), seed=seed)
+        expected = fresh_answer(model, talk, sampling)
+        stop_after = rng.choice([None, None, rng.randint(1, 6)])
+        reply = take_turn(model, talk, sampling, stop_after)
+        if stop_after is None:
+            assert (reply.token_ids, reply.text) == (expected.token_ids, expected.text)
+        else:
+            assert reply.token_ids == expected.token_ids[: len(reply.token_ids)]
+            assert expected.text.startswith(reply.text)
+        talk.messages.append(answered(talk, reply, model))
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_a_cached_turn_equals_a_fresh_one(tiny: VisionLanguageModel, block: int) -> None:
+    for seed in range(block * 50, block * 50 + 50):
+        play_script(tiny, seed)
+
+
+def test_a_cached_turn_equals_a_fresh_one_with_the_hybrid(hybrid: VisionLanguageModel) -> None:
+    for seed in range(12):
+        play_script(hybrid, seed)
+
+
+def test_the_second_turn_computes_only_what_is_new(tiny: VisionLanguageModel) -> None:
+    first = Conversation([Message("user", (draw_picture(7), "Describe this image."))])
+    reply = Reply.of(tiny.stream(first, SamplingParams(max_new_tokens=8)))
+    second = Conversation([*first.messages, answered(first, reply, tiny), Message("user", ("What colour is it?",))])
+    stats = Reply.of(tiny.stream(second, GREEDY)).stats
+    assert stats is not None
+    new_text = len(tiny.format.encode("User: What colour is it?\n\nAssistant:"))
+    # Besides the new text: the end token of the first answer, and its last token, which was never fed back.
+    assert stats.prompt_tokens - stats.cached_tokens <= new_text + 2
+
+
+def test_an_exception_within_a_step_leaves_the_cache_usable(
+    tiny: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk = Conversation([Message("user", (draw_picture(9), "Describe this image."))])
+    expected = fresh_answer(tiny, talk, GREEDY)
+    layers: Sequence[Any] = tiny.network.module.model.language_model.layers
+    calls = 0
+
+    def interrupt(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+
+    handle = layers[1].register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        list(tiny.stream(talk, GREEDY))
+    handle.remove()
+    assert Reply.of(tiny.stream(talk, GREEDY)).token_ids == expected.token_ids

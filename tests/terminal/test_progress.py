@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsvl_cli.terminal.console import Console, Environment
+from dsvl_cli.terminal.progress import ConsoleListener, format_bytes
+from tests.terminal.screen import Screen
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def log_of(console_calls: list[tuple[float, int]], total: int) -> list[str]:
+    log, clock = io.StringIO(), Clock()
+    listener = ConsoleListener(Console(Environment(io.StringIO(), io.StringIO(), log, {})), clock)
+    for clock.now, done in console_calls:
+        listener.progress("weights", done, total)
+    return log.getvalue().splitlines()
+
+
+def test_one_line_is_redrawn_and_vanishes() -> None:
+    screen, clock = Screen(), Clock()
+    listener = ConsoleListener(screen.console(), clock)
+    for step in range(10):
+        clock.now = step
+        listener.progress("weights\x1b[2J", step * 10**8, 10**9)
+        (row,) = screen.rows
+        assert row.startswith("weights␛[2J") and f"{10 * step} %" in row
+    assert "900 MB of 1.0 GB" in row
+    assert "100 MB/s" in row
+    assert "0:01 left" in row
+    listener.note("half way")
+    assert screen.rows == ["half way"]
+    listener.progress("weights\x1b[2J", 10**9, 10**9)
+    screen.console().write("answer\n")
+    assert screen.rows == ["half way", "answer"]
+
+
+@given(st.integers(1, 200), st.integers(0, 10**12), st.integers(1, 10**12), st.text(max_size=60))
+def test_the_line_never_wraps(columns: int, done: int, total: int, name: str) -> None:
+    screen, clock = Screen(columns=columns), Clock()
+    listener = ConsoleListener(screen.console(), clock)
+    for clock.now in (0.0, 5.0):
+        listener.progress(name, min(done, total - 1), total)
+    assert screen.cursor[0] == 0
+
+
+def test_a_narrow_window_keeps_name_and_share() -> None:
+    screen = Screen(columns=20)
+    ConsoleListener(screen.console()).progress("weights", 1, 4)
+    assert screen.rows == ["weights  25 %"]
+
+
+def test_a_log_gets_a_line_now_and_then() -> None:
+    slow = log_of([(second, second) for second in range(101)], total=100)
+    assert [line.split()[1] for line in slow] == [str(percent) for percent in range(0, 101, 10)]
+    assert slow[-1] == "weights: 100 % (100 B of 100 B)"
+    stalled = log_of([(float(second), 1) for second in range(0, 91, 10)], total=100)
+    assert stalled == ["weights: 1 % (1 B of 100 B)"] * 4
+    quick = log_of([(done / 1000, done) for done in range(101)], total=100)
+    assert [line.split()[1] for line in quick] == ["0", "100"]
+
+
+def test_nothing_to_do_is_done() -> None:
+    assert log_of([(0, 0)], total=0) == ["weights: 100 % (0 B of 0 B)"]
+
+
+def test_any_thread_may_report() -> None:
+    screen = Screen()
+    console = screen.console()
+    listener = console.listener()
+
+    def load(name: str) -> None:
+        for done in range(21):
+            listener.progress(name, done, 20)
+            listener.note(f"{name} {done}")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(load, "abcd"))
+    console.clear_redrawn_line()
+    assert sorted(screen.rows) == sorted(f"{name} {done}" for name in "abcd" for done in range(21))
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (99_950, "100 kB"), (999_500, "1.0 MB"), (14.7e9, "14.7 GB")],
+)
+def test_format_bytes(count: float, text: str) -> None:
+    assert format_bytes(count) == text

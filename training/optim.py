@@ -1,0 +1,103 @@
+"""Optimizers: Muon for the hidden matrices, AdamW for the rest, one learning-rate schedule for both.
+
+Muon orthogonalizes each update by a Newton-Schulz iteration (Jordan et al., 2024); its updates are scaled to the size
+of AdamW's (Liu et al., 2025, "Muon is scalable for LLM training"), so that one rate serves both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+_POSITION_RATE = 3.0  # positions are few and seen by every patch: they bear, and need, a higher rate
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum with orthogonalized updates, for matrices only."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update every matrix that has a gradient; those of one shape are orthogonalized together."""
+        for group in self.param_groups:
+            by_shape: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    by_shape[tuple(parameter.shape)].append(parameter)
+            for (rows, columns), parameters in by_shape.items():
+                updates = []
+                for parameter in parameters:
+                    state = self.state[parameter]
+                    if not state:
+                        state["momentum"] = torch.zeros_like(parameter)
+                    state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
+                    updates.append(parameter.grad.lerp(state["momentum"], group["momentum"]))
+                scale = group["lr"] * 0.2 * math.sqrt(max(rows, columns))
+                for parameter, update in zip(parameters, orthogonalized(torch.stack(updates)), strict=True):
+                    parameter.add_(update, alpha=-scale)
+
+
+def orthogonalized(matrices: Tensor) -> Tensor:
+    """The nearest half-orthogonal matrices, roughly: (n, rows, columns), the same shape."""
+    x = matrices.bfloat16()
+    if turned := x.size(1) > x.size(2):
+        x = x.mT
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return (x.mT if turned else x).float()
+
+
+class Optimizers:
+    """Muon and AdamW over a module's trainable parameters, stepped and saved as one."""
+
+    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], rate: float) -> None:
+        matrices, plain, positions = [], [], []
+        for name, parameter in named:
+            if "position_embedding" in name:
+                positions.append(parameter)
+            elif parameter.ndim == 2 and "embed" not in name and "lm_head" not in name:
+                matrices.append(parameter)
+            else:
+                plain.append(parameter)
+        self.rate = rate
+        self.parameters = [*matrices, *plain, *positions]
+        adamw_groups = [{"params": plain, "scale": 1.0}]
+        if positions:
+            adamw_groups.append({"params": positions, "scale": _POSITION_RATE})
+        self.muon = Muon(matrices, rate)
+        self.adamw = torch.optim.AdamW(adamw_groups, lr=rate, betas=(0.9, 0.98), weight_decay=0.0)
+
+    def step(self, factor: float) -> float:
+        """Clip the gradients to norm 1, step at `factor` times the rate, clear them; returns the norm before."""
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, 1.0))
+        for group in (*self.muon.param_groups, *self.adamw.param_groups):
+            group["lr"] = self.rate * factor * group.get("scale", 1.0)
+        self.muon.step()
+        self.adamw.step()
+        for parameter in self.parameters:
+            parameter.grad = None
+        return norm
+
+    def state_dict(self) -> dict[str, object]:
+        """The state of both."""
+        return {"muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
+
+    def load_state_dict(self, state: dict[str, dict[str, object]]) -> None:
+        """Restore what `state_dict` gave."""
+        self.muon.load_state_dict(state["muon"])
+        self.adamw.load_state_dict(state["adamw"])
+
+
+def schedule(step: int, steps: int, warmup: int = 25) -> float:
+    """The factor on the rate: linear up over `warmup` steps, then half a cosine down to zero."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))

@@ -1,0 +1,145 @@
+"""First stage, words: the language model learns to answer from the visual code made from the truth, without pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import DeepseekVLForConditionalGeneration, PreTrainedTokenizerFast
+
+from training.architecture import WIDTH
+from training.codes import ATTRIBUTES, IGNORED, STARTS, VALUES, code_vectors, label_patches, one_hot
+from training.conversations import sample_dialogue
+from training.optim import Optimizers, schedule
+from training.run_state import RunFolder
+from training.scenes import Scene, split_random
+from training.sequences import Batch, Packer
+
+RATE = 3e-3
+SHORT, LONG = 384, 640  # tokens in a row: one picture; several
+TOKENS = 3840  # in a batch
+_LOCAL = ("colour", "kind", "digit", "order", "slot")
+
+
+def sample_batch(packer: Packer, seed: int, step: int, long: bool) -> tuple[Batch, list[Scene]]:
+    """The batch of a step, and the scene of each of its pictures."""
+    length = LONG if long else SHORT
+    rows, scenes = [], []
+    attempt = 0
+    while len(rows) < TOKENS // length:
+        rng = split_random("train", seed, step * 64 + attempt)
+        attempt += 1
+        dialogue = sample_dialogue(rng, branches=24 if long else 18, several=1.0 if long else 0.0)
+        if (row := packer.row(dialogue, length)) is not None:
+            rows.append(row)
+            scenes += [dialogue.scenes[picture] for picture in row[1]]
+    return packer.batch(rows), scenes
+
+
+def true_code(scenes: list[Scene], generator: torch.Generator) -> Tensor:
+    """Image tokens from the truth, blurred as eyes would: (pictures, IMAGE_TOKENS, WIDTH).
+
+    Borders of shapes are half known, some patches are taken for something else, everything carries noise.
+    """
+    labels = torch.from_numpy(np.stack([label_patches(scene) for scene in scenes]))
+    values, _ = one_hot(labels)
+    shape = labels.shape[:2]
+
+    def chance(probability: float) -> Tensor:
+        return torch.rand(shape, generator=generator) < probability
+
+    mistaken = chance(0.06)
+    doubt = torch.rand(shape, generator=generator).unsqueeze(-1)
+    for i, (name, size) in enumerate(ATTRIBUTES.items()):
+        part = slice(STARTS[name], STARTS[name] + size)
+        if name in _LOCAL:
+            values[..., STARTS[name]] += (labels[..., i] == IGNORED) * doubt[..., 0]
+            other = nn.functional.one_hot(torch.randint(size, shape, generator=generator), size)
+            mixed = values[..., part] * (1 - doubt) + other * doubt
+            wrong = mistaken | chance(0.03)
+            values[..., part] = torch.where(wrong.unsqueeze(-1), mixed, values[..., part])
+    level = 0.15 * torch.rand(len(scenes), 1, 1, generator=generator)
+    values = values + level * torch.randn(*shape, VALUES, generator=generator)
+    return values @ code_vectors() + 0.02 * torch.randn(*shape, WIDTH, generator=generator)
+
+
+class Mouth(nn.Module):
+    """The language model over embeddings that are given, under a mask that is given."""
+
+    def __init__(self, model: DeepseekVLForConditionalGeneration) -> None:
+        super().__init__()
+        self.language_model = model.model.language_model
+
+    def forward(self, embeddings: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+        """(n, length, WIDTH) embeddings to hidden states of the same shape."""
+        hidden: Tensor = self.language_model(
+            inputs_embeds=embeddings, position_ids=positions, attention_mask=mask, use_cache=False
+        ).last_hidden_state
+        return hidden
+
+
+def embed(mouth: Mouth, batch: Batch, image_tokens: Tensor) -> Tensor:
+    """Embeddings of a batch with the pictures' tokens in their places: (n, length, WIDTH)."""
+    embeddings = mouth.language_model.embed_tokens(batch.input_ids)
+    return embeddings.masked_scatter(batch.image_at.unsqueeze(-1), image_tokens.to(embeddings.dtype))
+
+
+def answer_loss(mouth: Mouth, hidden: Tensor, batch: Batch) -> tuple[Tensor, float]:
+    """Weighted cross-entropy of the answers' tokens, and the share of the telling ones that would come first."""
+    weights = batch.weights[:, 1:]
+    asked = weights > 0
+    logits = (hidden[:, :-1][asked] @ mouth.language_model.embed_tokens.weight.T.to(hidden.dtype)).float()
+    targets, weight = batch.input_ids[:, 1:][asked], weights[asked]
+    loss = (nn.functional.cross_entropy(logits, targets, reduction="none") * weight).sum() / weight.sum()
+    with torch.no_grad():
+        telling = weight > 0.76
+        right = float((logits.argmax(-1) == targets)[telling].float().mean())
+    return loss, right
+
+
+def lengths(step: int) -> bool:
+    """Whether a step is one of several pictures: few at first, when one picture is still to be learnt."""
+    return step % 3 == 2 and step > 300
+
+
+def train_text(
+    model: DeepseekVLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, run: RunFolder, steps: int, seed: int
+) -> None:
+    """Train the language model for `steps`, or go on from the run's `text.pt`; leaves the model trained."""
+    mouth, packer = Mouth(model), Packer(tokenizer)
+    optimizers = Optimizers(mouth.named_parameters(), RATE)
+    step = 0
+    if (state := run.load("text.pt")) is not None:
+        mouth.load_state_dict(state["mouth"])
+        optimizers.load_state_dict(state["optimizers"])
+        step = state["step"]
+    forward = torch.compile(mouth, dynamic=False)
+    started, first = time.monotonic(), step
+    mean: dict[str, float] = {}
+    while step < steps and not run.stopped:
+        run.wait_while_paused()
+        long = lengths(step)
+        batch, scenes = sample_batch(packer, seed, step, long)
+        image_tokens = true_code(scenes, torch.Generator().manual_seed(seed * 1_000_003 + step))
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = forward(embed(mouth, batch, image_tokens), batch.positions, batch.mask())
+            loss, right = answer_loss(mouth, hidden, batch)
+        loss.backward()
+        norm = optimizers.step(schedule(step, steps))
+        step += 1
+        kind = "several" if long else "one"
+        for name, value in {f"{kind} loss": loss.item(), f"{kind} right": right, "norm": norm}.items():
+            mean[name] = value if name not in mean else 0.95 * mean[name] + 0.05 * value
+        if step % 50 == 0 or step - first in (5, 15):
+            pace = (time.monotonic() - started) / (step - first)
+            print(f"text {step}/{steps} {pace:.2f} s/step", *(f"{k} {v:.3f}" for k, v in mean.items()), flush=True)
+        if step % 200 == 0 or step == steps or run.stopped:
+            run.save("text.pt", {"mouth": mouth.state_dict(), "optimizers": optimizers.state_dict(), "step": step})
+
+
+def skill_accuracy(packer: Packer, mouth: Mouth, seed: int) -> Iterator[tuple[str, float]]:
+    """Not yet."""
+    yield from ()
