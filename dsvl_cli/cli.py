@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from dsvl_cli import __version__
-from dsvl_cli.commands import describe
+from dsvl_cli.commands import chat, describe, sessions
 from dsvl_cli.errors import DsvlError, ExitStatus, SomeFailed, UsageError
 from dsvl_cli.terminal.console import Console, Environment
 
@@ -42,7 +42,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command(epilog=chat.HELP_EPILOG)(chat.chat)
 app.command(epilog=describe.HELP_EPILOG)(describe.describe)
+app.add_typer(sessions.app, name="sessions")
 
 
 def _show_version(wanted: bool) -> None:

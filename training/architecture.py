@@ -43,7 +43,9 @@ CHAT_TEMPLATE = (
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> DeepseekVLForConditionalGeneration:
     """The model with fresh weights, float32, about 5.3 million parameters."""
-    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in (("bos", BOS), ("eos", EOS), ("image", IMAGE))}
+    ids = {
+        name: tokenizer.convert_tokens_to_ids(token) for name, token in (("bos", BOS), ("eos", EOS), ("image", IMAGE))
+    }
     text = {
         "model_type": "llama", "vocab_size": VOCABULARY, "hidden_size": WIDTH, "intermediate_size": 512,
         "num_hidden_layers": 4, "num_attention_heads": 4, "max_position_embeddings": POSITIONS, "rms_norm_eps": 1e-6,
@@ -57,7 +59,9 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> DeepseekVLForConditionalG
         text_config=text, vision_config=vision, image_token_id=ids["image"], tie_word_embeddings=True
     )
     model = DeepseekVLForConditionalGeneration(config)
-    model.generation_config = GenerationConfig(bos_token_id=ids["bos"], eos_token_id=ids["eos"], pad_token_id=ids["eos"])
+    model.generation_config = GenerationConfig(
+        bos_token_id=ids["bos"], eos_token_id=ids["eos"], pad_token_id=ids["eos"]
+    )
     with torch.no_grad():
         # Fresh, the patches drown the positions (rms 14 against 0.4) and places are learnt late: bring them level.
         embeddings = model.model.vision_model.embeddings

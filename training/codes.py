@@ -8,7 +8,6 @@ cost of the vision tower, and both fit together afterwards.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 
@@ -42,14 +41,6 @@ def code_vectors() -> Tensor:
     return vectors
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A drawn picture: `pixels` uint8 (side, side, 3), `labels` int64 (IMAGE_TOKENS, attributes), see `label_patches`."""
-
-    pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-
-
 def cover(scene: Scene) -> NDArray[np.float32]:
     """The share of each patch that each shape or digit covers: (IMAGE_TOKENS, 3)."""
     owners = np.asarray(draw_owners(scene, _OWNER_SIDE))
@@ -76,7 +67,13 @@ def label_patches(scene: Scene) -> NDArray[np.int64]:
     for index in range(things):
         own = np.flatnonzero((most == index) & (share >= _CLEAR))
         if scene.number is not None:
-            values = [1 + _COLOUR_INDEX[scene.number.colour], 1 + len(KINDS), 1 + int(scene.number.text[index]), 1 + index, 0]
+            values = [
+                1 + _COLOUR_INDEX[scene.number.colour],
+                1 + len(KINDS),
+                1 + int(scene.number.text[index]),
+                1 + index,
+                0,
+            ]
         else:
             shape = scene.shapes[index]
             slot = IGNORED if shape.slot is None else 1 + SLOTS.index(shape.slot)

@@ -15,17 +15,14 @@ from training.language import (
     MAKERS,
     ORDINALS,
     Exchange,
-    article,
     ask,
-    capitalized,
     contents,
     description,
-    expand,
     is_named,
     names,
-    vary,
 )
 from training.scenes import COLOURS, KINDS, Scene, sample_scene
+from training.wording import article, capitalized, expand, vary
 
 Part = str | int  # text, or the index of a picture
 _MORE_SYSTEM_TEXTS = (
@@ -67,22 +64,29 @@ class Dialogue:
 
 def follow_up(scene: Scene, last: Exchange, rng: random.Random) -> Exchange | None:
     """A question that leans on the one before: on `it`, or on what was asked."""
-    options: list[Exchange] = [Exchange("followup", rng.choice(("And the background?", "And its background?",
-                                        "What about the background?")), f"{capitalized(scene.background)}.")]  # fmt: skip
+    ground = rng.choice(("And the background?", "And its background?", "What about the background?"))
+    options = [Exchange("followup", ground, f"{capitalized(scene.background)}.")]
     if last.about is not None:
         shape = scene.shapes[last.about]
         it: list[tuple[str, str]] = []
         if last.skill != "colour":
-            it.append(("[What colour is it?|[What|Which] colour?|And its colour?|Which colour does it have?|And what "
-                       "colour is it?]", shape.colour))  # fmt: skip
+            template = "[What colour is it?|[What|Which] colour?|And its colour?|Which colour does it have?|And what colour?]"
+            it.append((template, shape.colour))
         if last.skill != "place" and shape.slot is not None:
-            it.append(("[Where is it?|And where is it?|Where?|Where is that?|And where?|In which place is it?]", shape.slot))
+            it.append(
+                ("[Where is it?|And where is it?|Where?|Where is that?|And where?|In which place is it?]", shape.slot)
+            )
         if last.skill != "kind":
-            it.append(("[What shape is it?|[What|Which] shape?|And its shape?|What kind of shape is it?]", article(shape.kind)))
+            it.append(
+                (
+                    "[What shape is it?|[What|Which] shape?|And its shape?|What kind of shape is it?]",
+                    article(shape.kind),
+                )
+            )
         options += [Exchange("followup", expand(q, rng), f"{capitalized(a)}.", last.about) for q, a in it]
     if scene.number is not None and last.skill in ("describe", "number", "presence") and last.answer != "No.":
-        options.append(Exchange("followup", expand("[What colour is it?|What colour?|And its colour?|In which colour?]", rng),
-                                f"{capitalized(scene.number.colour)}."))  # fmt: skip
+        question = expand("[What colour is it?|What colour?|And its colour?|In which colour?]", rng)
+        options.append(Exchange("followup", question, f"{capitalized(scene.number.colour)}."))
     options += _same_of_another(scene, last, rng) * 2
     return rng.choice(options)
 
@@ -109,13 +113,13 @@ def _same_of_another(scene: Scene, last: Exchange, rng: random.Random) -> list[E
     return exchanges
 
 
-def _branch(scene: Scene, rng: random.Random, first: Exchange | None = None) -> tuple[Turn, ...]:
+def _branch(scene: Scene, rng: random.Random, drill: bool = False) -> tuple[Turn, ...]:
     """One to three turns about the newest picture."""
-    last = first or (Exchange("describe", DESCRIBE_DEFAULT, description(scene), 0 if len(scene.shapes) == 1 else None)
-                     if rng.random() < 0.06 else ask(scene, rng))  # fmt: skip
+    last = (Exchange("describe", DESCRIBE_DEFAULT, description(scene), 0 if len(scene.shapes) == 1 else None)
+                     if rng.random() < 0.06 else ask(scene, rng, drill))  # fmt: skip
     turns = [Turn((vary(last.question, rng),), last.answer, last.skill)]
     for _ in range(rng.choice((0, 0, 0, 1, 1, 2))):
-        following = follow_up(scene, last, rng) if rng.random() < 0.75 else ask(scene, rng)
+        following = follow_up(scene, last, rng) if rng.random() < 0.75 else ask(scene, rng, drill)
         if following is None:
             break
         if rng.random() < 0.04:
@@ -168,8 +172,10 @@ def difference(first: Scene, second: Scene) -> str:
 def ask_difference(scenes: tuple[Scene, ...], rng: random.Random) -> Exchange:
     """What is the difference between the first two pictures?"""
     template = (
-        "[What is the difference[ between the [two|pictures|two pictures|images]|]?|[What|How] [do they differ|are they "
-        "different|is different]?|Compare [them|the pictures|the two pictures|both].|What are the differences?|What changed"
+        "[What is the difference[ between the [two|pictures|two pictures|images]|]?|[What|How] [do they differ|are "
+        "they "
+        "different|is different]?|Compare [them|the pictures|the two pictures|both].|What are the differences?|What "
+        "changed"
         "?|What differs?|Tell me the difference.|How do the [two |]pictures differ?|Spot the difference.]"
     )
     return Exchange("difference", expand(template, rng), difference(scenes[0], scenes[1]))
@@ -179,7 +185,8 @@ def ask_which(scenes: tuple[Scene, ...], rng: random.Random) -> Exchange:
     """Which picture has such a thing? With three pictures the thing is in just one of them."""
     template = (
         "[[Which|What] picture [has|shows|contains] {a}?|In which picture is [there |]{a}?|Which [one|of them|of the "
-        "pictures] [has|shows] {a}?|Where is there {a}?|Which one is the one with {a}?|Which picture is it that has {a}?]"
+        "pictures] [has|shows] {a}?|Where is there {a}?|Which one is the one with {a}?|Which picture is it that has "
+        "{a}?]"
     )
     for _ in range(20):
         if rng.random() < 0.85:
@@ -191,7 +198,9 @@ def ask_which(scenes: tuple[Scene, ...], rng: random.Random) -> Exchange:
         found = [scene.number is not None if name == "number" else any(is_named(s, name) for s in scene.shapes)
                  for scene in scenes]  # fmt: skip
         if len(scenes) == 2:
-            answer = {(True, True): "Both", (False, False): "Neither"}.get(tuple(found)) or f"The {ORDINALS[found.index(True)]}"
+            answer = {(True, True): "Both", (False, False): "Neither"}.get(
+                tuple(found)
+            ) or f"The {ORDINALS[found.index(True)]}"
         elif sum(found) == 1:
             answer = f"The {ORDINALS[found.index(True)]}"
         else:
@@ -208,8 +217,10 @@ def ask_recall(scenes: tuple[Scene, ...], rng: random.Random) -> Exchange:
         ordinal = "last"
     if rng.random() < 0.45:
         template = (
-            "[What [was|is] in the {o} picture?|Describe the {o} picture.|What [does|did] the {o} [one|picture] show?|What "
-            "did you see in the {o} picture?|And the {o} picture?|The {o} picture?|What about the {o} one?|Tell me about "
+            "[What [was|is] in the {o} picture?|Describe the {o} picture.|What [does|did] the {o} [one|picture] "
+            "show?|What "
+            "did you see in the {o} picture?|And the {o} picture?|The {o} picture?|What about the {o} one?|Tell me "
+            "about "
             "the {o} [one|picture].|Describe the {o} one.]"
         )
         return Exchange("recall", expand(template.replace("{o}", ordinal), rng), description(scene))
@@ -224,20 +235,24 @@ def ask_recall(scenes: tuple[Scene, ...], rng: random.Random) -> Exchange:
     return Exchange("recall", question, found.answer, None)
 
 
-def _about_several(scenes: tuple[Scene, ...], rng: random.Random, newest_alone: bool) -> tuple[Turn, ...]:
+def _about_several(
+    scenes: tuple[Scene, ...], rng: random.Random, newest_alone: bool, drill: bool = False
+) -> tuple[Turn, ...]:
     """One or two turns that look at more than one picture; about the newest where it came alone."""
     turns: list[Turn] = []
     for _ in range(rng.choice((1, 1, 2))):
         roll = rng.random()
-        if roll < 0.15:
+        if roll < (0.1 if drill else 0.15):
             if newest_alone:
-                return (*turns, *_branch(scenes[-1], rng))
-            template = "[Describe [the|these|both|all] pictures.|Describe them.|What do you see?|What do the pictures show?|"
+                return (*turns, *_branch(scenes[-1], rng, drill))
+            template = (
+                "[Describe [the|these|both|all] pictures.|Describe them.|What do you see?|What do the pictures show?|"
+            )
             template += f"{DESCRIBE_DEFAULT}|What is in the pictures?|Describe [each|both].|What are these?|]"
             exchange = Exchange("describe_all", expand(template, rng), summary(scenes))
-        elif roll < 0.4 and len(scenes) == 2:
+        elif roll < (0.25 if drill else 0.4) and len(scenes) == 2:
             exchange = ask_difference(scenes, rng)
-        elif roll < 0.7:
+        elif roll < (0.65 if drill else 0.7):
             exchange = ask_which(scenes, rng)
         else:
             exchange = ask_recall(scenes, rng)
@@ -257,7 +272,7 @@ def inline_question(scenes: tuple[Scene, ...], rng: random.Random) -> Turn:
     return Turn((before, 0, between, 1, after), answer, skill)
 
 
-def sample_dialogue(rng: random.Random, branches: int, several: float = 0.35) -> Dialogue:
+def sample_dialogue(rng: random.Random, branches: int, several: float = 0.35, drill: bool = False) -> Dialogue:
     """A conversation with about `branches` continuations; with probability `several` it has more than one picture."""
     system = rng.choice(_MORE_SYSTEM_TEXTS) if rng.random() < 0.12 else None
     roll = rng.random()
@@ -266,32 +281,67 @@ def sample_dialogue(rng: random.Random, branches: int, several: float = 0.35) ->
     first = sample_scene(rng)
     if roll < 1 - several:
         if rng.random() < 0.06:  # the question before its picture
-            few = [_branch(first, rng) for _ in range(max(1, branches // 4))]
+            few = [_branch(first, rng, drill) for _ in range(max(1, branches // 4))]
             moved = tuple((replace(b[0], parts=(*b[0].parts, rng.choice(("", " ", "\n")), 0)), *b[1:]) for b in few)
             return Dialogue((first,), branches=moved, system=system)
         head: tuple[Part, ...] = (0,) if rng.random() < 0.9 else (0, rng.choice((" ", "\n")))
-        return Dialogue((first,), head=head, branches=tuple(_branch(first, rng) for _ in range(branches)), system=system)
+        return Dialogue(
+            (first,), head=head, branches=tuple(_branch(first, rng, drill) for _ in range(branches)), system=system
+        )
     scenes = (first, _tied(rng, first))
     if rng.random() < 0.15:
         scenes = (*scenes, sample_scene(rng))
     many = tuple(range(len(scenes)))
     style = rng.random()
     if style < 0.45:  # all in one message
-        joints = rng.choice((None, None, None, ("", " ", " "), ("First: ", " Second: ", " Third: "), ("1: ", " 2: ", " 3: ")))
+        joints = rng.choice(
+            (None, None, None, ("", " ", " "), ("First: ", " Second: ", " Third: "), ("1: ", " 2: ", " 3: "))
+        )
         head = many if joints is None else tuple(part for i in many for part in (joints[i], i))
-        return Dialogue(scenes, (), head, tuple(_about_several(scenes, rng, False) for _ in range(branches)), system)
+        return Dialogue(
+            scenes, (), head, tuple(_about_several(scenes, rng, False, drill) for _ in range(branches)), system
+        )
     if style < 0.6:
         trunk: tuple[Turn, ...] = (inline_question(scenes, rng),)
         scenes = scenes[:2]
-        return Dialogue(scenes, trunk, (), tuple(_about_several(scenes, rng, False) for _ in range(branches)), system)
+        return Dialogue(
+            scenes, trunk, (), tuple(_about_several(scenes, rng, False, drill) for _ in range(branches)), system
+        )
     turns: list[Turn] = []
     for index in many:
         opening = _branch(scenes[index], rng)[: rng.choice((1, 1, 2))]
         turns += [replace(opening[0], parts=(index, *opening[0].parts)), *opening[1:]]
     if style < 0.8:  # the last picture opens the branches' message
         turns = turns[: max(i for i, turn in enumerate(turns) if isinstance(turn.parts[0], int))]
-        return Dialogue(scenes, tuple(turns), many[-1:], tuple(_about_several(scenes, rng, True) for _ in range(branches)), system)
-    return Dialogue(scenes, tuple(turns), (), tuple(_about_several(scenes, rng, True) for _ in range(branches)), system)
+        return Dialogue(
+            scenes,
+            tuple(turns),
+            many[-1:],
+            tuple(_about_several(scenes, rng, True, drill) for _ in range(branches)),
+            system,
+        )
+    return Dialogue(
+        scenes, tuple(turns), (), tuple(_about_several(scenes, rng, True, drill) for _ in range(branches)), system
+    )
+
+
+def sample_long_dialogue(rng: random.Random, branches: int, drill: bool = False) -> Dialogue:
+    """A long conversation: two to five pictures over as many messages, with several turns about each."""
+    scenes = [sample_scene(rng)]
+    for _ in range(rng.choice((1, 2, 3, 4))):
+        scenes.append(_tied(rng, scenes[-1]))
+    turns: list[Turn] = []
+    for index, scene in enumerate(scenes):
+        opening = [turn for _ in range(rng.randint(1, 3)) for turn in _branch(scene, rng)][: rng.randint(1, 6)]
+        turns += [replace(opening[0], parts=(index, *opening[0].parts)), *opening[1:]]
+    system = rng.choice(_MORE_SYSTEM_TEXTS) if rng.random() < 0.12 else None
+    return Dialogue(
+        tuple(scenes),
+        tuple(turns),
+        (),
+        tuple(_about_several(tuple(scenes), rng, True, drill) for _ in range(branches)),
+        system,
+    )
 
 
 def _without_picture(rng: random.Random) -> tuple[Turn, ...]:

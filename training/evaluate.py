@@ -1,6 +1,6 @@
 """How well a checkpoint answers: greedy, exact match, fresh pictures, through the real processor and `generate`.
 
-    python -m training.evaluate [--checkpoint DIR] [--per-skill 500] [--skills NAME ...] [--json]
+python -m training.evaluate [--checkpoint DIR] [--per-skill 500] [--skills NAME ...] [--json]
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from training.conversations import (
     follow_up,
     inline_question,
     sample_pair,
-    summary,
 )
-from training.language import DESCRIBE_DEFAULT, MAKERS, Exchange, description, vary
+from training.language import DESCRIBE_DEFAULT, MAKERS, Exchange, description
 from training.scenes import Scene, draw_scene, sample_scene, split_random
+from training.wording import vary
 
 TINY = Path(__file__).resolve().parent.parent / "dsvl_cli" / "tiny"
 _BATCH = 50  # conversations
@@ -39,7 +39,7 @@ _MOST_NEW_TOKENS = 80
 
 @dataclass(frozen=True)
 class Question:
-    """A conversation up to the question that counts: its pictures, its turns (the last one's answer is what is right)."""
+    """Pictures, and a conversation whose last answer is the one that counts."""
 
     scenes: tuple[Scene, ...]
     turns: tuple[Turn, ...]
@@ -111,10 +111,6 @@ def _of_two(asker: Callable[[tuple[Scene, ...], random.Random], Exchange], inlin
         return Question(scenes, (opening, second, Turn((text,), exchange.answer, exchange.skill)))
 
     return draw
-
-
-def _describe_all(scenes: tuple[Scene, ...], rng: random.Random) -> Exchange:
-    return Exchange("describe_all", "Describe the pictures.", summary(scenes))
 
 
 SKILLS: dict[str, Draw] = {

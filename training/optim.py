@@ -17,7 +17,7 @@ _POSITION_RATE = 3.0  # positions are few and seen by every patch: they bear, an
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum with orthogonalized updates, for matrices only."""
+    """Momentum with orthogonalized updates, for matrices, and for the patch convolution seen as one."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
@@ -30,17 +30,18 @@ class Muon(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     by_shape[tuple(parameter.shape)].append(parameter)
-            for (rows, columns), parameters in by_shape.items():
+            for shape, parameters in by_shape.items():
+                rows, columns = shape[0], math.prod(shape[1:])
                 updates = []
                 for parameter in parameters:
                     state = self.state[parameter]
                     if not state:
                         state["momentum"] = torch.zeros_like(parameter)
                     state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-                    updates.append(parameter.grad.lerp(state["momentum"], group["momentum"]))
+                    updates.append(parameter.grad.lerp(state["momentum"], group["momentum"]).view(rows, columns))
                 scale = group["lr"] * 0.2 * math.sqrt(max(rows, columns))
                 for parameter, update in zip(parameters, orthogonalized(torch.stack(updates)), strict=True):
-                    parameter.add_(update, alpha=-scale)
+                    parameter.add_(update.view(shape), alpha=-scale)
 
 
 def orthogonalized(matrices: Tensor) -> Tensor:
@@ -56,30 +57,36 @@ def orthogonalized(matrices: Tensor) -> Tensor:
 
 
 class Optimizers:
-    """Muon and AdamW over a module's trainable parameters, stepped and saved as one."""
+    """Muon and AdamW over a module's trainable parameters, stepped and saved as one.
 
-    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], rate: float) -> None:
+    The patch convolution belongs to Muon: under AdamW the mean colour of a patch, by far its strongest signal, grows
+    until the details within the patch, from which shapes and digits are read, are lost beside it.
+    """
+
+    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], rate: float, matrix_rate: float) -> None:
         matrices, plain, positions = [], [], []
         for name, parameter in named:
             if "position_embedding" in name:
                 positions.append(parameter)
-            elif parameter.ndim == 2 and "embed" not in name and "lm_head" not in name:
+            elif "patch_embedding.weight" in name or (parameter.ndim == 2 and "embed" not in name):
                 matrices.append(parameter)
             else:
                 plain.append(parameter)
-        self.rate = rate
+        self.rates = {"muon": matrix_rate, "adamw": rate}
         self.parameters = [*matrices, *plain, *positions]
         adamw_groups = [{"params": plain, "scale": 1.0}]
         if positions:
             adamw_groups.append({"params": positions, "scale": _POSITION_RATE})
-        self.muon = Muon(matrices, rate)
+        self.muon = Muon(matrices, matrix_rate)
         self.adamw = torch.optim.AdamW(adamw_groups, lr=rate, betas=(0.9, 0.98), weight_decay=0.0)
 
     def step(self, factor: float) -> float:
-        """Clip the gradients to norm 1, step at `factor` times the rate, clear them; returns the norm before."""
+        """Clip the gradients to norm 1, step at `factor` times the rates, clear them; returns the norm before."""
         norm = float(nn.utils.clip_grad_norm_(self.parameters, 1.0))
-        for group in (*self.muon.param_groups, *self.adamw.param_groups):
-            group["lr"] = self.rate * factor * group.get("scale", 1.0)
+        for group in self.muon.param_groups:
+            group["lr"] = self.rates["muon"] * factor
+        for group in self.adamw.param_groups:
+            group["lr"] = self.rates["adamw"] * factor * group["scale"]
         self.muon.step()
         self.adamw.step()
         for parameter in self.parameters:

@@ -1,8 +1,8 @@
 """Scenes: what a picture holds, drawn by chance from a seed, and how it is drawn with Pillow.
 
 A scene is either one to three shapes or one number on a plain ground. Everything that a question may ask about is
-visually clear by construction: shapes keep apart, their order (left to right, or top to bottom in a stack) has a margin,
-and a place is only named when the centre lies well inside a slot.
+visually clear by construction: shapes keep apart, their order (left to right, or top to bottom in a stack) has a
+margin, and a place is only named when the centre lies well inside a slot.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import random
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Literal
 
 from PIL import Image, ImageDraw, ImageFont
@@ -64,7 +65,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Number:
-    """A number of one to three digits. `x`, `y`: centre; `height`: of a digit, as a fraction of the picture's height."""
+    """A number of one to three digits. `x`, `y`: centre; `height`: a digit's, as a fraction of the picture's."""
 
     text: str
     colour: str
@@ -160,7 +161,7 @@ def _sample_positions(rng: random.Random, count: int, aspect: float) -> tuple[li
             placed.append((x, y, min(rng.uniform(smallest, largest), room)))
         placed.sort(key=lambda shape: shape[1 if stacked else 0])
         axis = 1 if stacked else 0
-        ordered = all(b[axis] - a[axis] >= _ORDER_MARGIN for a, b in zip(placed, placed[1:], strict=False))
+        ordered = all(b[axis] - a[axis] >= _ORDER_MARGIN for a, b in pairwise(placed))
         apart = all(
             math.hypot((a[0] - b[0]) * width, (a[1] - b[1]) * height) > a[2] + b[2] + 0.02
             for i, a in enumerate(placed)
@@ -208,13 +209,12 @@ def _polygon(shape: Shape, cx: float, cy: float, r: float) -> list[tuple[float, 
         points = [(0.0, -0.95), (0.92, 0.75), (-0.92, 0.75)]
     elif shape.kind == "star":
         inner = 0.36 + 0.1 * shape.detail
-        points = [
-            (math.sin(k * math.pi / 5) * (1 if k % 2 == 0 else inner), -math.cos(k * math.pi / 5) * (1 if k % 2 == 0 else inner))
-            for k in range(10)
-        ]
+        reach = [1 if k % 2 == 0 else inner for k in range(10)]
+        points = [(reach[k] * math.sin(k * math.pi / 5), -reach[k] * math.cos(k * math.pi / 5)) for k in range(10)]
     else:
         t = 0.2 + 0.14 * shape.detail
-        points = [(-t, -1), (t, -1), (t, -t), (1, -t), (1, t), (t, t), (t, 1), (-t, 1), (-t, t), (-1, t), (-1, -t), (-t, -t)]
+        points = [(-t, -1), (t, -1), (t, -t), (1, -t), (1, t), (t, t)]
+        points += [(-x, -y) for x, y in points]
     sin, cos = math.sin(math.radians(shape.angle)), math.cos(math.radians(shape.angle))
     return [(cx + r * (px * cos - py * sin), cy + r * (px * sin + py * cos)) for px, py in points]
 
@@ -258,7 +258,7 @@ def _paint(draw: ImageDraw.ImageDraw, size: tuple[int, int], scene: Scene, groun
             draw.polygon(_polygon(shape, cx, cy, r), fill=fill)
     if scene.number is not None:
         number = scene.number
-        reference, _, tall = _font(100)
+        tall = _font(100)[2]
         font, top, tall = _font(max(6, round(100 * number.height * height / tall)))
         stroke = round(number.stroke * tall)
         left = number.x * width - font.getlength(number.text) / 2

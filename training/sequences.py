@@ -22,8 +22,11 @@ from training.scenes import COLOURS, KINDS, SLOTS
 from training.tokenizer import BOS, EOS, IMAGE, SYSTEM
 
 _PLAIN_WEIGHT = 0.25  # of answer tokens that any answer of the kind has; those that tell things weigh 1
-_SKILL_WEIGHTS = {"colour": 2.0, "kind": 2.0, "place": 1.5, "presence": 3.0, "count": 2.0, "which": 3.0, "followup": 1.5,
-                  "what_at": 1.5, "absent": 1.5, "background": 0.7, "list": 0.6, "detail": 0.5, "talk": 0.5}  # fmt: skip
+_SKILL_WEIGHTS = {
+    "colour": 2.5, "kind": 2.0, "place": 3.0, "presence": 6.0, "count": 2.0, "which": 6.0, "recall": 2.0,
+    "followup": 2.0, "what_at": 1.5, "absent": 2.0, "background": 0.7, "list": 0.6, "detail": 0.5, "talk": 0.5,
+    "difference": 0.7, "describe_all": 0.7,
+}  # fmt: skip
 _TELLING = {*COLOURS, *KINDS, *(word for slot in SLOTS for word in slot.split()), *COUNT_WORDS, *ORDINALS, "yes", "no",
             "both", "neither", "nothing", "there", *"0123456789"}  # fmt: skip
 

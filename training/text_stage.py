@@ -1,9 +1,8 @@
-"""First stage, words: the language model learns to answer from the visual code made from the truth, without pictures."""
+"""First stage, words: the language model learns to answer from the visual code made from the truth, not pictures."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -18,9 +17,10 @@ from training.run_state import RunFolder
 from training.scenes import Scene, split_random
 from training.sequences import Batch, Packer
 
-RATE = 3e-3
+RATE, MATRIX_RATE = 3e-3, 3e-3
 SHORT, LONG = 384, 640  # tokens in a row: one picture; several
 TOKENS = 3840  # in a batch
+HORIZON = 1700  # steps that the rate's cosine spans: the stage ends before, and the second one goes on
 _LOCAL = ("colour", "kind", "digit", "order", "slot")
 
 
@@ -88,15 +88,14 @@ def embed(mouth: Mouth, batch: Batch, image_tokens: Tensor) -> Tensor:
 
 
 def answer_loss(mouth: Mouth, hidden: Tensor, batch: Batch) -> tuple[Tensor, float]:
-    """Weighted cross-entropy of the answers' tokens, and the share of the telling ones that would come first."""
+    """Weighted cross-entropy of the answers' tokens, and the share of their weight that would be said right."""
     weights = batch.weights[:, 1:]
     asked = weights > 0
     logits = (hidden[:, :-1][asked] @ mouth.language_model.embed_tokens.weight.T.to(hidden.dtype)).float()
     targets, weight = batch.input_ids[:, 1:][asked], weights[asked]
     loss = (nn.functional.cross_entropy(logits, targets, reduction="none") * weight).sum() / weight.sum()
     with torch.no_grad():
-        telling = weight > 0.76
-        right = float((logits.argmax(-1) == targets)[telling].float().mean())
+        right = float(((logits.argmax(-1) == targets) * weight).sum() / weight.sum())
     return loss, right
 
 
@@ -110,7 +109,7 @@ def train_text(
 ) -> None:
     """Train the language model for `steps`, or go on from the run's `text.pt`; leaves the model trained."""
     mouth, packer = Mouth(model), Packer(tokenizer)
-    optimizers = Optimizers(mouth.named_parameters(), RATE)
+    optimizers = Optimizers(mouth.named_parameters(), RATE, MATRIX_RATE)
     step = 0
     if (state := run.load("text.pt")) is not None:
         mouth.load_state_dict(state["mouth"])
@@ -128,7 +127,7 @@ def train_text(
             hidden = forward(embed(mouth, batch, image_tokens), batch.positions, batch.mask())
             loss, right = answer_loss(mouth, hidden, batch)
         loss.backward()
-        norm = optimizers.step(schedule(step, steps))
+        norm = optimizers.step(schedule(step, HORIZON))
         step += 1
         kind = "several" if long else "one"
         for name, value in {f"{kind} loss": loss.item(), f"{kind} right": right, "norm": norm}.items():
@@ -138,8 +137,3 @@ def train_text(
             print(f"text {step}/{steps} {pace:.2f} s/step", *(f"{k} {v:.3f}" for k, v in mean.items()), flush=True)
         if step % 200 == 0 or step == steps or run.stopped:
             run.save("text.pt", {"mouth": mouth.state_dict(), "optimizers": optimizers.state_dict(), "step": step})
-
-
-def skill_accuracy(packer: Packer, mouth: Mouth, seed: int) -> Iterator[tuple[str, float]]:
-    """Not yet."""
-    yield from ()

@@ -9,13 +9,23 @@ import torch
 from torch import Tensor, nn
 from transformers import DeepseekVLForConditionalGeneration
 
-from training.codes import ATTRIBUTES, IGNORED, STARTS, code_vectors, draw_square, label_patches, one_hot, to_pixel_values
+from training.codes import (
+    ATTRIBUTES,
+    IGNORED,
+    STARTS,
+    code_vectors,
+    draw_square,
+    label_patches,
+    one_hot,
+    to_pixel_values,
+)
 from training.optim import Optimizers, schedule
 from training.run_state import RunFolder
 from training.scenes import Split, sample_scene, split_random
 
-RATE = 3e-3
+RATE, MATRIX_RATE = 2e-3, 4e-3
 BATCH = 64
+HORIZON = 2200  # steps that the rate's cosine spans: the stage ends before, and the second one goes on
 _LOGIT_SCALE = 8.0  # the code's own scale is 1: this makes a right code a confident answer
 _GROUND_WEIGHT = 0.15  # of patches that show only the ground, for attributes of shapes
 _WEIGHTS = {"background": 0.4, "colour": 1.0, "kind": 1.5, "digit": 2.0, "order": 1.2, "slot": 0.8, "count": 0.4,
@@ -77,7 +87,7 @@ def code_loss(tokens: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]]
 def train_vision(model: DeepseekVLForConditionalGeneration, run: RunFolder, steps: int, seed: int) -> None:
     """Train vision tower and aligner for `steps`, or go on from the run's `vision.pt`; leaves the model trained."""
     eyes = Eyes(model)
-    optimizers = Optimizers(eyes.named_parameters(), RATE)
+    optimizers = Optimizers(eyes.named_parameters(), RATE, MATRIX_RATE)
     step = 0
     if (state := run.load("vision.pt")) is not None:
         eyes.load_state_dict(state["eyes"])
@@ -93,7 +103,7 @@ def train_vision(model: DeepseekVLForConditionalGeneration, run: RunFolder, step
             tokens = forward(pixel_values)
         loss, right = code_loss(tokens, labels)
         loss.backward()
-        norm = optimizers.step(schedule(step, steps))
+        norm = optimizers.step(schedule(step, HORIZON))
         step += 1
         for name, value in {"loss": loss.item(), "norm": norm, **right}.items():
             if value == value:  # a batch may lack digits, say: not a number then

@@ -7,6 +7,7 @@ import os
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsvl_cli.errors import DsvlError, ExitStatus, ImageError, UsageError
@@ -20,7 +21,6 @@ from dsvl_cli.terminal.staging import PictureSources
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from dsvl_cli.engine.conversation import ChatModel, Conversation, Picture
     from dsvl_cli.engine.options import LoadOptions
@@ -112,7 +112,7 @@ def _engine_loader(options: LoadOptions) -> LoadModel:
 
 
 def _open_torch_libraries() -> None:
-    """Open torch's largest library before torch does: `import` holds the interpreter meanwhile (0.2 s), ctypes does not.
+    """Open torch's largest library before torch does: `import` holds the interpreter for 0.2 s then, ctypes does not.
 
     Flags and order are those of torch itself. Where this fails, the import does all of it.
     """
@@ -181,12 +181,12 @@ def _paste_picture() -> Picture:
     return picture_from_bytes(buffer.getvalue(), "clipboard")
 
 
-def _export(conversation: Conversation, model: str, path: Path) -> None:
+def _export(conversation: Conversation, model: str, path: Path, embed: bool) -> None:
     from dsvl_cli.sessions.export import export_session
     from dsvl_cli.sessions.session import SavedSession
 
     now = datetime.now(UTC)
-    export_session(SavedSession("", None, model, now, now, conversation), path)
+    export_session(SavedSession("", None, model, now, now, conversation), path, embed=embed)
 
 
 def _is_interactive(console: Console) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dsvl_cli.commands import options
-from dsvl_cli.engine.options import DEFAULT_MODEL, DEFAULT_PROMPT
+from dsvl_cli.engine.options import DEFAULT_GROUP_SIZE, DEFAULT_MODEL, DEFAULT_PROMPT
 
 # Typer joins the lines of a paragraph: an empty line keeps two apart.
 HELP_EPILOG = """
@@ -82,6 +82,10 @@ def describe(
     attn_implementation: options.AttentionOption = "auto",
     device_map: options.DeviceMap = None,
     threads: options.Threads = None,
+    quantization: options.QuantizationOption = None,
+    group_size: options.GroupSize = DEFAULT_GROUP_SIZE,
+    include_vision: options.IncludeVision = False,
+    include_head: options.IncludeHead = False,
     force: options.Force = False,
     as_json: options.Json = False,
     no_stream: options.NoStream = False,
@@ -93,8 +97,9 @@ def describe(
 ) -> None:
     """Describe pictures, or answer a question about them.
 
-    The answer goes to stdout and nothing else does. Of several pictures each gets its own answer, under its path; a
-    picture that fails is told on stderr, the others go on, and the exit status is 1.
+    The answer goes to stdout, and nothing else does.
+
+    Of several pictures each gets its own answer, under its path. One that fails is told on stderr; the others go on.
     """
     from dsvl_cli.commands.description import Question, answer_all
 

@@ -1,29 +1,48 @@
 """Every option that more than one command has, declared once, and what they add up to.
 
-A value comes from the flag, else from the environment variable `DSVL_<NAME>`, else it is the default here.
+A value comes from the flag, else from the environment variable `DSVL_<NAME>`, else from the files of `dsvl_cli.config`,
+else it is the command's default.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from dsvl_cli.engine.options import Attention, Dtype, LoadOptions, SamplingParams
+from dsvl_cli.config import Config, read_config
+from dsvl_cli.engine.options import Attention, Dtype, LoadOptions, Quantization, SamplingParams
+from dsvl_cli.errors import DsvlError
 from dsvl_cli.terminal.console import Console, Environment
 
 _MODEL, _SAMPLING, _OUTPUT = "Model", "Answer", "Output"
 
 
 def complete_model(incomplete: str) -> Iterator[tuple[str, str]]:
-    """Offer the aliases."""
+    """Offer the aliases, the user's own first."""
     from dsvl_cli.engine.checkpoint import ALIASES
 
-    return ((alias, target) for alias, target in ALIASES.items() if alias.startswith(incomplete))
+    aliases = {**_read_config_quietly().aliases}
+    aliases.update((alias, target) for alias, target in ALIASES.items() if alias not in aliases)
+    return ((alias, target) for alias, target in aliases.items() if alias.startswith(incomplete))
+
+
+def complete_profile(incomplete: str) -> list[str]:
+    """Offer the profiles of config.toml."""
+    return [name for name in _read_config_quietly().profiles if name.startswith(incomplete)]
+
+
+def _read_config_quietly() -> Config:
+    """Read the files for completion, which has no place for an error."""
+    with suppress(DsvlError):
+        return read_config(os.environ)
+    return Config()
 
 
 def complete_device(incomplete: str) -> list[str]:
@@ -49,11 +68,34 @@ def complete_picture(incomplete: str) -> list[str]:
     return [name for name in offered if name.startswith(incomplete)]
 
 
+def _use_config(ctx: typer.Context, profile: str | None) -> str | None:
+    """Make what the files say the defaults of this command. `--help` comes before, and completion needs none."""
+    if not ctx.resilient_parsing:
+        config = read_config(os.environ, profile)
+        ctx.obj = config
+        ctx.default_map = {name: found.value for name, found in config.values.items()}
+    return profile
+
+
+def _resolve_alias(ctx: typer.Context, model: str) -> str:
+    config = ctx.find_object(Config)
+    return model if config is None else config.resolve_model(model)
+
+
+# Eager, so that the defaults are known before any other option is looked at.
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        "--profile", envvar="DSVL_PROFILE", show_envvar=False, is_eager=True, callback=_use_config,
+        autocompletion=complete_profile, metavar="NAME", rich_help_panel=_MODEL,
+        help="A group of settings out of config.toml.",
+    ),
+]  # fmt: skip
 Model = Annotated[
     str,
     typer.Option(
-        "--model", "-m", envvar="DSVL_MODEL", show_envvar=False, autocompletion=complete_model, metavar="NAME|ID|FOLDER",
-        rich_help_panel=_MODEL,
+        "--model", "-m", envvar="DSVL_MODEL", show_envvar=False, callback=_resolve_alias, autocompletion=complete_model,
+        metavar="NAME|ID|FOLDER", rich_help_panel=_MODEL,
         help="tiny, 1.3b, 7b, 1.3b-base, 7b-base, a Hugging Face id, or a folder. tiny comes with dsvl.",
     ),
 ]  # fmt: skip
@@ -115,6 +157,28 @@ Threads = Annotated[
         rich_help_panel=_MODEL,
         help="CPU threads.",
     ),
+]
+QuantizationOption = Annotated[
+    Quantization | None,
+    typer.Option(
+        "--quantization", envvar="DSVL_QUANTIZATION", show_envvar=False, rich_help_panel=_MODEL,
+        help="Quantize while loading; 4bit and 8bit take the best format of that width.",
+    ),
+]  # fmt: skip
+GroupSize = Annotated[
+    int,
+    typer.Option(
+        "--group-size", envvar="DSVL_GROUP_SIZE", show_envvar=False, metavar="N", rich_help_panel=_MODEL,
+        help="Weights that share a scale in torchao-int4: 32, 64, 128 or 256.",
+    ),
+]  # fmt: skip
+IncludeVision = Annotated[
+    bool,
+    typer.Option("--include-vision", rich_help_panel=_MODEL, help="Quantize the vision towers too; not advised."),
+]
+IncludeHead = Annotated[
+    bool,
+    typer.Option("--include-head", rich_help_panel=_MODEL, help="Quantize the output head too; not advised."),
 ]
 Force = Annotated[
     bool,
@@ -229,8 +293,8 @@ Debug = Annotated[bool, typer.Option("--debug", rich_help_panel=_OUTPUT, help="S
 
 
 def load_options(values: Mapping[str, Any]) -> LoadOptions:
-    """Put the flags about loading together, out of all the values of a command."""
-    return LoadOptions(**{field.name: values[field.name] for field in fields(LoadOptions)})
+    """Put the flags about loading together, out of all the values of a command; what it lacks keeps its default."""
+    return LoadOptions(**{field.name: values[field.name] for field in fields(LoadOptions) if field.name in values})
 
 
 def sampling_params(values: Mapping[str, Any]) -> SamplingParams:

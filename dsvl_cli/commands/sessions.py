@@ -1,137 +1,93 @@
-"""`dsvl sessions`: look into kept conversations, write them to files, remove them."""
+"""`dsvl sessions`: the conversations that `dsvl chat` keeps."""
 
 from __future__ import annotations
 
-import json
-from itertools import count
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from dsvl_cli.sessions.export import export_session
-from dsvl_cli.sessions.markdown import to_markdown
-from dsvl_cli.terminal.sanitize import sanitize_line
+import typer
+
+from dsvl_cli.commands.options import Json
+from dsvl_cli.terminal.console import Console, Environment
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from dsvl_cli.engine.conversation import Picture
-    from dsvl_cli.sessions.session import SessionSummary
     from dsvl_cli.sessions.store import SessionStore
-    from dsvl_cli.terminal.console import Console
 
-_WIDE = 70  # columns from which on a table has room for more than ids and titles
+app = typer.Typer(
+    help="List, show, search, export and remove the conversations that were kept.",
+    no_args_is_help=False,
+    rich_markup_mode="rich",
+)
 
-
-def list_sessions(store: SessionStore, console: Console, *, as_json: bool = False, limit: int | None = None) -> None:
-    """List the conversations, the latest first: a table on a terminal, tab-separated fields in a pipe.
-
-    The fields are the id, the name, the last change, the numbers of messages and pictures, the model and the title.
-    """
-    sessions = store.list(limit)
-    if as_json:
-        console.write("".join(_json_line(session) for session in sessions))
-    elif not console.answer_is_terminal:
-        console.write("".join(_fields(*_row(session)) for session in sessions))
-    elif sessions:
-        console.draw(_table(sessions, console))
-    else:
-        console.status("no conversation is kept yet")
+Session = Annotated[str, typer.Argument(metavar="SESSION", help="Its id, the beginning of one, or its name.")]
 
 
-def show_session(store: SessionStore, console: Console, key: str) -> None:
-    """Print a conversation as Markdown, with a word for each picture."""
-    numbers = count(1)
+@contextmanager
+def _open_store() -> Iterator[tuple[SessionStore, Console]]:
+    from dsvl_cli.sessions.store import SessionStore, default_store_path
 
-    def show_picture(picture: Picture) -> str:
-        return f"[picture {next(numbers)}: {picture.name}, {picture.width}x{picture.height}]"
-
-    console.write(to_markdown(store.load(key), show_picture))
-
-
-def search_sessions(store: SessionStore, console: Console, text: str, *, as_json: bool = False) -> None:
-    """List the conversations in which all words of a text occur in one message, with the place where."""
-    hits = store.search(text)
-    for hit in hits:
-        session = hit.session
-        if as_json:
-            console.write(_json_line(session, excerpt=hit.excerpt))
-        elif not console.answer_is_terminal:
-            console.write(_fields(session.id, session.name or "", hit.excerpt))
-        else:
-            console.heading(f"{session.id}  {_label(session)}")
-            console.write(f"  {sanitize_line(hit.excerpt)}\n")
-    if not hits:
-        console.status(f"no conversation mentions {text}")
+    environment = Environment.system()
+    with SessionStore(default_store_path(environment.variables)) as store:
+        yield store, Console(environment)
 
 
-def write_session(
-    store: SessionStore, console: Console, key: str, path: Path, *, embed: bool = True, overwrite: bool = False
+@app.command("list")
+def list_kept(
+    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, metavar="N", help="Only the last N.")] = None,
+    as_json: Json = False,
 ) -> None:
-    """Write a conversation to a file, as `export_session` does."""
-    export_session(store.load(key), path, embed=embed, overwrite=overwrite)
-    console.status(f"wrote {path}")
+    """List the conversations, the latest first."""
+    from dsvl_cli.commands.archive import list_sessions
+
+    with _open_store() as (store, console):
+        list_sessions(store, console, as_json=as_json, limit=limit)
 
 
-def remove_sessions(store: SessionStore, console: Console, keys: Sequence[str]) -> None:
-    """Remove conversations for good; when one of them cannot be found, none."""
-    sessions = {session.id: session for session in map(store.find, keys)}
-    for session in sessions.values():
-        store.delete(session.id)
-        console.status(f"removed {session.id}  {_label(session)}")
+@app.command()
+def show(session: Session) -> None:
+    """Print a conversation as Markdown."""
+    from dsvl_cli.commands.archive import show_session
+
+    with _open_store() as (store, console):
+        show_session(store, console, session)
 
 
-def _label(session: SessionSummary) -> str:
-    return f"{session.name}: {session.title}" if session.name else session.title
+@app.command()
+def search(
+    words: Annotated[list[str], typer.Argument(metavar="WORD...", help="All of them must occur in one message.")],
+    as_json: Json = False,
+) -> None:
+    """Find conversations by what was said in them."""
+    from dsvl_cli.commands.archive import search_sessions
+
+    with _open_store() as (store, console):
+        search_sessions(store, console, " ".join(words), as_json=as_json)
 
 
-def _row(session: SessionSummary) -> tuple[str, ...]:
-    return (
-        session.id,
-        session.name or "",
-        session.updated.astimezone().isoformat(timespec="seconds"),
-        str(session.messages),
-        str(session.pictures),
-        session.model,
-        session.title,
-    )
+@app.command()
+def export(
+    session: Session,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .md, .html or .json file.")],
+    beside: Annotated[
+        bool, typer.Option("--pictures-beside", help="Write pictures to a folder beside FILE, not into it.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it exists.")] = False,
+) -> None:
+    """Write a conversation, its pictures included, to a file."""
+    from dsvl_cli.commands.archive import write_session
+
+    with _open_store() as (store, console):
+        write_session(store, console, session, file, embed=not beside, overwrite=overwrite)
 
 
-def _fields(*fields: str) -> str:
-    """Join fields by tabs; none holds a tab or a line break of its own then."""
-    return "\t".join(" ".join(field.split()) for field in fields) + "\n"
+@app.command()
+def rm(
+    sessions: Annotated[list[str], typer.Argument(metavar="SESSION...", help="Ids, beginnings of ids, or names.")],
+) -> None:
+    """Remove conversations for good."""
+    from dsvl_cli.commands.archive import remove_sessions
 
-
-def _json_line(session: SessionSummary, **more: str) -> str:
-    value = {
-        "id": session.id,
-        "name": session.name,
-        "title": session.title,
-        "model": session.model,
-        "created": session.created.isoformat(),
-        "updated": session.updated.isoformat(),
-        "messages": session.messages,
-        "pictures": session.pictures,
-        **more,
-    }
-    line = json.dumps(value, ensure_ascii=False) + "\n"
-    return line.encode("utf-8", "backslashreplace").decode()  # a lone surrogate becomes JSON's own escape of it
-
-
-def _table(sessions: Sequence[SessionSummary], console: Console) -> str:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold" if console.colour else "")
-    table.add_column("Id", no_wrap=True, min_width=max(len(session.id) for session in sessions))
-    wide = console.width >= _WIDE
-    if wide:
-        table.add_column("Changed", no_wrap=True)
-        table.add_column("Messages", no_wrap=True, justify="right")
-    table.add_column("Conversation", no_wrap=True, overflow="ellipsis")
-    for session in sessions:
-        more = (f"{session.updated.astimezone():%Y-%m-%d %H:%M}", str(session.messages)) if wide else ()
-        table.add_row(*(Text(sanitize_line(cell)) for cell in (session.id, *more, _label(session))))
-    renderer = console.renderer()
-    with renderer.capture() as captured:
-        renderer.print(table)
-    return captured.get()
+    with _open_store() as (store, console):
+        remove_sessions(store, console, sessions)

@@ -250,7 +250,7 @@ class Forecast:
         cache_tokens: 4,096, or the model's context where that is shorter.
         cache_bytes: the KV cache of so many tokens.
         working_bytes: what the prefill of so many tokens holds for a while.
-        quantized: whether the checkpoint is quantized already.
+        quantized: whether the checkpoint is quantized, or is while it is loaded.
     """
 
     name: str
@@ -267,10 +267,11 @@ class Forecast:
         return self.weights_bytes + self.cache_bytes + self.working_bytes
 
 
-def forecast_memory(checkpoint: Checkpoint, plan: Plan) -> Forecast:
+def forecast_memory(checkpoint: Checkpoint, plan: Plan, weights_bytes: int | None = None) -> Forecast:
     """Foretell the memory of a model from its configuration and the headers of its weights.
 
-    Keys that `text_config` leaves out have the defaults of transformers' LlamaConfig.
+    `weights_bytes` is what the weights will take where they are quantized while they are loaded. Keys that
+    `text_config` leaves out have the defaults of transformers' LlamaConfig.
     """
     text: dict[str, Any] = checkpoint.config.get("text_config") or {}
     hidden, layers = _number(text, "hidden_size", 4096), _number(text, "num_hidden_layers", 32)
@@ -278,16 +279,19 @@ def forecast_memory(checkpoint: Checkpoint, plan: Plan) -> Forecast:
     kv_heads, head_dim = _number(text, "num_key_value_heads", heads), _number(text, "head_dim", hidden // heads)
     tokens = min(FORECAST_TOKENS, _number(text, "max_position_embeddings", 2048))
     width = DTYPE_BYTES[plan.dtype]
+    quantized = checkpoint.is_quantized or weights_bytes is not None
+    if weights_bytes is None:
+        weights_bytes = checkpoint.weight_bytes if checkpoint.is_quantized else checkpoint.parameters * width
     # The widest moment of one layer: residual, normed input and output; gate, up and their product.
     layer = tokens * (3 * hidden + 3 * _number(text, "intermediate_size", 11008)) * width
     return Forecast(
         name=checkpoint.name,
         plan=plan,
-        weights_bytes=checkpoint.weight_bytes if checkpoint.is_quantized else checkpoint.parameters * width,
+        weights_bytes=weights_bytes,
         cache_tokens=tokens,
         cache_bytes=2 * layers * kv_heads * head_dim * tokens * width,
         working_bytes=max(layer, _tower_bytes(checkpoint.config.get("high_res_vision_config"), width)),
-        quantized=checkpoint.is_quantized,
+        quantized=quantized,
     )
 
 
@@ -328,5 +332,5 @@ def _suggest_smaller(forecast: Forecast) -> str:
     if forecast.plan.dtype == "float32" and not forecast.quantized:
         ways.append("--dtype bfloat16 takes half")
     if not forecast.quantized:
-        ways.append("a checkpoint quantized to 4 bits takes about a quarter")
+        ways.append("--quantization 4bit takes about a third")
     return ", ".join([*ways, "--model tiny fits everywhere"])

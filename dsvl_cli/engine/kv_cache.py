@@ -24,7 +24,7 @@ class GrowingLayer(CacheLayerMixin):
     is_croppable = True
 
     def __init__(self, reserve: int = 0) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.length = 0
         self.reserve = reserve
 

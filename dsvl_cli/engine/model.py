@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from dsvl_cli.engine.chatter import import_backend, mute_libraries
 from dsvl_cli.engine.checkpoint import Checkpoint, find_checkpoint
 from dsvl_cli.engine.conversation import Chunk, Conversation, Picture
 from dsvl_cli.engine.generate import Row, check_length, generate
-from dsvl_cli.engine.hardware import Plan, check_forecast, forecast_memory, make_plan
+from dsvl_cli.engine.hardware import DTYPE_BYTES, Plan, check_forecast, forecast_memory, make_plan
 from dsvl_cli.engine.kv_cache import PrefixCache
+from dsvl_cli.engine.layers import (
+    count_stored_bytes,
+    find_model_class,
+    make_quantization_config,
+    make_skeleton,
+    report_selection,
+    select_layers,
+)
+from dsvl_cli.engine.machine import detect_machine
 from dsvl_cli.engine.network import Network
 from dsvl_cli.engine.options import LoadOptions, SamplingParams
 from dsvl_cli.engine.progress import Listener, Silence
 from dsvl_cli.engine.prompt import PreparedPrompt, PromptFormat
+from dsvl_cli.engine.quantization import (
+    FORMATS,
+    Recipe,
+    check_stored_format,
+    find_stored_format,
+    resolve_recipe,
+)
 from dsvl_cli.engine.sampling import Sampler
 from dsvl_cli.engine.text import Answer
 from dsvl_cli.errors import DsvlError
@@ -125,6 +138,11 @@ class VisionLanguageModel:
         if rows:
             yield from generate(self.network, rows)
 
+    def forget(self) -> None:
+        """Drop the cache of the conversation and the features of pictures: the next turn computes everything."""
+        self._prefix_cache = PrefixCache(self.network.layers)
+        self.network.forget()
+
     def _row(self, index: int, conversation: Conversation, sampling: SamplingParams) -> Row:
         prompt = self.prepare(conversation)
         check_length(prompt, self.context_length)
@@ -150,24 +168,46 @@ def load_model(options: LoadOptions, listener: Listener | None = None) -> Vision
         DsvlError: there is no such model, it is of another kind, it will not fit, or a choice cannot work.
     """
     listener = listener or Silence()
+    machine = detect_machine()
+    recipe = resolve_recipe(options, machine, listener)
     checkpoint = find_checkpoint(options, listener)
-    plan = make_plan(options, checkpoint.model_type, listener)
-    check_forecast(forecast_memory(checkpoint, plan), force=options.force)
+    plan = make_plan(options, checkpoint.model_type, listener, machine)
+    check_stored_format(checkpoint, recipe, plan.device, plan.dtype)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     image_token_id = checkpoint.config.get("image_token_id", 100015)
     prompt_format = PromptFormat(
         checkpoint.path, image_token_id, has_chat=checkpoint.has_chat, fingerprint=checkpoint.fingerprint
     )
-    with _quiet_libraries():
-        network = Network(_load_module(checkpoint, plan), _load_image_processor(checkpoint))
+    stored = find_stored_format(checkpoint)
+    if stored is not None:
+        import_backend(FORMATS[stored].package)
+        recipe = None
+    with mute_libraries():
+        if recipe is None:
+            check_forecast(forecast_memory(checkpoint, plan), force=options.force)
+            module = _load_module(checkpoint, plan)
+        else:
+            module = _load_quantized(checkpoint, plan, recipe, listener, force=options.force)
+        network = Network(module, _load_image_processor(checkpoint))
     return VisionLanguageModel(checkpoint, network, prompt_format, plan)
 
 
-def _load_module(checkpoint: Checkpoint, plan: Plan) -> Any:
-    model_class = _model_class(checkpoint.model_type)
+def _load_quantized(checkpoint: Checkpoint, plan: Plan, recipe: Recipe, listener: Listener, *, force: bool) -> Any:
+    import_backend(recipe.format.package)
+    skeleton = make_skeleton(checkpoint)
+    selection = select_layers(skeleton, recipe)
+    report_selection(selection, recipe, listener)
+    weights_bytes = count_stored_bytes(skeleton, selection, recipe, DTYPE_BYTES[plan.dtype])
+    check_forecast(forecast_memory(checkpoint, plan, weights_bytes), force=force)
+    return _load_module(checkpoint, plan, make_quantization_config(recipe, selection, plan.device))
+
+
+def _load_module(checkpoint: Checkpoint, plan: Plan, quantization_config: Any = None) -> Any:
+    # transformers takes the presence of the argument for a request.
+    quantizing = {} if quantization_config is None else {"quantization_config": quantization_config}
     try:
-        module = model_class.from_pretrained(
+        module = find_model_class(checkpoint.model_type).from_pretrained(
             checkpoint.path,
             dtype=getattr(torch, plan.dtype),
             attn_implementation=plan.attention,
@@ -176,6 +216,7 @@ def _load_module(checkpoint: Checkpoint, plan: Plan) -> Any:
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            **quantizing,
         )
     except (RuntimeError, OSError, ValueError, KeyError) as exc:
         if isinstance(exc, torch.OutOfMemoryError):
@@ -184,19 +225,6 @@ def _load_module(checkpoint: Checkpoint, plan: Plan) -> Any:
             f"{checkpoint.name} cannot be loaded: its files do not fit together", "download it again"
         ) from exc
     return module.eval()
-
-
-def _model_class(model_type: str) -> Any:
-    # Concrete classes: an Auto class would import every model that transformers has a mapping for.
-    if model_type == "deepseek_vl_hybrid":
-        from transformers.models.deepseek_vl_hybrid.modeling_deepseek_vl_hybrid import (
-            DeepseekVLHybridForConditionalGeneration,
-        )
-
-        return DeepseekVLHybridForConditionalGeneration
-    from transformers.models.deepseek_vl.modeling_deepseek_vl import DeepseekVLForConditionalGeneration
-
-    return DeepseekVLForConditionalGeneration
 
 
 def _load_image_processor(checkpoint: Checkpoint) -> Any:
@@ -225,25 +253,3 @@ def _end_ids(module: Any, prompt_format: PromptFormat) -> frozenset[int]:
     configured = module.generation_config.eos_token_id if module.generation_config is not None else None
     ends = set(configured if isinstance(configured, list) else [configured]) | {prompt_format.eos_token_id}
     return frozenset(end for end in ends if end is not None)
-
-
-@contextmanager
-def _quiet_libraries() -> Iterator[None]:
-    """Keep bars, warnings and log lines of the libraries off the terminal; what matters is said by ourselves."""
-    # A repository without safetensors would start a thread that asks the hub for a conversion.
-    os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
-    from transformers.utils import logging as transformers_logging
-
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    accelerate = logging.getLogger("accelerate")
-    accelerate_level = accelerate.level
-    accelerate.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        accelerate.setLevel(accelerate_level)

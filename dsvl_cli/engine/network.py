@@ -71,6 +71,10 @@ class Network:
         self._features.move_to_end(picture.sha256)
         return features
 
+    def forget(self) -> None:
+        """Drop the features of all pictures."""
+        self._features.clear()
+
     def _feature_bytes(self) -> int:
         return sum(features.nbytes for features in self._features.values())
 

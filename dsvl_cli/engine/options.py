@@ -9,12 +9,16 @@ from dsvl_cli.errors import UsageError
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 ATTENTION = ("auto", "eager", "sdpa", "flash_attention_2")
+DEFAULT_GROUP_SIZE = 128
 DEFAULT_MODEL = "1.3b"
 DEFAULT_PROMPT = "Describe this image."
 IMAGE_MARK = "<image>"
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Attention = Literal["auto", "eager", "sdpa", "flash_attention_2"]
+Quantization = Literal[
+    "4bit", "8bit", "bnb-nf4", "bnb-fp4", "bnb-int8", "torchao-int8", "torchao-int8-dynamic", "torchao-int4"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,10 @@ class LoadOptions:
         device_map: `auto` spreads the layers over all GPUs; None keeps the model on one device.
         threads: CPU threads; None leaves torch's own choice.
         force: load even when the forecast says that the memory will not do.
+        quantization: the format that the language model's linear layers are brought to while they are loaded; `4bit`
+            and `8bit` take the best of that width. None leaves the weights as they are.
+        group_size: of `torchao-int4`: so many neighbouring weights share a scale.
+        include_vision, include_head: quantize the vision towers and the aligner, or the output head, too.
     """
 
     model: str = DEFAULT_MODEL
@@ -42,6 +50,10 @@ class LoadOptions:
     device_map: Literal["auto"] | None = None
     threads: int | None = None
     force: bool = False
+    quantization: Quantization | None = None
+    group_size: int = DEFAULT_GROUP_SIZE
+    include_vision: bool = False
+    include_head: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,7 +201,8 @@ class PromptFormat:
 
     def _fill_template(self, messages: list[dict[str, Any]], generation_prompt: bool) -> str:
         try:
-            rendered, _ = render_jinja_template(
+            render: Any = render_jinja_template  # its annotations leave no room for the template's own variables
+            rendered, _ = render(
                 conversations=[messages],
                 chat_template=self._template,
                 add_generation_prompt=generation_prompt,

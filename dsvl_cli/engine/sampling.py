@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from transformers.generation.logits_process import (
     LogitsProcessorList,
@@ -44,7 +46,7 @@ class Sampler:
 
     def choose(self, logits: torch.Tensor) -> int:
         """Choose from logits `(vocabulary,)` in float32."""
-        ids = torch.tensor([self._ids if self._penalizes else []], device=logits.device, dtype=torch.long)
+        ids: Any = torch.tensor([self._ids if self._penalizes else []], device=logits.device, dtype=torch.long)
         scores = self._processors(ids, logits.unsqueeze(0))
         if self._greedy:
             return int(scores.argmax(dim=-1))

@@ -20,6 +20,7 @@ from dsvl_cli.engine.conversation import (
 from dsvl_cli.engine.options import IMAGE_MARK, SamplingParams
 from dsvl_cli.errors import ContextOverflow, DsvlError, SomeFailed, UsageError
 from dsvl_cli.terminal.dialogue import Dialogue, answered, leave_out_oldest
+from dsvl_cli.terminal.interrupts import Interrupts
 from dsvl_cli.terminal.staging import PictureSources, find_pictures
 from dsvl_cli.terminal.turn import show_answer
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from dsvl_cli.terminal.keeper import ConversationKeeper, KeptConversation
     from dsvl_cli.terminal.loading import BackgroundModel
     from dsvl_cli.terminal.plain import AnswerStream
-    from dsvl_cli.terminal.settings import ChatSettings
+from dsvl_cli.terminal.settings import ChatSettings
 
 _NEARLY_FULL = 0.9
 _RETRY_TEMPERATURE = 0.7
@@ -62,7 +63,8 @@ class Services:
     Attributes:
         sources: where pictures come from.
         keeper: where conversations are kept.
-        export: writes a conversation, with the model's name, to a new file; raises DsvlError.
+        export: writes a conversation, with the model's name, to a new file, its pictures in it or beside it; raises
+            DsvlError.
         open_answer: begins to show an answer.
         on_turn: is told every turn that ended.
         models: names that `/model` offers.
@@ -70,7 +72,7 @@ class Services:
 
     sources: PictureSources
     keeper: ConversationKeeper
-    export: Callable[[Conversation, str, Path], None]
+    export: Callable[[Conversation, str, Path, bool], None]
     open_answer: Callable[[], AnswerStream]
     on_turn: Callable[[TurnRecord], None] = lambda _: None
     models: tuple[str, ...] = ()
@@ -88,6 +90,7 @@ class Chat:
         scripted: there is nobody to ask or to advise: Ctrl-C ends the program.
 
     Attributes:
+        ctrl_c: where Ctrl-C is listened to.
         draft: text that should stand in the line when it is edited next.
         leaving: set by `/exit`.
         clear_screen: clears the screen, where there is one.
@@ -114,6 +117,7 @@ class Chat:
         self.scripted = scripted
         self.dialogue = Dialogue(Conversation(system=system))
         self.session_id: str | None = None
+        self.ctrl_c = Interrupts()
         self.draft = ""
         self.leaving = False
         self.clear_screen: Callable[[], None] = lambda: None
@@ -148,7 +152,9 @@ class Chat:
             self.advise(f"waiting for {self.loading.name} to load; Ctrl-C stops waiting")
             listener = self.console.listener()
             try:
-                while not self.loading.wait(_POLL_SECONDS):
+                while self.loading.loading:
+                    with self.ctrl_c.listening():
+                        self.loading.wait(_POLL_SECONDS)
                     self.loading.deliver()
                     if self.loading.progress is not None:
                         listener.progress(*self.loading.progress)
@@ -203,7 +209,9 @@ class Chat:
         failed = False
         for source in self.services.sources.expand(arguments):
             try:
-                self.stage([self.services.sources.read(source)])
+                with self.ctrl_c.listening():  # an address may be slow
+                    picture = self.services.sources.read(source)
+                self.stage([picture])
             except DsvlError as exc:
                 self.console.error(exc)
                 failed = True
@@ -215,25 +223,27 @@ class Chat:
     def send(self, line: str) -> None:
         """Ask what the line says, with the pictures that it names and those that are staged.
 
-        Until the answer is there, the text is the draft: it is not lost by an error or by Ctrl-C.
+        Where nothing comes of it, the same pictures are staged as before.
 
         Raises:
             DsvlError: the pictures or the model do not allow it.
-            KeyboardInterrupt: given up before anything was said.
+            KeyboardInterrupt: given up before anything was said; the line is the draft then.
         """
-        self.draft = line
         found = find_pictures(line, self.services.sources)
-        text = IMAGE_MARK * len(self.dialogue.staged) + found.text if found.marked else found.text
+        staged, turns = list(self.dialogue.staged), self.dialogue.turns
         self.stage(found.pictures)
-        if not text:
-            self.draft = ""
+        if not found.text:
             self.advise("staged for the next message")
             return
-        self.draft = text
-        question = self.dialogue.question(text)
-        self._answer([*self.dialogue.messages, question], self.settings.sampling)
-        self.draft = ""
-        self.dialogue.staged.clear()
+        try:
+            text = IMAGE_MARK * len(staged) + found.text if found.marked else found.text
+            question = self.dialogue.question(text)
+            self._answer([*self.dialogue.messages, question], self.settings.sampling)
+        except KeyboardInterrupt:
+            self.draft = line
+            raise
+        finally:
+            self.dialogue.staged = [] if self.dialogue.turns > turns else staged
 
     def go_on(self) -> None:
         """Go on with an answer that was cut.
@@ -285,7 +295,7 @@ class Chat:
         complete = interrupted = False
         try:
             chunks = model.stream(sent, sampling)
-            interrupted = show_answer(chunks, self.services.open_answer, self.console, received)
+            interrupted = show_answer(chunks, self.services.open_answer, self.console, self.ctrl_c, received)
             complete = not interrupted
         except ContextOverflow as exc:
             ways = "/drop N or /undo make room; /set overflow drop-oldest (--overflow) leaves out the oldest exchanges"
@@ -334,6 +344,11 @@ class Chat:
             if exc.message != self._warned_of_saving:
                 self.console.warn(f"the conversation is not saved: {exc.message}")
             self._warned_of_saving = exc.message
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is something to go on with another time."""
+        return bool(self.session_id and self.dialogue.messages and not self._warned_of_saving)
 
     def save_if_begun(self) -> None:
         """Save a change beside the turns, unless there is nothing to save yet."""

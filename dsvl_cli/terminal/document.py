@@ -51,9 +51,9 @@ _INDENT = {"bullet_list_open": 3, "ordered_list_open": 5, "blockquote_open": 4}
 _MIN_TEXT_COLUMNS = 10
 _MIN_CELL_COLUMNS = 7
 # A literal mark that text still to come may turn into emphasis, code or a link.
-_OPEN_MARK = re.compile(r"\*(?!\s)|(?<!\w)_|~~|`|\[")
+_OPEN_MARK = re.compile(r"\*(?!\s)|(?<!\w)_|~~|`|\[|<\S*\Z")
 # What may stand before the first cell of a table's row, the border included.
-_CONTAINER_MARKS = re.compile(r"[\s>*+-]*(\d+[.)]\s)?\s*\|?")
+_CONTAINER_MARKS = re.compile(r"^[\s>*+-]*(\d+[.)]\s)?\s*\|?")
 _CELL_BORDER = re.compile(r"(?<!\\)\|")
 
 
@@ -185,10 +185,10 @@ def _address(href: str, title: str, shown: str) -> Iterator[Token]:
 
 
 def _settled_tokens(tokens: Sequence[Token]) -> tuple[Token, ...]:
-    """Return the part of an unfinished block that text still to come cannot change, its containers closed.
+    """Return the part of an unfinished block whose rows but the last stay whatever follows, its containers closed.
 
-    Of the last paragraph that is what stands before the first mark which may still open something, of code the whole
-    lines, of a table nothing, since every row may change the widths of its columns.
+    Of the last paragraph that is what stands before the first mark which may still open something, of a table
+    nothing, since every row may change the widths of its columns.
     """
     leaf = _last_index(tokens, lambda token: token.nesting == 0)
     if leaf < 0:
@@ -197,12 +197,10 @@ def _settled_tokens(tokens: Sequence[Token]) -> tuple[Token, ...]:
     if table_end > leaf:
         table = _last_index(tokens, lambda token: token.type == "table_open")
         return (*tokens[:table], *tokens[table_end + 1 :])
-    last = tokens[leaf]
-    if last.type == "inline":
-        settled = last.copy(children=list(_before_open_mark(_before_table_head(last.children or ()))))
-    else:
-        settled = last.copy(content=last.content[: last.content.rstrip("\n").rfind("\n") + 1])
-    return (*tokens[:leaf], settled, *tokens[leaf + 1 :])
+    if tokens[leaf].type != "inline":
+        return tuple(tokens)
+    children = _before_open_mark(_before_table_head(tokens[leaf].children or ()))
+    return (*tokens[:leaf], tokens[leaf].copy(children=children), *tokens[leaf + 1 :])
 
 
 def _before_table_head(children: Sequence[Token]) -> Sequence[Token]:
@@ -214,20 +212,26 @@ def _before_table_head(children: Sequence[Token]) -> Sequence[Token]:
     return children
 
 
-def _before_open_mark(children: Iterable[Token]) -> Iterator[Token]:
-    opened: list[Token] = []
+def _before_open_mark(children: Iterable[Token]) -> list[Token]:
+    """Leave out what begins with a mark that may still open something, together with the style around it.
+
+    Code and links bind tighter than emphasis: `*a [b*` may become `*a [b*](c)`, in which nothing is emphasised.
+    """
+    kept: list[Token] = []
+    opened: list[int] = []
     for token in children:
         mark = _OPEN_MARK.search(token.content) if token.type == "text" else None
         if mark:
-            yield token.copy(content=token.content[: mark.start()])
-            break
-        yield token
+            if opened:
+                return kept[: opened[0]]
+            return [*kept, token.copy(content=token.content[: mark.start()])]
         if token.nesting == 1:
-            opened.append(token)
+            opened.append(len(kept))
         elif token.nesting == -1:
             opened.pop()
-    for token in reversed(opened):
-        yield Token(token.type.replace("_open", "_close"), token.tag, -1)
+        kept.append(token)
+    closing = [Token(kept[index].type.replace("_open", "_close"), kept[index].tag, -1) for index in reversed(opened)]
+    return kept + closing
 
 
 def _fits(block: Block, width: int) -> bool:
@@ -272,7 +276,11 @@ class _Code(CodeBlock):
             # More than the name of a language: text that happens to follow a fence.
             yield Text(sanitize_line(self._info), style="dim", overflow="fold")
         code = str(self.text).rstrip()
-        yield Syntax(code, self.lexer_name, theme=self.theme, word_wrap=True).highlight(code)
+        if not code:
+            return
+        highlighted = Syntax(code, self.lexer_name, theme=self.theme, word_wrap=True).highlight(code)
+        highlighted.rstrip()  # lexers end their last line
+        yield highlighted
 
 
 class _Heading(Heading):

@@ -1,22 +1,22 @@
-"""Ctrl-C while an answer comes: taken where it does no harm."""
+"""Ctrl-C in a chat: taken where it does no harm."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType, TracebackType
 
-T = TypeVar("T")
 
+class Interrupts:
+    """Within it, Ctrl-C raises KeyboardInterrupt only where it is listened to, and else waits for that.
 
-class Interruptible:
-    """Within it, Ctrl-C raises KeyboardInterrupt only inside `next`, never between: no half-written line, no lost text.
-
-    Outside the main thread, where no signal arrives, it does nothing.
+    So no line is half written, no text lost and no save cut short. Where it was not entered, and outside the main
+    thread, where no signal arrives, Ctrl-C is what it is everywhere.
     """
 
     def __init__(self) -> None:
@@ -36,22 +36,29 @@ class Interruptible:
     ) -> None:
         if self._installed:
             signal.signal(signal.SIGINT, self._previous or signal.SIG_DFL)
+            self._installed = False
 
-    def next(self, iterator: Iterator[T]) -> T | None:
-        """The iterator's next value, None at its end; interrupted also by a Ctrl-C since the value before.
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Let Ctrl-C through, also one that was pressed since the last time.
 
         Raises:
             KeyboardInterrupt: Ctrl-C.
         """
-        self._listening = True
         try:
+            self._listening = True
             if self._pending:
+                self._pending = False
                 raise KeyboardInterrupt
-            return next(iterator, None)
+            yield
         finally:
             self._listening = False
 
+    def forget(self) -> None:
+        """Forget what was pressed: something new begins."""
+        self._pending = False
+
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        self._pending = True
         if self._listening:
             raise KeyboardInterrupt
+        self._pending = True

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prompt_toolkit.application import run_in_terminal
+from prompt_toolkit.enums import DEFAULT_BUFFER
+from prompt_toolkit.filters import has_focus
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 from dsvl_cli.terminal.blocks import is_open_block
@@ -16,8 +18,10 @@ if TYPE_CHECKING:
 def bind_keys(paste_picture: Callable[[], None]) -> KeyBindings:
     """Return the bindings; `paste_picture` stages the clipboard's picture and says what came of it."""
     keys = KeyBindings()
+    # While the history is searched, Enter and Ctrl-C belong to the search.
+    editing = has_focus(DEFAULT_BUFFER)
 
-    @keys.add("enter")
+    @keys.add("enter", filter=editing)
     def _(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
         if is_open_block(buffer.text):
@@ -25,21 +29,21 @@ def bind_keys(paste_picture: Callable[[], None]) -> KeyBindings:
         else:
             buffer.validate_and_handle()
 
-    @keys.add("escape", "enter")
-    @keys.add("c-j")
+    @keys.add("escape", "enter", filter=editing)
+    @keys.add("c-j", filter=editing)
     def _(event: KeyPressEvent) -> None:
         event.current_buffer.newline(copy_margin=False)
 
-    @keys.add("c-c")
-    @keys.add("<sigint>")
+    @keys.add("c-c", filter=editing)
+    @keys.add("<sigint>", filter=editing)
     def _(event: KeyPressEvent) -> None:
         if event.current_buffer.text:
             event.current_buffer.reset()
         else:
             event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
 
-    @keys.add("c-v")
-    def _(event: KeyPressEvent) -> None:
+    @keys.add("c-v", filter=editing)
+    def _(_: KeyPressEvent) -> None:
         run_in_terminal(paste_picture)
 
     return keys

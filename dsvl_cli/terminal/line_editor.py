@@ -57,7 +57,7 @@ class LineEditor:
             complete_while_typing=Condition(lambda: _is_worth_completing(get_app().current_buffer.text)),
             complete_style=CompleteStyle.COLUMN,
             bottom_toolbar=self._toolbar,
-            prompt_continuation=lambda width, number, soft_wrap: " " * width,
+            prompt_continuation=" " * len(PROMPT),
             key_bindings=bind_keys(lambda: self._aside(self._paste_picture)),
             search_ignore_case=True,
             enable_suspend=True,
@@ -115,6 +115,7 @@ class LineEditor:
             self._chat.stage([self._chat.services.sources.paste()])
         except DsvlError as exc:
             self._chat.console.error(exc)
+        self._chat.measure()
 
     def _aside(self, show: Callable[[], None]) -> None:
         """Show something while a line is being edited."""

@@ -90,7 +90,7 @@ class BackgroundModel:
             previous.join()
         model, error = None, None
         try:
-            _share_the_interpreter()
+            _share_the_interpreter(collect=previous is not None)
             model = self._load(name, _Postbox(self, self._listener))
         except DsvlError as exc:
             error = exc
@@ -99,6 +99,7 @@ class BackgroundModel:
             error.__cause__ = exc
         finally:
             sys.setswitchinterval(self._switch_seconds)
+            gc.freeze()  # else the first collection would walk through all that came
             gc.enable()
         if done is self._done:  # else another model was asked for meanwhile
             self._model, self._error, self.progress = model, error, None
@@ -106,13 +107,15 @@ class BackgroundModel:
         self.post(lambda: None)
 
 
-def _share_the_interpreter() -> None:
+def _share_the_interpreter(*, collect: bool) -> None:
     """Let a key be echoed within 0.1 s while torch is imported, which is seconds of nothing but Python code.
 
     With the usual 5 ms a thread keeps the interpreter, a key would wait again and again; and a collection walks through
     all the objects that an import makes, 0.1 to 0.2 s at a time on a slow machine.
     """
-    gc.collect()  # the model that was there before
+    if collect:  # there was a model before
+        gc.unfreeze()
+        gc.collect()
     gc.disable()
     sys.setswitchinterval(_SWITCH_SECONDS)
 

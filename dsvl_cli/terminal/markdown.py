@@ -121,7 +121,9 @@ class MarkdownStream:
 
     def _settle_rows(self, renderer: RowRenderer, at_most: int) -> list[Row]:
         """Return the first of the unfinished rows that cannot change any more, and count them as written."""
-        settled = renderer.settled_rows(parse_blocks(self._text)[0])
+        # Marks at the very end may get longer and then close something else, or nothing.
+        blocks = parse_blocks(self._text.rstrip("*_~`"))
+        settled = renderer.settled_rows(blocks[0]) if blocks else []
         if settled and self._begun:
             settled.insert(0, _BLANK)
         settled = settled[self._settled : self._settled + at_most]
@@ -184,15 +186,16 @@ def _join(rows: list[Row]) -> str:
 
 def _count_covered(rows: list[Row], text: str) -> int:
     """Count the first rows whose text was written already, in other rows; a row that was in part does not count."""
-    left = _count_characters(text)
+    left = _compact(text)
     if not left:
         return 0
     for count, row in enumerate(rows):
-        left -= _count_characters(row.text)
-        if left < 0:
+        part = _compact(row.text)
+        if not left.startswith(part):
             return count
+        left = left[len(part) :]
     return len(rows)
 
 
-def _count_characters(text: str) -> int:
-    return len("".join(text.translate(_DECORATION).split()))
+def _compact(text: str) -> str:
+    return "".join(text.translate(_DECORATION).split())

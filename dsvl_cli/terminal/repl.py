@@ -45,18 +45,25 @@ class Repl:
         Raises:
             KeyboardInterrupt: Ctrl-C in a script.
         """
-        with SilentKeys(self._chat.console.environment.stdin) as keys:
-            self._chat.lend_terminal = keys.lifted
-            if images:
-                self._attempt(lambda: self._chat.add_images(images))
-            self._loop()
-        if self._chat.session_id and self._chat.dialogue.messages:
+        if self._chat.scripted:
+            self._run(images)
+        else:
+            with SilentKeys(self._chat.console.environment.stdin) as keys, self._chat.ctrl_c:
+                self._chat.lend_terminal = keys.lifted
+                self._run(images)
+        if self._chat.is_kept:
             self._chat.advise("kept; dsvl chat --continue goes on")
         return ExitStatus.ERROR if self._failed and self._chat.scripted else ExitStatus.OK
 
     def take(self, line: str) -> None:
         """Do what one line says; an error is told, and the chat goes on."""
+        self._chat.ctrl_c.forget()
         self._attempt(lambda: self._do(line))
+
+    def _run(self, images: Sequence[str]) -> None:
+        if images:
+            self._attempt(lambda: self._chat.add_images(images))
+        self._loop()
 
     def _attempt(self, action: Callable[[], None]) -> None:
         try:

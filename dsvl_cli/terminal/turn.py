@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from dsvl_cli.terminal.interrupts import Interruptible
+from dsvl_cli.terminal.interrupts import Interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def show_answer(
-    chunks: Iterator[Chunk], open_answer: Callable[[], AnswerStream], console: Console, received: list[Chunk]
+    chunks: Iterator[Chunk],
+    open_answer: Callable[[], AnswerStream],
+    console: Console,
+    ctrl_c: Interrupts,
+    received: list[Chunk],
 ) -> bool:
     """Show an answer as it comes; return whether Ctrl-C stopped it.
 
@@ -25,10 +29,14 @@ def show_answer(
     """
     answer: AnswerStream | None = None
     complete = interrupted = False
-    with Interruptible() as ctrl_c, ExitStack() as waiting:
+    with ExitStack() as waiting:
         waiting.enter_context(console.working("reading"))
         try:
-            while (chunk := ctrl_c.next(chunks)) is not None:
+            while True:
+                with ctrl_c.listening():
+                    chunk = next(chunks, None)
+                if chunk is None:
+                    break
                 received.append(chunk)
                 if chunk.text:
                     waiting.close()

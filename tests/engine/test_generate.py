@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from dsvl_cli.engine.conversation import ChatModel, Chunk, Conversation, Message, Reply
+from dsvl_cli.engine.conversation import ChatModel, Chunk, Conversation, Message, Part, Reply
 from dsvl_cli.engine.model import VisionLanguageModel
 from dsvl_cli.engine.options import SamplingParams
 from dsvl_cli.errors import ContextOverflow
@@ -97,7 +97,7 @@ def test_a_prompt_that_does_not_fit_is_refused_before_any_work(
 
     monkeypatch.setattr(small_context.network, "forward", fail)
     monkeypatch.setattr(small_context.network, "features", fail)
-    parts = (*(draw_picture(seed) for seed in range(pictures)), "word " * 400)
+    parts: tuple[Part, ...] = (*(draw_picture(seed) for seed in range(pictures)), "word " * 400)
     talk = Conversation([Message("user", parts)])
     for stream in (lambda: small_context.stream(talk, VARIED), lambda: small_context.stream_batch([talk], VARIED)):
         with pytest.raises(ContextOverflow) as caught:

@@ -12,7 +12,7 @@ from dsvl_cli.engine.text import Answer, Detokenizer, Piece
 
 TOKENIZER = Tokenizer.from_file(str(EMBEDDED_FOLDER / "tokenizer.json"))
 VOCABULARY = TOKENIZER.get_vocab_size()
-END = TOKENIZER.token_to_id("<｜end▁of▁sentence｜>")
+END = TOKENIZER.token_to_id("<｜end▁of▁sentence｜>") or 0
 
 ids_of_anything = st.lists(st.integers(0, VOCABULARY - 1), max_size=40)
 

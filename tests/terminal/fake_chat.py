@@ -1,12 +1,13 @@
 """`dsvl chat` with a fake model, for tests that drive it in a terminal: `python -m tests.terminal.fake_chat '{...}'`.
 
 The argument is JSON: `answers`, `delay` (seconds a token), `load_delay`, `load_error`, `context_length`, `images`,
-`plain`, `options` (keyword arguments of `run_chat`).
+`plain`, `signals` (as the program has them), `options` (keyword arguments of `run_chat`).
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from typing import Any
@@ -36,11 +37,12 @@ def main(config: dict[str, Any]) -> int:
             context_length=config.get("context_length", 1000),
         )
 
+    if config.get("signals"):
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda caught, _: sys.exit(128 + caught))
     console = Console(Environment.system(), plain=config.get("plain", False))
     options = LoadOptions(model=config.get("model", "fake"))
-    return run_chat(
-        console, config.get("images", []), options, ChatSettings(), load=load, **config.get("options", {})
-    )
+    return run_chat(console, config.get("images", []), options, ChatSettings(), load=load, **config.get("options", {}))
 
 
 if __name__ == "__main__":

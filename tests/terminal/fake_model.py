@@ -6,6 +6,7 @@ import io
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -191,7 +192,7 @@ class Desk:
     ) -> None:
         self.model = model or FakeModel()
         self.keeper = MemoryKeeper()
-        self.exports: list[tuple[Conversation, str, Path]] = []
+        self.exports: list[tuple[Conversation, str, Path, bool]] = []
         self._stdout, self._stderr = io.StringIO(), io.StringIO()
         self.environment = Environment(io.StringIO(), self._stdout, self._stderr, variables or {})
         self.console = Console(self.environment, quiet=quiet)
@@ -222,8 +223,9 @@ class Desk:
         from dsvl_cli.terminal.script import ScriptLines
 
         repl = Repl(self.chat, ScriptLines(io.StringIO()))
-        for line in lines:
-            repl.take(line)
+        with nullcontext() if self.chat.scripted else self.chat.ctrl_c:
+            for line in lines:
+                repl.take(line)
         return self.err
 
     def texts(self) -> list[str]:

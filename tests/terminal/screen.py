@@ -9,11 +9,22 @@ import select
 import struct
 import termios
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 import pyte
+
+
+class _AnsweringScreen(pyte.HistoryScreen):  # type: ignore[misc]
+    """Answers a program that asks where the cursor is, as terminals do."""
+
+    def __init__(self, columns: int, lines: int, answer: Callable[[str], None]) -> None:
+        super().__init__(columns, lines, history=10_000)
+        self._answer = answer
+
+    def write_process_input(self, data: str) -> None:
+        self._answer(data)
 
 
 class Screen:
@@ -26,9 +37,8 @@ class Screen:
     def __init__(
         self, command: Sequence[str], variables: Mapping[str, str], columns: int = 80, lines: int = 24
     ) -> None:
-        self._screen = pyte.HistoryScreen(columns, lines, history=10_000)
+        self._screen = _AnsweringScreen(columns, lines, self._answer)
         self._stream = pyte.ByteStream(self._screen)
-        self._screen.write_process_input = self._answer
         self.raw = b""
         self.pid, self._terminal = pty.fork()
         if self.pid == 0:
@@ -55,7 +65,7 @@ class Screen:
             self._read(0.0)
             data = data[os.write(self._terminal, data[:512]) :]
 
-    def wait_for(self, text: str, seconds: float = 20.0) -> float:
+    def wait_for(self, text: str, seconds: float = 60.0) -> float:
         """Wait until the text stands on the screen or above it; return after how many seconds."""
         begun = time.monotonic()
         while text not in self.text():
@@ -64,7 +74,15 @@ class Screen:
             self._read(0.05)
         return time.monotonic() - begun
 
-    def end(self, seconds: float = 20.0) -> int:
+    def wait_for_prompt(self, seconds: float = 60.0) -> None:
+        """Wait until the last line above the toolbar is an empty prompt."""
+        begun = time.monotonic()
+        while [line for line in self.visible().splitlines() if line][-2:-1] != [">"]:
+            if time.monotonic() - begun > seconds:
+                raise AssertionError(f"no prompt:\n{self.text()}")
+            self._read(0.05)
+
+    def end(self, seconds: float = 60.0) -> int:
         """Wait until the program has ended; return its exit status, 128 + n for the signal n."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

@@ -12,7 +12,7 @@ from dsvl_cli.engine.progress import Choice
 from dsvl_cli.errors import DsvlError
 from dsvl_cli.terminal.console import Console, Environment
 from tests.terminal.escapes import ESCAPES
-from tests.terminal.screen import Screen
+from tests.terminal.window import Window
 
 
 class Pipes:
@@ -55,24 +55,24 @@ def test_a_pipe_gets_each_piece_at_once() -> None:
 
 @pytest.mark.parametrize("escape", ESCAPES.values(), ids=ESCAPES)
 def test_a_terminal_gets_no_foreign_control_character(escape: str) -> None:
-    screen = Screen(NO_COLOR="1")
-    console = screen.console(verbose=True)
+    window = Window(variables={"NO_COLOR": "1"})
+    console = window.console(verbose=True)
     console.write(escape)
     console.heading(escape)
     console.status(escape)
     console.warn(escape)
     console.error(DsvlError(escape, hint=escape))
     console.listener().choice(Choice(escape, escape, escape))
-    assert not any(character < " " for character in screen.bytes.decode() if character != "\n")
-    assert not any("\x7f" <= character <= "\x9f" for character in screen.bytes.decode())
+    assert not any(character < " " for character in window.bytes.decode() if character != "\n")
+    assert not any("\x7f" <= character <= "\x9f" for character in window.bytes.decode())
 
 
 def test_a_terminal_of_another_encoding_gets_what_it_can_show() -> None:
-    screen = Screen(encoding="latin-1")
-    console = screen.console()
+    window = Window(encoding="latin-1")
+    console = window.console()
     console.write("é 日\n")
     console.status("ü 日")
-    assert screen.bytes == b"\xe9 ?\n\xfc \\u65e5\n"
+    assert window.bytes == b"\xe9 ?\n\xfc \\u65e5\n"
 
 
 def test_messages_go_to_stderr_line_by_line() -> None:
@@ -92,9 +92,14 @@ def test_messages_in_an_ascii_locale_do_not_fail() -> None:
 
 
 def test_long_errors_are_wrapped_under_their_beginning() -> None:
-    screen = Screen(columns=30)
-    screen.console().error(DsvlError("a message that needs more than one line of this window", hint="try less"))
-    assert screen.rows == ["error: a message that needs", "       more than one line of", "       this window", "hint: try less"]
+    window = Window(columns=30)
+    window.console().error(DsvlError("a message that needs more than one line of this window", hint="try less"))
+    assert window.rows == [
+        "error: a message that needs",
+        "       more than one line of",
+        "       this window",
+        "hint: try less",
+    ]
 
 
 def test_quiet_leaves_warnings_and_errors() -> None:
@@ -125,20 +130,21 @@ def test_choices_are_told_to_the_verbose_only() -> None:
     ],
 )
 def test_what_a_terminal_can(variables: dict[str, str], colour: bool, redraw: bool) -> None:
-    screen = Screen(**variables)
-    console = screen.console()
+    window = Window(variables=variables)
+    console = window.console()
     console.heading("a.png")
     console.warn("careful")
     assert (console.colour, console.can_redraw, console.status_can_redraw) == (colour, redraw, redraw)
-    assert (b"\x1b[" in screen.bytes) == colour
-    assert screen.rows == ["a.png", "warning: careful"]
-    plain = screen.console(plain=True)
+    assert (b"\x1b[" in window.bytes) == colour
+    assert window.rows == ["a.png", "warning: careful"]
+    plain = window.console(plain=True)
     assert (plain.colour, plain.can_redraw) == (False, False)
 
 
 def test_a_pipe_can_nothing() -> None:
     console = Console(Pipes(TERM="xterm").environment)
-    assert not (console.answer_is_terminal or console.status_is_terminal or console.colour or console.can_redraw)
+    abilities = (console.answer_is_terminal, console.status_is_terminal, console.colour, console.can_redraw)
+    assert not any(abilities)
 
 
 @pytest.mark.parametrize(
@@ -160,41 +166,41 @@ def test_the_terminal_says_its_size_itself() -> None:
         assert (console.answer_is_terminal, console.width, console.height) == (True, 66, 11)
 
 
-def wait_until_shown(screen: Screen, text: str) -> None:
+def wait_until_shown(window: Window, text: str) -> None:
     deadline = time.monotonic() + 20
-    while not any(text in row for row in screen.rows):
+    while not any(text in row for row in window.rows):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
 def test_working_is_seen_and_leaves_no_trace() -> None:
-    screen = Screen()
-    console = screen.console()
+    window = Window()
+    console = window.console()
     console.status("before")
     threads = threading.active_count()
     with console.working("looking at [b]\x1b[31m"):
-        wait_until_shown(screen, "looking at [b]␛[31m")
+        wait_until_shown(window, "looking at [b]␛[31m")
         console.status("a note")
-        wait_until_shown(screen, "a note")
+        wait_until_shown(window, "a note")
     console.write("answer\n")
-    assert screen.rows == ["before", "a note", "answer"]
+    assert window.rows == ["before", "a note", "answer"]
     assert threading.active_count() == threads
 
 
 @pytest.mark.parametrize("options", [{"quiet": True}, {"plain": True}])
 def test_working_is_not_shown_to_those_who_want_no_drawing(options: dict[str, bool]) -> None:
-    screen = Screen()
-    with screen.console(**options).working("looking"):
+    window = Window()
+    with window.console(**options).working("looking"):
         time.sleep(0.25)
-    assert not screen.bytes
+    assert not window.bytes
 
 
 def test_working_writes_nothing_when_the_answer_goes_into_a_pipe() -> None:
-    screen, pipes = Screen(), Pipes()
-    environment = Environment(io.StringIO(), pipes.environment.stdout, screen.environment.stderr, screen.variables)
+    window, pipes = Window(), Pipes()
+    environment = Environment(io.StringIO(), pipes.environment.stdout, window.environment.stderr, window.variables)
     with Console(environment).working("looking"):
         time.sleep(0.25)
-    assert not screen.bytes
+    assert not window.bytes
 
 
 def test_a_closed_pipe_is_left_to_the_caller() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dsvl_cli.terminal.console import Console, Environment
 from dsvl_cli.terminal.progress import ConsoleListener, format_bytes
-from tests.terminal.screen import Screen
+from tests.terminal.window import Window
 
 
 class Clock:
@@ -28,36 +28,37 @@ def log_of(console_calls: list[tuple[float, int]], total: int) -> list[str]:
 
 
 def test_one_line_is_redrawn_and_vanishes() -> None:
-    screen, clock = Screen(), Clock()
-    listener = ConsoleListener(screen.console(), clock)
+    window, clock = Window(), Clock()
+    listener = ConsoleListener(window.console(), clock)
     for step in range(10):
         clock.now = step
         listener.progress("weights\x1b[2J", step * 10**8, 10**9)
-        (row,) = screen.rows
-        assert row.startswith("weights␛[2J") and f"{10 * step} %" in row
+        (row,) = window.rows
+        assert row.startswith("weights␛[2J")
+        assert f"{10 * step} %" in row
     assert "900 MB of 1.0 GB" in row
     assert "100 MB/s" in row
     assert "0:01 left" in row
     listener.note("half way")
-    assert screen.rows == ["half way"]
+    assert window.rows == ["half way"]
     listener.progress("weights\x1b[2J", 10**9, 10**9)
-    screen.console().write("answer\n")
-    assert screen.rows == ["half way", "answer"]
+    window.console().write("answer\n")
+    assert window.rows == ["half way", "answer"]
 
 
 @given(st.integers(1, 200), st.integers(0, 10**12), st.integers(1, 10**12), st.text(max_size=60))
 def test_the_line_never_wraps(columns: int, done: int, total: int, name: str) -> None:
-    screen, clock = Screen(columns=columns), Clock()
-    listener = ConsoleListener(screen.console(), clock)
+    window, clock = Window(columns=columns), Clock()
+    listener = ConsoleListener(window.console(), clock)
     for clock.now in (0.0, 5.0):
         listener.progress(name, min(done, total - 1), total)
-    assert screen.cursor[0] == 0
+    assert window.cursor[0] == 0
 
 
 def test_a_narrow_window_keeps_name_and_share() -> None:
-    screen = Screen(columns=20)
-    ConsoleListener(screen.console()).progress("weights", 1, 4)
-    assert screen.rows == ["weights  25 %"]
+    window = Window(columns=20)
+    ConsoleListener(window.console()).progress("weights", 1, 4)
+    assert window.rows == ["weights  25 %"]
 
 
 def test_a_log_gets_a_line_now_and_then() -> None:
@@ -75,8 +76,8 @@ def test_nothing_to_do_is_done() -> None:
 
 
 def test_any_thread_may_report() -> None:
-    screen = Screen()
-    console = screen.console()
+    window = Window()
+    console = window.console()
     listener = console.listener()
 
     def load(name: str) -> None:
@@ -87,7 +88,7 @@ def test_any_thread_may_report() -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(load, "abcd"))
     console.clear_redrawn_line()
-    assert sorted(screen.rows) == sorted(f"{name} {done}" for name in "abcd" for done in range(21))
+    assert sorted(window.rows) == sorted(f"{name} {done}" for name in "abcd" for done in range(21))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dsvl_cli.terminal.chat import Chat
 
 
-def offer_nothing(chat: Chat, typed: str) -> Iterable[str]:
+def offer_nothing(_: Chat, _typed: str) -> Iterable[str]:
     """Offer no completion."""
     return ()
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dsvl_cli.terminal.chat import Chat
 
 _MOST_LISTED = 20
+_BESIDE = "beside"
 
 
 def begin_anew(chat: Chat, _: str) -> None:
@@ -45,23 +46,29 @@ def load_conversation(chat: Chat, argument: str) -> None:
     chat.tell(f"{argument}: {chat.dialogue.turns} turns, {len(chat.dialogue.conversation.pictures)} pictures")
 
 
-def offer_conversations(chat: Chat, typed: str) -> Iterable[str]:
+def offer_conversations(chat: Chat, _: str) -> Iterable[str]:
     """Offer the names of kept conversations."""
     return [kept.name or kept.id for kept in chat.services.keeper.list(_MOST_LISTED)]
 
 
 def export_conversation(chat: Chat, argument: str) -> None:
     """Write the conversation to a file."""
-    names = split_arguments(argument)
-    if len(names) != 1:
+    name, *rest = split_arguments(argument)
+    if rest not in ([], [_BESIDE]):
         raise UsageError("/export takes one file", "put quotes around a name with spaces")
-    chat.services.export(chat.dialogue.conversation, chat.model_name, Path(names[0]).expanduser())
-    chat.tell(f"written to {names[0]}")
+    embed = not rest
+    chat.services.export(chat.dialogue.conversation, chat.model_name, Path(name).expanduser(), embed)
+    chat.tell(f"written to {name}{'' if embed else ', the pictures beside it'}")
 
 
 COMMANDS = (
     SlashCommand("new", "", "begin another conversation", begin_anew),
     SlashCommand("save", "NAME", "give the conversation a name", name_conversation),
     SlashCommand("load", "[NAME]", "go on with a kept conversation", load_conversation, complete=offer_conversations),
-    SlashCommand("export", "PATH", "write the conversation as .md, .html or .json", export_conversation),
+    SlashCommand(
+        "export",
+        "PATH [beside]",
+        "write it as .md, .html or .json, its pictures in it or beside it",
+        export_conversation,
+    ),
 )

@@ -35,7 +35,7 @@ def show_help(chat: Chat, argument: str) -> None:
     chat.tell(*align(_KEYS, width), "", "<image> in a message marks where a picture stands; else pictures come first.")
 
 
-def offer_commands(chat: Chat, typed: str) -> list[str]:
+def offer_commands(_: Chat, _typed: str) -> list[str]:
     """Offer the commands' names."""
     return [command.name for command in COMMANDS]
 

@@ -29,7 +29,7 @@ def change_setting(chat: Chat, argument: str) -> None:
     chat.tell(f"{setting.name} is {show_value(value_of(chat.settings, setting))}")
 
 
-def offer_settings(chat: Chat, typed: str) -> Iterable[str]:
+def offer_settings(_: Chat, typed: str) -> Iterable[str]:
     """Offer names, then values."""
     name, space, _ = typed.partition(" ")
     if not space:
@@ -80,7 +80,7 @@ def show_stats(chat: Chat, _: str) -> None:
         raise DsvlError("there are no figures of an answer", "they come with the next whole answer")
 
 
-def offer_models(chat: Chat, typed: str) -> Iterable[str]:
+def offer_models(chat: Chat, _: str) -> Iterable[str]:
     """Offer the models that the command knows by name."""
     return chat.services.models
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyte
 import pytest
 
-from dsvl_cli.commands.sessions import list_sessions, remove_sessions, search_sessions, show_session, write_session
+from dsvl_cli.commands.archive import list_sessions, remove_sessions, search_sessions, show_session, write_session
 from dsvl_cli.errors import DsvlError
 from dsvl_cli.sessions.store import SessionStore
 from dsvl_cli.terminal.console import Console, Environment

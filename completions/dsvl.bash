@@ -1,0 +1,149 @@
+# Completion of dsvl for bash, from 3.2 on; it needs no other package. In ~/.bashrc: source /path/to/dsvl.bash
+
+# BEGIN of what generate.py writes
+_dsvl_command() {
+    case $1 in
+        'dsvl') commands='chat describe sessions' options='--version,-V --install-completion --show-completion --help,-h' ;;
+        'dsvl chat') commands='' options='--continue,-c --session --no-save --overflow --system,-s --max-new-tokens,--max-tokens --temperature,--temp --top-p --top-k --min-p --repetition-penalty --seed +--stop --model,-m --revision --offline --device --dtype --attn-implementation,--attn --device-map --threads --force --json --plain --quiet,-q --verbose,-v --debug --help,-h' ;;
+        'dsvl describe') commands='' options='--prompt,-p --together --system,-s --max-new-tokens,--max-tokens --temperature,--temp --top-p --top-k --min-p --repetition-penalty --seed +--stop --model,-m --revision --offline --device --dtype --attn-implementation,--attn --device-map --threads --quantization --group-size --include-vision --include-head --force --json --no-stream --stats --plain --quiet,-q --verbose,-v --debug --help,-h' ;;
+        'dsvl sessions') commands='list show search export rm' options='--help,-h' ;;
+        'dsvl sessions list') commands='' options='--limit,-n --json --help,-h' ;;
+        'dsvl sessions show') commands='' options='--help,-h' ;;
+        'dsvl sessions search') commands='' options='--json --help,-h' ;;
+        'dsvl sessions export') commands='' options='--pictures-beside --overwrite --help,-h' ;;
+        'dsvl sessions rm') commands='' options='--help,-h' ;;
+    esac
+}
+
+_dsvl_kind() {
+    case $1 in
+        'dsvl chat|--session' | 'dsvl chat|--system' | 'dsvl chat|-s' | 'dsvl chat|--max-new-tokens' | 'dsvl chat|--max-tokens' | 'dsvl chat|--temperature' | 'dsvl chat|--temp' | 'dsvl chat|--top-p' | 'dsvl chat|--top-k' | 'dsvl chat|--min-p' | 'dsvl chat|--repetition-penalty' | 'dsvl chat|--seed' | 'dsvl chat|--stop' | 'dsvl chat|--revision' | 'dsvl chat|--threads' | 'dsvl describe|--prompt' | 'dsvl describe|-p' | 'dsvl describe|--system' | 'dsvl describe|-s' | 'dsvl describe|--max-new-tokens' | 'dsvl describe|--max-tokens' | 'dsvl describe|--temperature' | 'dsvl describe|--temp' | 'dsvl describe|--top-p' | 'dsvl describe|--top-k' | 'dsvl describe|--min-p' | 'dsvl describe|--repetition-penalty' | 'dsvl describe|--seed' | 'dsvl describe|--stop' | 'dsvl describe|--revision' | 'dsvl describe|--threads' | 'dsvl describe|--group-size' | 'dsvl sessions list|--limit' | 'dsvl sessions list|-n' | 'dsvl sessions show|1' | 'dsvl sessions search|'[0-9]* | 'dsvl sessions export|1' | 'dsvl sessions rm|'[0-9]*) kind=text ;;
+        'dsvl chat|--overflow') kind=overflow ;;
+        'dsvl chat|--model' | 'dsvl chat|-m' | 'dsvl describe|--model' | 'dsvl describe|-m') kind=model_folders ;;
+        'dsvl chat|--device' | 'dsvl describe|--device') kind=device ;;
+        'dsvl chat|--dtype' | 'dsvl describe|--dtype') kind=dtype ;;
+        'dsvl chat|--attn-implementation' | 'dsvl chat|--attn' | 'dsvl describe|--attn-implementation' | 'dsvl describe|--attn') kind=attn_implementation ;;
+        'dsvl chat|--device-map' | 'dsvl describe|--device-map') kind=device_map ;;
+        'dsvl chat|'[0-9]* | 'dsvl describe|'[0-9]*) kind=pictures ;;
+        'dsvl describe|--quantization') kind=quantization ;;
+        'dsvl sessions export|2') kind=files ;;
+        *) return 1 ;;
+    esac
+}
+
+_dsvl_values() {
+    case $1 in
+        overflow) values='error drop-oldest' paths= ;;
+        model_folders) values='tiny 1.3b 7b 1.3b-base 7b-base' paths=folders ;;
+        device) values='auto cpu cuda cuda:0 mps xpu' paths= ;;
+        dtype) values='auto bfloat16 float16 float32' paths= ;;
+        attn_implementation) values='auto eager sdpa flash_attention_2' paths= ;;
+        device_map) values='auto' paths= ;;
+        pictures) values='' paths=pictures ;;
+        quantization) values='4bit 8bit bnb-nf4 bnb-fp4 bnb-int8 torchao-int8 torchao-int8-dynamic torchao-int4' paths= ;;
+        files) values='' paths=files ;;
+        *) values='' paths='' ;;
+    esac
+}
+
+_dsvl_is_picture() {
+    case $1 in
+        *.[jJ][pP][gG] | *.[jJ][pP][eE][gG] | *.[jJ][pP][eE] | *.[jJ][fF][iI][fF] | *.[mM][pP][oO] | *.[pP][nN][gG] | *.[aA][pP][nN][gG] | *.[wW][eE][bB][pP] | *.[gG][iI][fF] | *.[bB][mM][pP] | *.[tT][iI][fF] | *.[tT][iI][fF][fF] | *.[pP][pP][mM] | *.[pP][gG][mM] | *.[pP][bB][mM] | *.[pP][nN][mM] | *.[pP][fF][mM] | *.[iI][cC][oO] | *.[aA][vV][iI][fF] | *.[jJ][pP]2 | *.[jJ]2[kK] | *.[hH][eE][iI][cC] | *.[hH][eE][iI][fF]) ;;
+        *) return 1 ;;
+    esac
+}
+# END of what generate.py writes
+
+_dsvl() {
+    local IFS=$' \t\n' command=dsvl commands options kind values paths
+    local given=' ' option='' start='' ended='' position=1 i word names path raw typed prefix
+    local words=()
+    COMPREPLY=()
+
+    # Readline splits words at = and : too; put them together again.
+    for ((i = 1; i <= COMP_CWORD; i++)); do
+        word=${COMP_WORDS[i]}
+        if [[ ${#words[@]} -gt 0 && -n $word && ($word == [=:] || ${COMP_WORDS[i - 1]} == [=:]) ]]; then
+            words[${#words[@]} - 1]+=$word
+        else
+            words+=("$word")
+        fi
+    done
+    typed=${words[${#words[@]} - 1]}
+    # Readline keeps what stands before its own last word, so no answer may repeat that.
+    raw=${COMP_WORDS[COMP_CWORD]}
+    [[ $raw == [=:] ]] && raw=''
+    prefix=${typed%"$raw"}
+
+    for ((i = 0; i < ${#words[@]} - 1; i++)); do
+        word=${words[i]}
+        _dsvl_command "$command"
+        if [[ -n $option ]]; then
+            option=''
+        elif [[ -z $ended && $word == -- ]]; then
+            ended=yes
+        elif [[ -z $ended && $word == -?* ]]; then
+            given+="${word%%=*} "
+            [[ $word != *=* ]] && _dsvl_kind "$command|$word" && option=$word
+        elif [[ -n $word && " $commands " == *" $word "* ]]; then
+            command+=" $word"
+        else
+            position=$((position + 1))
+        fi
+    done
+    _dsvl_command "$command"
+
+    if [[ -z $option && -z $ended && $typed == --*=* ]]; then
+        option=${typed%%=*}
+        start=$option=
+        typed=${typed#*=}
+    elif [[ -z $option && -z $ended && $typed == -* ]]; then
+        _dsvl_offer_options
+        return
+    fi
+    if _dsvl_kind "$command|${option:-$position}"; then
+        _dsvl_values "$kind"
+        _dsvl_offer $values
+        [[ -n $paths ]] && _dsvl_offer_paths
+    elif [[ -n $commands ]]; then
+        _dsvl_offer $commands
+    elif [[ -z $option ]]; then
+        _dsvl_offer_options
+    fi
+}
+
+# The functions below work on the variables of _dsvl.
+
+_dsvl_offer() {
+    for word in "$@"; do
+        if [[ $word == "$typed"* ]]; then
+            word=$start$word
+            COMPREPLY+=("${word#"$prefix"}")
+        fi
+    done
+}
+
+_dsvl_offer_options() {
+    for names in $options; do
+        if [[ $names != +* ]]; then
+            for word in ${names//,/ }; do
+                [[ $given == *" $word "* ]] && continue 2
+            done
+        fi
+        names=${names#+}
+        _dsvl_offer ${names//,/ }
+    done
+}
+
+_dsvl_offer_paths() {
+    typed=${typed#[\"\']}
+    typed=${typed//\\/}
+    while IFS= read -r path; do
+        if [[ $paths == files || -d ${path/#\~\//$HOME/} ]] || { [[ $paths == pictures ]] && _dsvl_is_picture "$path"; }; then
+            path=$start$path
+            COMPREPLY+=("${path#"$prefix"}")
+        fi
+    done < <(compgen -f -- "$typed")
+}
+
+complete -o filenames -F _dsvl dsvl

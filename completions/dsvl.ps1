@@ -1,0 +1,227 @@
+# Completion of dsvl for PowerShell, from 5.1 on. In $PROFILE: . /path/to/dsvl.ps1
+
+# BEGIN of what generate.py writes
+$dsvlExtensions = 'jpg|jpeg|jpe|jfif|mpo|png|apng|webp|gif|bmp|tif|tiff|ppm|pgm|pbm|pnm|pfm|ico|avif|jp2|j2k|heic|heif'
+$dsvlValues = @{
+    overflow = @{ Paths = ''; Words = @(@('error', ''), @('drop-oldest', '')) }
+    model_folders = @{ Paths = 'folders'; Words = @(@('tiny', 'the model that comes with dsvl'), @('1.3b', 'deepseek-community/deepseek-vl-1.3b-chat'), @('7b', 'deepseek-community/deepseek-vl-7b-chat'), @('1.3b-base', 'deepseek-community/deepseek-vl-1.3b-base'), @('7b-base', 'deepseek-community/deepseek-vl-7b-base')) }
+    device = @{ Paths = ''; Words = @(@('auto', ''), @('cpu', ''), @('cuda', ''), @('cuda:0', ''), @('mps', ''), @('xpu', '')) }
+    dtype = @{ Paths = ''; Words = @(@('auto', ''), @('bfloat16', ''), @('float16', ''), @('float32', '')) }
+    attn_implementation = @{ Paths = ''; Words = @(@('auto', ''), @('eager', ''), @('sdpa', ''), @('flash_attention_2', '')) }
+    device_map = @{ Paths = ''; Words = @(,@('auto', '')) }
+    pictures = @{ Paths = 'pictures'; Words = @() }
+    quantization = @{ Paths = ''; Words = @(@('4bit', ''), @('8bit', ''), @('bnb-nf4', ''), @('bnb-fp4', ''), @('bnb-int8', ''), @('torchao-int8', ''), @('torchao-int8-dynamic', ''), @('torchao-int4', '')) }
+    files = @{ Paths = 'files'; Words = @() }
+}
+$dsvlCommands = @{
+    'dsvl' = @{
+        Commands = @(@('chat', 'Talk about pictures; the conversation is kept.'), @('describe', 'Describe pictures, or answer a question about them.'), @('sessions', 'List, show, search, export and remove the conversations that were kept.'))
+        Arguments = @()
+        Options = @(
+            @{ Names = @('--version', '-V'); Kind = $null; Repeatable = $False; Help = 'Show the version.' }
+            @{ Names = @('--install-completion'); Kind = $null; Repeatable = $False; Help = 'Install completion for the current shell.' }
+            @{ Names = @('--show-completion'); Kind = $null; Repeatable = $False; Help = 'Show completion for the current shell, to copy it or customize the installation.' }
+            @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
+        )
+    }
+    'dsvl chat' = @{
+        Commands = @()
+        Arguments = @('pictures')
+        Options = @(
+            @{ Names = @('--continue', '-c'); Kind = $null; Repeatable = $False; Help = 'Go on with the last conversation.' }
+            @{ Names = @('--session'); Kind = 'text'; Repeatable = $False; Help = 'Go on with this one; see dsvl sessions list.' }
+            @{ Names = @('--no-save'); Kind = $null; Repeatable = $False; Help = 'Keep nothing on disk.' }
+            @{ Names = @('--overflow'); Kind = 'overflow'; Repeatable = $False; Help = 'When the context is full: say so, or leave the oldest turns out.' }
+            @{ Names = @('--system', '-s'); Kind = 'text'; Repeatable = $False; Help = 'Replaces the model''s default system text, as DeepSeek''s own code does; '''' leaves it out.' }
+            @{ Names = @('--max-new-tokens', '--max-tokens'); Kind = 'text'; Repeatable = $False; Help = 'Longest answer.' }
+            @{ Names = @('--temperature', '--temp'); Kind = 'text'; Repeatable = $False; Help = '0 always takes the likeliest token; higher is more varied.' }
+            @{ Names = @('--top-p'); Kind = 'text'; Repeatable = $False; Help = 'Sample among the likeliest tokens that sum to P.' }
+            @{ Names = @('--top-k'); Kind = 'text'; Repeatable = $False; Help = 'Sample among the K likeliest tokens; 0 is off.' }
+            @{ Names = @('--min-p'); Kind = 'text'; Repeatable = $False; Help = 'Drop tokens less than P times as likely as the likeliest.' }
+            @{ Names = @('--repetition-penalty'); Kind = 'text'; Repeatable = $False; Help = 'Above 1 makes repeating less likely.' }
+            @{ Names = @('--seed'); Kind = 'text'; Repeatable = $False; Help = 'Makes sampling repeatable.' }
+            @{ Names = @('--stop'); Kind = 'text'; Repeatable = $True; Help = 'End the answer before TEXT; may be repeated.' }
+            @{ Names = @('--model', '-m'); Kind = 'model_folders'; Repeatable = $False; Help = 'tiny, 1.3b, 7b, 1.3b-base, 7b-base, a Hugging Face id, or a folder. tiny comes with dsvl.' }
+            @{ Names = @('--revision'); Kind = 'text'; Repeatable = $False; Help = 'Branch, tag or commit of the model on the hub.' }
+            @{ Names = @('--offline'); Kind = $null; Repeatable = $False; Help = 'Never open a connection.' }
+            @{ Names = @('--device'); Kind = 'device'; Repeatable = $False; Help = 'Where to compute.' }
+            @{ Names = @('--dtype'); Kind = 'dtype'; Repeatable = $False; Help = 'Number format; auto takes a fast one.' }
+            @{ Names = @('--attn-implementation', '--attn'); Kind = 'attn_implementation'; Repeatable = $False; Help = 'Attention backend.' }
+            @{ Names = @('--device-map'); Kind = 'device_map'; Repeatable = $False; Help = 'auto: spread over several GPUs.' }
+            @{ Names = @('--threads'); Kind = 'text'; Repeatable = $False; Help = 'CPU threads.' }
+            @{ Names = @('--force'); Kind = $null; Repeatable = $False; Help = 'Load even if the memory will probably not do.' }
+            @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'One JSON object a line on stdout.' }
+            @{ Names = @('--plain'); Kind = $null; Repeatable = $False; Help = 'No colour, no redrawing: for screen readers and logs.' }
+            @{ Names = @('--quiet', '-q'); Kind = $null; Repeatable = $False; Help = 'No status messages.' }
+            @{ Names = @('--verbose', '-v'); Kind = $null; Repeatable = $False; Help = 'Say what was chosen (device, dtype, attention) and why.' }
+            @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
+            @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
+        )
+    }
+    'dsvl describe' = @{
+        Commands = @()
+        Arguments = @('pictures')
+        Options = @(
+            @{ Names = @('--prompt', '-p'); Kind = 'text'; Repeatable = $False; Help = 'What to ask; - reads it from stdin. By default: Describe this image.' }
+            @{ Names = @('--together'); Kind = $null; Repeatable = $False; Help = 'Ask once about all pictures, not once a picture.' }
+            @{ Names = @('--system', '-s'); Kind = 'text'; Repeatable = $False; Help = 'Replaces the model''s default system text, as DeepSeek''s own code does; '''' leaves it out.' }
+            @{ Names = @('--max-new-tokens', '--max-tokens'); Kind = 'text'; Repeatable = $False; Help = 'Longest answer.' }
+            @{ Names = @('--temperature', '--temp'); Kind = 'text'; Repeatable = $False; Help = '0 always takes the likeliest token; higher is more varied.' }
+            @{ Names = @('--top-p'); Kind = 'text'; Repeatable = $False; Help = 'Sample among the likeliest tokens that sum to P.' }
+            @{ Names = @('--top-k'); Kind = 'text'; Repeatable = $False; Help = 'Sample among the K likeliest tokens; 0 is off.' }
+            @{ Names = @('--min-p'); Kind = 'text'; Repeatable = $False; Help = 'Drop tokens less than P times as likely as the likeliest.' }
+            @{ Names = @('--repetition-penalty'); Kind = 'text'; Repeatable = $False; Help = 'Above 1 makes repeating less likely.' }
+            @{ Names = @('--seed'); Kind = 'text'; Repeatable = $False; Help = 'Makes sampling repeatable.' }
+            @{ Names = @('--stop'); Kind = 'text'; Repeatable = $True; Help = 'End the answer before TEXT; may be repeated.' }
+            @{ Names = @('--model', '-m'); Kind = 'model_folders'; Repeatable = $False; Help = 'tiny, 1.3b, 7b, 1.3b-base, 7b-base, a Hugging Face id, or a folder. tiny comes with dsvl.' }
+            @{ Names = @('--revision'); Kind = 'text'; Repeatable = $False; Help = 'Branch, tag or commit of the model on the hub.' }
+            @{ Names = @('--offline'); Kind = $null; Repeatable = $False; Help = 'Never open a connection.' }
+            @{ Names = @('--device'); Kind = 'device'; Repeatable = $False; Help = 'Where to compute.' }
+            @{ Names = @('--dtype'); Kind = 'dtype'; Repeatable = $False; Help = 'Number format; auto takes a fast one.' }
+            @{ Names = @('--attn-implementation', '--attn'); Kind = 'attn_implementation'; Repeatable = $False; Help = 'Attention backend.' }
+            @{ Names = @('--device-map'); Kind = 'device_map'; Repeatable = $False; Help = 'auto: spread over several GPUs.' }
+            @{ Names = @('--threads'); Kind = 'text'; Repeatable = $False; Help = 'CPU threads.' }
+            @{ Names = @('--quantization'); Kind = 'quantization'; Repeatable = $False; Help = 'Quantize while loading; 4bit and 8bit take the best format of that width.' }
+            @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights that share a scale in torchao-int4: 32, 64, 128 or 256.' }
+            @{ Names = @('--include-vision'); Kind = $null; Repeatable = $False; Help = 'Quantize the vision towers too; not advised.' }
+            @{ Names = @('--include-head'); Kind = $null; Repeatable = $False; Help = 'Quantize the output head too; not advised.' }
+            @{ Names = @('--force'); Kind = $null; Repeatable = $False; Help = 'Load even if the memory will probably not do.' }
+            @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'One JSON object a line on stdout.' }
+            @{ Names = @('--no-stream'); Kind = $null; Repeatable = $False; Help = 'Print an answer when it is whole.' }
+            @{ Names = @('--stats'); Kind = $null; Repeatable = $False; Help = 'Tokens, seconds and memory on stderr.' }
+            @{ Names = @('--plain'); Kind = $null; Repeatable = $False; Help = 'No colour, no redrawing: for screen readers and logs.' }
+            @{ Names = @('--quiet', '-q'); Kind = $null; Repeatable = $False; Help = 'No status messages.' }
+            @{ Names = @('--verbose', '-v'); Kind = $null; Repeatable = $False; Help = 'Say what was chosen (device, dtype, attention) and why.' }
+            @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
+            @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
+        )
+    }
+    'dsvl sessions' = @{
+        Commands = @(@('list', 'List the conversations, the latest first.'), @('show', 'Print a conversation as Markdown.'), @('search', 'Find conversations by what was said in them.'), @('export', 'Write a conversation, its pictures included, to a file.'), @('rm', 'Remove conversations for good.'))
+        Arguments = @()
+        Options = @(
+            @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
+        )
+    }
+    'dsvl sessions list' = @{
+        Commands = @()
+        Arguments = @()
+        Options = @(
+            @{ Names = @('--limit', '-n'); Kind = 'text'; Repeatable = $False; Help = 'Only the last N.' }
+            @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'One JSON object a line on stdout.' }
+            @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
+        )
+    }
+    'dsvl sessions show' = @{
+        Commands = @()
+        Arguments = @('text')
+        Options = @(
+            @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
+        )
+    }
+    'dsvl sessions search' = @{
+        Commands = @()
+        Arguments = @('text')
+        Options = @(
+            @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'One JSON object a line on stdout.' }
+            @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
+        )
+    }
+    'dsvl sessions export' = @{
+        Commands = @()
+        Arguments = @('text', 'files')
+        Options = @(
+            @{ Names = @('--pictures-beside'); Kind = $null; Repeatable = $False; Help = 'Write pictures to a folder beside FILE, not into it.' }
+            @{ Names = @('--overwrite'); Kind = $null; Repeatable = $False; Help = 'Replace FILE if it exists.' }
+            @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
+        )
+    }
+    'dsvl sessions rm' = @{
+        Commands = @()
+        Arguments = @('text')
+        Options = @(
+            @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
+        )
+    }
+}
+# END of what generate.py writes
+
+Register-ArgumentCompleter -Native -CommandName dsvl -ScriptBlock {
+    param($wordToComplete, $commandAst, $cursorPosition)
+
+    function New-Result([string] $text, [string] $help, [string] $type = 'ParameterValue') {
+        if (-not $help) { $help = $text }
+        [System.Management.Automation.CompletionResult]::new($text, $text, $type, $help)
+    }
+
+    $typed = "$wordToComplete"
+    $path = 'dsvl'
+    $option = $null
+    $ended = $false
+    $given = @()
+    $position = 0
+    $elements = @($commandAst.CommandElements | Select-Object -Skip 1)
+    foreach ($element in $elements) {
+        $extent = $element.Extent
+        if ($extent.StartOffset -ge $cursorPosition) { break }
+        if ($typed -and $extent.EndOffset -ge $cursorPosition) { break }
+        $word = $extent.Text
+        if ($option) {
+            $option = $null
+        } elseif (-not $ended -and $word -eq '--') {
+            $ended = $true
+        } elseif (-not $ended -and $word -like '-?*') {
+            $name = ($word -split '=', 2)[0]
+            $given += $name
+            $known = $dsvlCommands[$path].Options | Where-Object { $_.Kind -and $_.Names -ccontains $name }
+            if ($known -and $word -notlike '*=*') { $option = $known }
+        } elseif ($dsvlCommands.ContainsKey("$path $word")) {
+            $path = "$path $word"
+        } else {
+            $position += 1
+        }
+    }
+    $command = $dsvlCommands[$path]
+
+    $start = ''
+    $kind = $null
+    if ($option) {
+        $kind = $option.Kind
+    } elseif (-not $ended -and $typed -match '^(--[^=]+)=(.*)$') {
+        $name = $Matches[1]
+        $start = "$name="
+        $typed = $Matches[2]
+        $kind = ($command.Options | Where-Object { $_.Names -ccontains $name }).Kind
+    } elseif (-not $ended -and $typed -like '-*') {
+        foreach ($known in $command.Options) {
+            if (-not $known.Repeatable -and ($known.Names | Where-Object { $given -ccontains $_ })) { continue }
+            foreach ($name in $known.Names) {
+                if ($name.StartsWith($typed, 'Ordinal')) { New-Result $name $known.Help 'ParameterName' }
+            }
+        }
+        return
+    } elseif ($command.Commands) {
+        foreach ($child in $command.Commands) {
+            if ($child[0].StartsWith($typed, 'Ordinal')) { New-Result $child[0] $child[1] }
+        }
+        return
+    } elseif ($command.Arguments) {
+        $kind = $command.Arguments[[Math]::Min($position, $command.Arguments.Count - 1)]
+    }
+    if (-not $kind -or -not $dsvlValues.ContainsKey($kind)) { return }
+
+    foreach ($pair in $dsvlValues[$kind].Words) {
+        if ($pair[0].StartsWith($typed, 'Ordinal')) { New-Result ($start + $pair[0]) $pair[1] }
+    }
+    $paths = $dsvlValues[$kind].Paths
+    if (-not $paths) { return }
+    $unquoted = $typed.Trim("'", '"')
+    foreach ($found in [System.Management.Automation.CompletionCompleters]::CompleteFilename($unquoted)) {
+        $isFolder = $found.ResultType -eq 'ProviderContainer'
+        $isPicture = $found.ListItemText -match "\.($dsvlExtensions)$"
+        if ($isFolder -or $paths -eq 'files' -or ($paths -eq 'pictures' -and $isPicture)) {
+            [System.Management.Automation.CompletionResult]::new(
+                $start + $found.CompletionText, $found.ListItemText, $found.ResultType, $found.ToolTip)
+        }
+    }
+}

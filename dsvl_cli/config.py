@@ -1,0 +1,399 @@
+"""Settings that are kept in files: the user's `config.toml`, and the `.dsvl.toml` of the folder dsvl is started in.
+
+A setting has the name of its option, with underscores. `config.toml`, in the folder of `config_folder`:
+
+    [loading]           # model, revision, offline, device, dtype, attn_implementation, device_map, threads,
+    model = "work"      # quantization, group_size
+    [prompts]           # prompt, system
+    [sampling]          # max_new_tokens, temperature, top_p, top_k, min_p, repetition_penalty, seed, stop
+    temperature = 0.2
+    [output]            # no_stream, stats, plain, quiet, verbose
+    [chat]              # no_save, overflow
+
+    [profiles.fast]     # any of the settings above, for --profile fast
+    model = "tiny"
+    max_new_tokens = 64
+
+    [aliases]           # names for --model: a hub id, or the whole path of a folder
+    work = "~/models/deepseek-vl-7b"
+
+`.dsvl.toml` has `[prompts]`, `[sampling]` and `[output]` only: it may come with a stranger's pictures, and a stranger
+must not choose the model or the code that runs.
+
+What counts, from the strongest: the option, `DSVL_<NAME>` in the environment, `.dsvl.toml`, the profile,
+`config.toml`, the built-in default.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dsvl_cli.errors import DsvlError, UsageError
+
+FOLDER_FILE = ".dsvl.toml"
+_LARGEST = 20_000  # bytes of a file
+_KIND_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list of texts"}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a setting may be.
+
+    Attributes:
+        kind: its type; a `float` may be written as a whole number, a `list` holds texts.
+        bound: what must hold for it, in words.
+        holds: the same as a test of a value of the kind.
+        offered: right values, of which the nearest is named where a wrong one stands.
+    """
+
+    kind: type
+    bound: str = ""
+    holds: Callable[[Any], bool] = lambda _: True
+    offered: tuple[Any, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """What a value must be."""
+        return self.bound if self.kind is str and self.bound else f"{_KIND_WORDS[self.kind]} {self.bound}".strip()
+
+    def accepts(self, value: object) -> bool:
+        """Whether a value, as TOML gives it, is right."""
+        kinds = (int, float) if self.kind is float else (self.kind,)
+        return type(value) in kinds and self.holds(value)
+
+    def nearest(self, value: object) -> Any:
+        """Name the right value that is nearest to a wrong one; None where none is near."""
+        if isinstance(value, str) and self.kind in (bool, int, float):
+            value = (_parse(f"value = {value.lower()}") or {}).get("value")  # written in quotes
+            if self.accepts(value):
+                return value
+        if self.kind in (int, float) and isinstance(value, (int, float)) and value == value:
+            return min(self.offered, key=lambda offer: abs(offer - value), default=None)
+        return _nearest(str(value), self.offered) if self.kind is str else None
+
+
+def _at_least(low: int) -> Setting:
+    return Setting(int, f"of at least {low}", lambda value: value >= low, (low,))
+
+
+def _between(low: float, high: float) -> Setting:
+    return Setting(float, f"between {low:g} and {high:g}", lambda value: low <= value <= high, (low, high))
+
+
+def _above_zero(high: float) -> Setting:
+    return Setting(float, f"above 0 and at most {high:g}", lambda value: 0 < value <= high, (high,))
+
+
+def _one_of(*choices: str) -> Setting:
+    return Setting(str, f"one of {', '.join(choices)}", lambda value: value in choices, choices)
+
+
+_TEXT, _NAME, _SWITCH = Setting(str), Setting(str, "a text that is not empty", bool), Setting(bool)
+_DEVICE = Setting(
+    str,
+    "auto, cpu, cuda, cuda:N, mps or xpu",
+    lambda value: re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps|xpu", value) is not None,
+    ("auto", "cpu", "cuda", "mps", "xpu"),
+)
+_GROUPS = (32, 64, 128, 256)
+
+# The bounds of sampling are those of `engine.options.SamplingParams`.
+SETTINGS: Mapping[str, Mapping[str, Setting]] = {
+    "loading": {
+        "model": _NAME,
+        "revision": _NAME,
+        "offline": _SWITCH,
+        "device": _DEVICE,
+        "dtype": _one_of("auto", "bfloat16", "float16", "float32"),
+        "attn_implementation": _one_of("auto", "eager", "sdpa", "flash_attention_2"),
+        "device_map": _one_of("auto"),
+        "threads": _at_least(1),
+        "quantization": _one_of(
+            "4bit", "8bit", "bnb-nf4", "bnb-fp4", "bnb-int8", "torchao-int8", "torchao-int8-dynamic", "torchao-int4"
+        ),
+        "group_size": Setting(int, "out of 32, 64, 128, 256", lambda value: value in _GROUPS, _GROUPS),
+    },
+    "prompts": {"prompt": _TEXT, "system": _TEXT},
+    "sampling": {
+        "max_new_tokens": _at_least(1),
+        "temperature": _between(0, 100),
+        "top_p": _above_zero(1),
+        "top_k": _at_least(0),
+        "min_p": _between(0, 1),
+        "repetition_penalty": _above_zero(100),
+        "seed": Setting(int, "between 0 and 2^63 - 1", lambda value: 0 <= value < 2**63, (0, 2**63 - 1)),
+        "stop": Setting(list, "that are not empty", lambda texts: all(text and type(text) is str for text in texts)),
+    },
+    "output": dict.fromkeys(("no_stream", "stats", "plain", "quiet", "verbose"), _SWITCH),
+    "chat": {"no_save": _SWITCH, "overflow": _one_of("error", "drop-oldest")},
+}
+ALL_SETTINGS = {name: setting for table in SETTINGS.values() for name, setting in table.items()}
+_TABLE_OF = {name: table for table, settings in SETTINGS.items() for name in settings}
+_FOLDER_TABLES = ("prompts", "sampling", "output")
+_USER_TABLES = (*SETTINGS, "profiles", "aliases")
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A setting's value and where it stands; `profile` is the one that it belongs to, "" outside of profiles."""
+
+    value: Any
+    file: _File
+    key: tuple[str, ...]
+    profile: str = ""
+
+    @property
+    def place(self) -> str:
+        """The file, the line, and the profile."""
+        profile = f" (profile {self.profile})" if self.profile else ""
+        return f"{self.file.path}:{self.file.line_of(self.key)}{profile}"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the files say.
+
+    Attributes:
+        values: of each setting that is set, the strongest value, by the setting's name.
+        aliases: model names by their aliases.
+        profiles: the names of all profiles.
+        files: the files that were read.
+    """
+
+    values: Mapping[str, Value] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    profiles: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+
+    def resolve_model(self, name: str) -> str:
+        """Return what an alias stands for, and any other name as it is. Capitals make no difference."""
+        return self.aliases.get(name.lower(), name)
+
+
+def config_folder(variables: Mapping[str, str]) -> Path:
+    """Find the folder of `config.toml`: DSVL_CONFIG_DIR, else the platform's folder for a user's configuration.
+
+    An `XDG_CONFIG_HOME` that is set counts on every platform; a relative one is ignored, as its specification says.
+    """
+    home = Path(variables.get("HOME") or Path.home())
+    xdg = Path(variables.get("XDG_CONFIG_HOME", ""))
+    if own := variables.get("DSVL_CONFIG_DIR"):
+        return Path(own).expanduser()
+    if xdg.is_absolute():
+        return xdg / "dsvl"
+    if sys.platform == "darwin":
+        return home / "Library" / "Application Support" / "dsvl"
+    if sys.platform == "win32":
+        return Path(variables.get("APPDATA") or home / "AppData" / "Roaming") / "dsvl"
+    return home / ".config" / "dsvl"
+
+
+def read_config(variables: Mapping[str, str], profile: str | None = None, folder: Path | None = None) -> Config:
+    """Read the user's `config.toml` and the folder's `.dsvl.toml`, whichever are there.
+
+    Args:
+        variables: the environment, which tells where `config.toml` is.
+        profile: the name of the profile to take.
+        folder: where `.dsvl.toml` may be; by default the current one.
+
+    Raises:
+        DsvlError: a file cannot be read, is no TOML, or has a wrong key or value; with the file and the line.
+        UsageError: there is no such profile.
+    """
+    user = _File.read(config_folder(variables) / "config.toml")
+    own = _File.read((folder or Path()) / FOLDER_FILE)
+    values: dict[str, Value] = {}
+    profiles: dict[str, Any] = {}
+    aliases: dict[str, str] = {}
+    if user is not None:
+        user.check_tables(_USER_TABLES)
+        values |= user.values_of_tables(tuple(SETTINGS))
+        profiles = user.check_profiles()
+        aliases = user.check_aliases()
+    if profile is not None:
+        if user is None or profile not in profiles:
+            way = f"write a table [profiles.{profile}] into {config_folder(variables) / 'config.toml'}"
+            raise UsageError(f"there is no profile {profile!r}", _suggest(profile, profiles) if profiles else way)
+        values |= user.values_of(("profiles", profile), profile)
+    if own is not None:
+        own.check_folder()
+        values |= own.values_of_tables(_FOLDER_TABLES)
+    return Config(values, aliases, tuple(profiles), tuple(file.path for file in (user, own) if file is not None))
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """One parsed file."""
+
+    path: Path
+    text: str
+    root: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: Path) -> _File | None:
+        """Read and parse a file; None if there is none."""
+        if not path.is_file():
+            return None
+        import tomllib
+
+        try:
+            with path.open("rb") as stream:
+                data = stream.read(_LARGEST + 1)
+            if len(data) > _LARGEST:
+                raise DsvlError(f"{path} has more than {_LARGEST:,} bytes", "make it shorter")
+            text = data.decode("utf-8-sig")
+            return cls(path, text, tomllib.loads(text))
+        except OSError as exc:
+            raise DsvlError(f"{path} cannot be read: {exc.strerror}", "check its permissions") from exc
+        except UnicodeDecodeError as exc:
+            line = data[: exc.start].count(b"\n") + 1
+            raise DsvlError(f"{path}:{line}: not UTF-8", "save the file as UTF-8") from exc
+        except RecursionError as exc:
+            raise DsvlError(f"{path} is nested too deeply", "settings need no more than two levels") from exc
+        except ValueError as exc:  # broken TOML; or a number so long that Python refuses it
+            raise _not_toml(path, str(exc), text.count("\n") + 1) from exc
+
+    def check_tables(self, allowed: tuple[str, ...]) -> None:
+        """Refuse what is no table of the layout."""
+        for key, value in self.root.items():
+            if key in _TABLE_OF:
+                raise self.error((key,), f"{key} stands in no table", f"write it below a line [{_TABLE_OF[key]}]")
+            if key not in allowed:
+                raise self.error((key,), f"there is no table [{key}]", _suggest(key, allowed))
+            self._check_is_table((key,), value)
+
+    def check_folder(self) -> None:
+        """Refuse what a folder's file must not say, with the reason."""
+        forbidden = {*_USER_TABLES, *SETTINGS["loading"]}.difference(_FOLDER_TABLES)
+        for key, value in self.root.items():
+            paths = [(key,), *((key, name) for name in value)] if isinstance(value, dict) else [(key,)]
+            for path in paths:
+                if path[-1] in forbidden:
+                    reason = "a file that comes with a folder must not choose the model or the code that runs"
+                    raise self.error(path, f"{path[-1]} must not be set here: {reason}", _FOLDER_HINT)
+        self.check_tables(_FOLDER_TABLES)
+
+    def check_profiles(self) -> dict[str, Any]:
+        """Check every profile, also those that are not asked for."""
+        profiles: dict[str, Any] = self.root.get("profiles", {})
+        for name, settings in profiles.items():
+            self._check_is_table(("profiles", name), settings)
+            self._check_settings(("profiles", name), ALL_SETTINGS)
+        return profiles
+
+    def check_aliases(self) -> dict[str, str]:
+        """Check the aliases and return them by their names in small letters."""
+        aliases: dict[str, Any] = self.root.get("aliases", {})
+        for name, target in aliases.items():
+            if not isinstance(target, str) or not target or target.startswith("."):
+                message = f"the alias {name} is {_show(target)}; it must be a hub id or the whole path of a folder"
+                raise self.error(("aliases", name), message, "a name with a dot is written in quotes")
+        return {name.lower(): target for name, target in aliases.items()}
+
+    def values_of_tables(self, tables: tuple[str, ...]) -> dict[str, Value]:
+        """Check tables of the layout and return their values."""
+        values: dict[str, Value] = {}
+        for table in filter(self.root.__contains__, tables):
+            self._check_settings((table,), SETTINGS[table])
+            values |= self.values_of((table,))
+        return values
+
+    def values_of(self, path: tuple[str, ...], profile: str = "") -> dict[str, Value]:
+        """Return the values of a table that was checked."""
+        return {name: Value(value, self, (*path, name), profile) for name, value in self._table(path).items()}
+
+    def _table(self, path: tuple[str, ...]) -> dict[str, Any]:
+        table = self.root
+        for key in path:
+            table = table[key]
+        return table
+
+    def _check_is_table(self, path: tuple[str, ...], value: object) -> None:
+        if not isinstance(value, dict):
+            name = ".".join(path)
+            raise self.error(path, f"{name} is {_show(value)}; it must be a table", f"write a line [{name}]")
+
+    def _check_settings(self, path: tuple[str, ...], settings: Mapping[str, Setting]) -> None:
+        for name, value in self._table(path).items():
+            place = (*path, name)
+            if name not in settings:
+                raise self.error(place, f"there is no setting {name} in [{'.'.join(path)}]", _place(name, settings))
+            if not settings[name].accepts(value):
+                near = settings[name].nearest(value)
+                hint = None if near is None else f"the nearest is {name} = {_show(near)}"
+                raise self.error(place, f"{name} is {_show(value)}; it must be {settings[name].words}", hint)
+
+    def error(self, path: tuple[str, ...], message: str, hint: str | None) -> DsvlError:
+        """Make an error that says where a key stands."""
+        return DsvlError(f"{self.path}:{self.line_of(path)}: {message}", hint)
+
+    def line_of(self, path: tuple[str, ...]) -> int:
+        """Find the line of a key, counted from 1.
+
+        tomllib does not tell. It is the first line with which, and with as many more as its value takes, the text so
+        far is TOML that has the key.
+        """
+        lines = self.text.split("\n")
+        end = 0
+        while end < len(lines):
+            start, end = end, end + 1
+            if path[-1] not in lines[start]:
+                continue
+            while (parsed := _parse("\n".join([*lines[:end], ""]))) is None and end < len(lines):
+                end += 1
+            if _has(parsed, path):
+                return start + 1
+        return 1  # the key is written with escapes
+
+
+_FOLDER_HINT = f"{FOLDER_FILE} may have {', '.join(f'[{table}]' for table in _FOLDER_TABLES)}"
+
+
+def _not_toml(path: Path, text: str, last_line: int) -> DsvlError:
+    place = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", text)
+    where = "" if place is None else f":{place[1]}:{place[2]}" if place[1] else f":{last_line}"
+    reason = text[: place.start()] if place else text
+    return DsvlError(f"{path}{where}: not TOML: {reason}", 'a setting is a line like: model = "tiny"')
+
+
+def _parse(text: str) -> dict[str, Any] | None:
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return None
+
+
+def _has(table: Any, path: Sequence[str]) -> bool:
+    return not path or (isinstance(table, dict) and path[0] in table and _has(table[path[0]], path[1:]))
+
+
+def _place(name: str, settings: Mapping[str, Setting]) -> str:
+    """Say where a setting belongs, or which one it is like."""
+    if name in SETTINGS:
+        return "settings stand right below the line of the table"
+    return f"{name} belongs in [{_TABLE_OF[name]}]" if name in _TABLE_OF else _suggest(name, settings)
+
+
+def _suggest(name: str, names: Iterable[str]) -> str:
+    near = _nearest(name, names)
+    return f"did you mean {near}?" if near else f"there are {', '.join(names)}"
+
+
+def _nearest(name: str, names: Iterable[str]) -> str | None:
+    import difflib
+
+    return next(iter(difflib.get_close_matches(name.lower().replace("-", "_"), names, n=1)), None)
+
+
+def _show(value: object) -> str:
+    """Write a value as TOML has it, shortened to one line."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."

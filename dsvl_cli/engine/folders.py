@@ -1,0 +1,92 @@
+"""A folder that appears whole or not at all.
+
+It is written beside its place under a hidden name, brought to the disk, and renamed at the end. Whatever ends the
+process before, what stands in its place is what stood there before; the next run takes the leftovers away.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Buffer, Iterable
+from pathlib import Path
+from types import TracebackType
+
+from filelock import FileLock, Timeout
+
+from dsvl_cli.errors import DsvlError
+
+
+class NewFolder:
+    """Writes a folder; use it in a `with` statement and `commit` at its end, else nothing stays.
+
+    Args:
+        target: the folder's place.
+        overwrite: replace a folder that stands there; whether that is one to replace is the caller's to check.
+
+    Raises:
+        DsvlError: on entering, when another process writes to the same place.
+    """
+
+    def __init__(self, target: Path, *, overwrite: bool) -> None:
+        self.target = target
+        self.path = target.with_name(f".{target.name}.dsvl-new")
+        self._overwrite = overwrite
+        self._old = target.with_name(f".{target.name}.dsvl-old")
+        self._lock = FileLock(target.with_name(f".{target.name}.dsvl-lock"), timeout=0)
+
+    def __enter__(self) -> NewFolder:
+        self.target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire()
+        except Timeout as exc:
+            raise DsvlError(f"another dsvl is writing {self.target}", "wait until it is done") from exc
+        self._tidy()
+        self.path.mkdir()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._tidy()
+        self._lock.release()
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+
+    def write(self, name: str, pieces: Iterable[Buffer]) -> None:
+        """Write a file and bring it to the disk."""
+        with (self.path / name).open("wb", buffering=0) as file:
+            for piece in pieces:
+                left = memoryview(piece).cast("B")
+                while left:
+                    left = left[file.write(left) :]
+            os.fsync(file.fileno())
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Rename a file that was written."""
+        (self.path / name).rename(self.path / new_name)
+
+    def commit(self) -> None:
+        """Put the folder into its place."""
+        _sync(self.path)
+        if self._overwrite and self.target.exists():
+            self.target.rename(self._old)
+        self.path.rename(self.target)
+        _sync(self.target.parent)
+
+    def _tidy(self) -> None:
+        """Take away what this run or an earlier one has left; bring a folder back that was about to be replaced."""
+        if self._old.exists() and not self.target.exists():
+            self._old.rename(self.target)
+        for leftover in (self.path, self._old):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where the system can."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

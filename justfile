@@ -1,0 +1,28 @@
+# Short names for the commands of README.md and CONTRIBUTING.md; everything works without just.
+
+# Run the tests.
+test:
+    python -m pytest
+
+# Check style and types.
+lint:
+    ruff check
+    ruff format --check
+    mypy
+
+# Repair style.
+fix:
+    ruff check --fix
+    ruff format
+
+# Write the shell completions anew.
+completions:
+    python completions/generate.py
+
+# Run the long campaigns.
+soak:
+    python -m pytest -m soak --timeout 7200
+
+# Measure everything; makes a full-size checkpoint with random weights first (4 GB).
+bench:
+    python -m benchmarks

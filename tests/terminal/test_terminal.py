@@ -1,0 +1,184 @@
+"""The chat in a real pseudo-terminal, with a fake model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.terminal.fake_model import picture_bytes
+
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are POSIX"),
+    pytest.mark.timeout(240),
+]
+if os.name == "posix":
+    from tests.terminal.screen import Screen
+
+ROOT = Path(__file__).parents[2]
+CTRL_C, CTRL_D = "\x03", "\x04"
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    (tmp_path / "my cat.png").write_bytes(picture_bytes(64, 48))
+    (tmp_path / "dog.png").write_bytes(picture_bytes(20, 10, "blue"))
+    return tmp_path
+
+
+def start(folder: Path, *, columns: int = 80, term: str = "xterm-256color", **config: object) -> Screen:
+    variables = {
+        "PATH": os.environ["PATH"],
+        "TERM": term,
+        "LANG": "C.UTF-8",
+        "DSVL_DATA_DIR": str(folder / "data"),
+        "PYTHONPATH": str(ROOT),
+        "HOME": str(folder),
+    }
+    return Screen([sys.executable, "-m", "tests.terminal.fake_chat", json.dumps(config)], variables, columns)
+
+
+def words(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("columns", "term"), [(80, "xterm-256color"), (40, "xterm-256color"), (80, "dumb"), (40, "dumb")]
+)
+def test_a_whole_chat(pictures: Path, columns: int, term: str) -> None:
+    with start(pictures, columns=columns, term=term, load_delay=0.3) as screen:
+        screen.wait_for(">")
+        screen.type(f"'{pictures}/my cat.png' {pictures}/dog.png what differs?\r")
+        screen.wait_for("You said: what")
+        screen.type("/images\r")
+        screen.wait_for("20x10")
+        screen.type("/undo\r")
+        screen.wait_for("staged")
+        screen.type("and now, what is there to be seen?\r/set max_new_tokens 2\r")
+        screen.wait_for("max_new_tokens is 2")
+        screen.type("/retry\r")
+        screen.wait_for("(cut)")
+        screen.type("/continue\r")
+        screen.rest()
+        screen.type(CTRL_D)
+        assert screen.end() == 0
+        shown = words(screen.text())
+    for text in ("(64x48)", "(20x10)", "are staged again", "You said: what differs?", "/continue goes on"):
+        assert text in shown
+    assert shown.index("You said: what differs?") < shown.index("taken back") < shown.index("(cut)")
+    if term == "dumb":
+        assert b"\x1b" not in screen.raw
+
+
+def test_ctrl_c_stops_an_answer_and_the_next_turn_works(tmp_path: Path) -> None:
+    answers = ["word " * 200, "Fine."]
+    with start(tmp_path, answers=answers, delay=0.02) as screen:
+        screen.wait_for(">")
+        screen.type("talk\r")
+        screen.wait_for("word word")
+        screen.type(CTRL_C)
+        screen.wait_for("(interrupted)")
+        screen.type("and now?\r")
+        screen.wait_for("Fine.")
+        screen.wait_for_prompt()
+        screen.type(CTRL_C)
+        screen.wait_for("Ctrl-C again")
+        screen.type(CTRL_C)
+        assert screen.end() == 0
+    with closing(sqlite3.connect(tmp_path / "data" / "sessions.sqlite3")) as store:
+        reasons = [row[0] for row in store.execute("SELECT finish_reason FROM messages ORDER BY id")]
+    assert reasons == [None, "interrupted", None, "stop"]
+
+
+def test_an_early_message_waits_and_can_be_taken_back(tmp_path: Path) -> None:
+    with start(tmp_path, load_delay=3.0) as screen:
+        screen.wait_for("loading fake")
+        screen.type("early\r")
+        screen.wait_for("waiting for fake")
+        screen.type(CTRL_C)
+        screen.wait_for("back in the line")
+        screen.rest()
+        assert screen.visible().count("> early") == 2
+        screen.type(" bird\r")
+        screen.wait_for("You said: early bird")
+
+
+def test_keys_typed_during_an_answer_wait_for_the_prompt(tmp_path: Path) -> None:
+    with start(tmp_path, answers=["slow " * 30 + "end."], delay=0.03) as screen:
+        screen.wait_for(">")
+        screen.type("go\r")
+        screen.wait_for("slow")
+        screen.type("next one\r")
+        screen.wait_for("You said: next one")
+        answer = screen.text().partition("> go")[2].partition("> next one")[0]
+    assert words(answer) == words("slow " * 30 + "end.")
+
+
+def test_a_load_error_is_told_below_the_prompt_and_another_model_answers(tmp_path: Path) -> None:
+    with start(tmp_path, model="gone", load_error="gone", load_delay=0.5) as screen:
+        screen.wait_for("error: gone is not to be had")
+        screen.type("/model fake\r")
+        screen.wait_for("fake is a fake")
+        screen.type("hello\r")
+        screen.wait_for("You said: hello")
+
+
+def test_a_long_line_that_is_pasted_stays_one_message(tmp_path: Path) -> None:
+    with start(tmp_path, columns=40, answers=["ok"], context_length=5000) as screen:
+        screen.wait_for(">")
+        screen.type(f"\x1b[200~{'long line ' * 1000}\x1b[201~\r")
+        screen.wait_for("ok")
+        screen.type(CTRL_D)
+        assert screen.end() == 0
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize("when", ["at the prompt", "in an answer"])
+def test_a_signal_leaves_with_what_was_said_saved(tmp_path: Path, number: int, status: int, when: str) -> None:
+    with start(tmp_path, answers=["hi", "word " * 500], delay=0.02, signals=True) as screen:
+        screen.wait_for(">")
+        screen.type("one\r")
+        screen.wait_for("hi")
+        if when == "in an answer":
+            screen.type("two\r")
+            screen.wait_for("word word")
+        os.kill(screen.pid, number)
+        assert screen.end() == status
+    with closing(sqlite3.connect(tmp_path / "data" / "sessions.sqlite3")) as store:
+        (messages,) = store.execute("SELECT count(*) FROM messages").fetchone()
+    assert messages == (4 if when == "in an answer" else 2)
+
+
+def test_the_next_chat_continues(pictures: Path) -> None:
+    with start(pictures) as screen:
+        screen.wait_for(">")
+        screen.type(f"{pictures}/dog.png one\r")
+        screen.wait_for("You said: one")
+        screen.type(CTRL_D)
+        screen.end()
+    with start(pictures, options={"go_on": True}) as screen:
+        screen.wait_for(">")
+        screen.type("/images\r")
+        screen.wait_for("20x10")
+        screen.type("two\r")
+        screen.wait_for("You said: two")
+        screen.type(CTRL_D)
+        screen.end()
+    with closing(sqlite3.connect(pictures / "data" / "sessions.sqlite3")) as store:
+        assert store.execute("SELECT count(DISTINCT session), count(*) FROM messages").fetchone() == (1, 4)
+
+
+def test_plain_draws_nothing_anew(tmp_path: Path) -> None:
+    with start(tmp_path, plain=True, answers=["One. Two."]) as screen:
+        screen.wait_for(">")
+        screen.type("hello\r")
+        screen.wait_for("One. Two.")
+        screen.type(CTRL_D)
+        assert screen.end() == 0
+    assert b"\x1b" not in screen.raw

@@ -1,0 +1,419 @@
+"""Settings from files: what is right, what is refused and in which words, and which of several values counts."""
+
+from __future__ import annotations
+
+import os
+import sys
+import typing
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dsvl_cli import config
+from dsvl_cli.cli import app
+from dsvl_cli.commands import options
+from dsvl_cli.config import ALL_SETTINGS, SETTINGS, read_config
+from dsvl_cli.engine import options as engine_options
+from dsvl_cli.engine.options import SamplingParams
+from dsvl_cli.errors import DsvlError, UsageError
+from tests.test_imports import loaded_by
+
+LOADING = list(SETTINGS["loading"])
+
+
+class Files:
+    """A user's configuration folder and a folder of pictures."""
+
+    def __init__(self, root: Path) -> None:
+        self.user = root / "config"
+        self.pictures = root / "pictures"
+        self.user.mkdir()
+        self.pictures.mkdir()
+
+    def write(self, user: str | None = None, folder: str | None = None) -> None:
+        if user is not None:
+            (self.user / "config.toml").write_text(user, encoding="utf-8", newline="")
+        if folder is not None:
+            (self.pictures / ".dsvl.toml").write_text(folder, encoding="utf-8", newline="")
+
+    def read(self, profile: str | None = None) -> config.Config:
+        return read_config({"DSVL_CONFIG_DIR": str(self.user)}, profile, self.pictures)
+
+    def fail(self, profile: str | None = None) -> DsvlError:
+        with pytest.raises(DsvlError) as caught:
+            self.read(profile)
+        assert "\n" not in caught.value.message
+        return caught.value
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+def values(found: config.Config) -> dict[str, Any]:
+    return {name: value.value for name, value in found.values.items()}
+
+
+def test_without_files_nothing_is_set(files: Files) -> None:
+    assert files.read() == config.Config()
+
+
+def test_the_example_of_the_module_is_right(files: Files) -> None:
+    lines = (config.__doc__ or "").splitlines()
+    files.write("\n".join(line.strip() for line in lines if line.startswith("    ")))
+    found = files.read("fast")
+    assert values(found) == {"model": "tiny", "temperature": 0.2, "max_new_tokens": 64}
+    assert found.resolve_model("Work") == "~/models/deepseek-vl-7b"
+
+
+def test_the_module_names_every_setting() -> None:
+    words = set((config.__doc__ or "").replace(",", " ").split())
+    assert set(ALL_SETTINGS) <= words
+
+
+@pytest.mark.parametrize("layers", range(1, 8))
+def test_the_strongest_layer_counts_and_says_where_it_stands(files: Files, layers: int) -> None:
+    user = "[sampling]\ntop_k = 1\n" if layers & 1 else ""
+    user += "[profiles.fast]\ntop_k = 2\n" if layers & 2 else "[profiles.fast]\n"
+    files.write(user, "[sampling]\n# mine\ntop_k = 3\n" if layers & 4 else None)
+    found = files.read("fast").values["top_k"]
+    strongest = layers.bit_length()
+    assert found.value == strongest
+    path = files.pictures / ".dsvl.toml" if strongest == 3 else files.user / "config.toml"
+    assert found.place.startswith(f"{path}:")
+    line = path.read_text().splitlines().index(f"top_k = {strongest}") + 1
+    assert found.place.removeprefix(f"{path}:").split(" ")[0] == str(line)
+    assert found.place.endswith("(profile fast)") == (strongest == 2)
+
+
+def test_a_profile_counts_only_where_it_is_asked_for(files: Files) -> None:
+    files.write("[profiles.fast]\nseed = 7\n[profiles.slow]\nseed = 8\n")
+    assert values(files.read()) == {}
+    assert values(files.read("slow")) == {"seed": 8}
+    assert files.read().profiles == ("fast", "slow")
+
+
+@pytest.mark.parametrize(
+    ("user", "profile", "hint"),
+    [("[profiles.fast]\n", "fsat", "fast"), ("[profiles.fast]\n", "nothing", "fast"), (None, "fast", "config.toml")],
+)
+def test_a_profile_that_is_not_there_is_a_usage_error(files: Files, user: str | None, profile: str, hint: str) -> None:
+    files.write(user)
+    error = files.fail(profile)
+    assert isinstance(error, UsageError)
+    assert profile in error.message
+    assert hint in (error.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message", "hint"),
+    [
+        ("[sampling]\ntempersture = 1", 2, "tempersture", "did you mean temperature?"),
+        ("\n[samplign]\ntop_k = 1", 2, "[samplign]", "did you mean sampling?"),
+        ("# x\ntop_k = 1", 2, "stands in no table", "[sampling]"),
+        ("[output]\ntop_k = 1", 2, "no setting top_k in [output]", "belongs in [sampling]"),
+        ("[sampling]\nmax-new-tokens = 1", 2, "max-new-tokens", "max_new_tokens"),
+        ("[loading]\ndtype = 'bf16'", 2, 'dtype is "bf16"', "bfloat16"),
+        ("[loading]\ndevice = 'gpu'", 2, "cuda:N", None),
+        ("[loading]\ndevice = 'cudo'", 2, "cuda:N", '"cuda"'),
+        ("[loading]\noffline = 'True'", 2, "true or false", "offline = true"),
+        ("[loading]\noffline = 1", 2, "true or false", None),
+        ("[loading]\nthreads = true", 2, "whole number", None),
+        ("[loading]\nthreads = 0", 2, "at least 1", "threads = 1"),
+        ("[loading]\ngroup_size = 100", 2, "128", "group_size = 128"),
+        ("[loading]\nmodel = ''", 2, "not empty", None),
+        ("[sampling]\ntop_p = 3", 2, "above 0 and at most 1", "top_p = 1"),
+        ("[sampling]\ntemperature = '0.5'", 2, "a number", "temperature = 0.5"),
+        ("[sampling]\ntemperature = nan", 2, "between 0 and 100", None),
+        ("[sampling]\nstop = ['a', 1]", 2, "list of texts", None),
+        ("[sampling]\nseed = -1", 2, "2^63", "seed = 0"),
+        ("sampling = 3", 1, "must be a table", "[sampling]"),
+        ("[profiles]\nfast = 3", 2, "must be a table", "[profiles.fast]"),
+        ("[profiles.fast.sampling]\ntop_k = 1", 1, "no setting sampling", "right below"),
+        ("[profiles.fast]\n\ntop_k = -1", 3, "at least 0", "top_k = 0"),
+        ("[aliases]\nwork = './here'", 2, "whole path", None),
+        ("[aliases]\n1.3b = 'a/b'", 2, "alias 1", "quotes"),
+        ("[chat]\noverflow = 'drop'", 2, "drop-oldest", None),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_line_and_the_nearest(
+    files: Files, text: str, line: int, message: str, hint: str | None
+) -> None:
+    files.write(text)
+    error = files.fail()
+    assert error.message.startswith(f"{files.user / 'config.toml'}:{line}: ")
+    assert message in error.message
+    assert hint is None or hint in (error.hint or "")
+
+
+# What may stand before a key, in any order: lookalikes of it.
+PIECES = [
+    "# top_k = 5",
+    "",
+    "[output]  # top_k",
+    "[prompts]\nsystem = '''\n[sampling]\ntop_k = 5\n'''",
+    "[profiles.a]\ntop_k = 5",
+    '[profiles.b]\nstop = [\n  "top_k = 5",\n  "x",\n]',
+    '[profiles.c]\nprompt = "top_k = 5"',
+]
+
+
+@settings(deadline=None)
+@given(
+    pieces=st.permutations(PIECES),
+    newline=st.sampled_from(["\n", "\r\n"]),
+    written=st.sampled_from(["'top_k'", "top_k"]),
+)
+def test_the_line_is_that_of_the_key_whatever_stands_before(
+    tmp_path_factory: pytest.TempPathFactory, pieces: list[str], newline: str, written: str
+) -> None:
+    lines = "\n".join(pieces).split("\n")
+    text = newline.join([*lines, "[sampling]", f"{written} = -1", "# top_k = 1", "top_p = 0.5"])
+    files = Files(tmp_path_factory.mktemp("files"))
+    files.write(text)
+    assert files.fail().message.startswith(f"{files.user / 'config.toml'}:{len(lines) + 2}: top_k is -1;")
+
+
+@pytest.mark.parametrize(
+    "text", ["sampling.top_k = -1", "sampling = { seed = 1, top_k = -1 }", "[sampling]\r\ntop_k = -1"]
+)
+def test_every_way_to_write_a_key_has_its_line(files: Files, text: str) -> None:
+    files.write("# one\n\n" + text)
+    assert f":{3 + text.count(chr(10))}: top_k" in files.fail().message
+
+
+@pytest.mark.parametrize("name", LOADING)
+@pytest.mark.parametrize("form", ["{}", "[sampling]\n{}", "[output]\n{}", "[loading]\n{}", "[profiles.x]\n{}"])
+def test_a_folder_chooses_neither_the_model_nor_the_code(files: Files, name: str, form: str) -> None:
+    files.write(folder=form.format(f"{name} = 'auto'"))
+    error = files.fail()
+    assert error.message.startswith(f"{files.pictures / '.dsvl.toml'}:")
+    assert "must not choose the model" in error.message
+
+
+@pytest.mark.parametrize("text", ["[aliases]\n'1.3b' = '/evil'", "[chat]\nno_save = true", "loading = 1"])
+def test_a_folder_has_no_aliases_and_no_chat(files: Files, text: str) -> None:
+    files.write(folder=text)
+    assert "must not be set here" in files.fail().message
+
+
+def test_a_folder_sets_prompts_sampling_and_output(files: Files) -> None:
+    files.write(folder="[prompts]\nprompt = 'What?'\nsystem = ''\n[sampling]\nseed = 1\n[output]\nquiet = true")
+    assert values(files.read()) == {"prompt": "What?", "system": "", "seed": 1, "quiet": True}
+
+
+@pytest.mark.parametrize(
+    ("data", "place"),
+    [
+        (b"[sampling]\ntop_k = = 1", ":2:9: "),
+        (b"[sampling]\ntop_k = ", ":2: not TOML"),
+        (b"[sampling]\n# \xff\n", ":2: not UTF-8"),
+        (b"x = 1\nx = 2", ":2:"),
+        (b"x = " + b"[" * 5000, "nested"),
+        (b"x = " + b"9" * 9000, "not TOML"),
+        (b"#" * 30_000, "20,000 bytes"),
+        (b"[sampling]\x00", ":1:11: "),
+    ],
+)
+def test_a_broken_file_is_told_with_its_place(files: Files, data: bytes, place: str) -> None:
+    (files.user / "config.toml").write_bytes(data)
+    error = files.fail()
+    assert str(files.user / "config.toml") in error.message
+    assert place in error.message
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(files: Files) -> None:
+    (files.user / "config.toml").write_bytes(b"\xef\xbb\xbf[sampling]\r\nseed = 3\r\n")
+    assert values(files.read()) == {"seed": 3}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
+def test_what_is_no_file_is_not_opened(files: Files) -> None:
+    os.mkfifo(files.pictures / ".dsvl.toml")  # opening it would wait for ever
+    (files.user / "config.toml").mkdir()
+    assert files.read() == config.Config()
+
+
+@settings(deadline=None)
+@given(data=st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+def test_any_bytes_give_a_config_or_an_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    files = Files(tmp_path_factory.mktemp("files"))
+    (files.user / "config.toml").write_bytes(data)
+    with suppress(DsvlError):  # and nothing else
+        assert set(values(files.read())) <= set(ALL_SETTINGS)
+
+
+NUMBERS = st.sampled_from([0, -1, 1, 2, 1e-9, 0.5, 1.5, 100, 100.5, float("nan"), float("inf"), 2**63 - 1, 2**63])
+SAMPLED = [name for name in SETTINGS["sampling"] if name != "stop"]
+
+
+@settings(deadline=None)
+@given(name=st.sampled_from(SAMPLED), value=NUMBERS | st.floats() | st.integers())
+def test_bounds_are_those_of_the_engine(name: str, value: float) -> None:
+    setting = ALL_SETTINGS[name]
+    if type(value) is float and setting.kind is int:
+        assert not setting.accepts(value)
+        return
+    arguments: dict[str, Any] = {name: value}
+    try:
+        SamplingParams(**arguments)
+        right = True
+    except UsageError:
+        right = False
+    assert setting.accepts(value) == right
+    near = setting.nearest(value)
+    assert near is None or setting.accepts(near)
+
+
+@pytest.mark.parametrize(
+    ("name", "literal"),
+    [
+        ("dtype", engine_options.Dtype),
+        ("attn_implementation", engine_options.Attention),
+        ("quantization", engine_options.Quantization),
+    ],
+)
+def test_choices_are_those_of_the_engine(name: str, literal: Any) -> None:
+    assert ALL_SETTINGS[name].offered == typing.get_args(literal)
+
+
+def commands() -> Iterator[Any]:
+    return iter(typer.main.get_command(app).commands.values())  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ALL_SETTINGS)
+def test_every_setting_is_an_option_with_a_variable(name: str) -> None:
+    found = [param for command in commands() for param in command.params if param.name == name]
+    assert found
+    for param in found:
+        assert f"--{name.replace('_', '-')}" in param.opts
+        assert param.envvar == f"DSVL_{name.upper()}" or name == "stop"
+
+
+def test_every_option_with_a_variable_is_a_setting() -> None:
+    found = {param.name for command in commands() for param in command.params if getattr(param, "envvar", None)}
+    assert found - {"profile"} <= set(ALL_SETTINGS)
+
+
+def test_every_command_that_loads_a_model_has_profiles() -> None:
+    for command in commands():
+        names = {param.name for param in command.params}
+        assert "profile" in names or "model" not in names, command.name
+
+
+def parse(monkeypatch: pytest.MonkeyPatch, files: Files, *arguments: str) -> dict[str, Any]:
+    """Run a command line of a small command as in the folder of pictures; returns what the command got."""
+    got: dict[str, Any] = {}
+    small = typer.Typer()
+
+    @small.command()
+    def run(
+        ctx: typer.Context,
+        model: options.Model = "1.3b",
+        temperature: options.Temperature = 0.0,
+        top_k: options.TopK = 0,
+        stop: options.Stop = None,
+        offline: options.Offline = False,
+        profile: options.Profile = None,
+    ) -> None:
+        got.update(ctx.params)
+
+    monkeypatch.setenv("DSVL_CONFIG_DIR", str(files.user))
+    monkeypatch.chdir(files.pictures)
+    typer.main.get_command(small).main(args=list(arguments), standalone_mode=False)
+    return got
+
+
+@pytest.mark.parametrize("layers", range(32))
+def test_option_before_environment_before_files_before_default(
+    files: Files, monkeypatch: pytest.MonkeyPatch, layers: int
+) -> None:
+    user = "[sampling]\ntop_k = 1\n" if layers & 1 else ""
+    user += "[profiles.p]\n" + ("top_k = 2\n" if layers & 2 else "")
+    files.write(user, "[sampling]\ntop_k = 3\n" if layers & 4 else None)
+    if layers & 8:
+        monkeypatch.setenv("DSVL_TOP_K", "4")
+    arguments = ["--top-k", "5"] if layers & 16 else []
+    # The place of --profile makes no difference.
+    assert parse(monkeypatch, files, *arguments, "--profile", "p")["top_k"] == layers.bit_length()
+    assert parse(monkeypatch, files, "--profile", "p", *arguments)["top_k"] == layers.bit_length()
+    monkeypatch.setenv("DSVL_PROFILE", "p")
+    assert parse(monkeypatch, files, *arguments)["top_k"] == layers.bit_length()
+
+
+def test_values_of_every_type_arrive(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.write("[sampling]\ntemperature = 1\nstop = ['a', 'b']\n[loading]\noffline = true\n[output]\nquiet = true\n")
+    got = parse(monkeypatch, files)
+    assert got["temperature"] == 1.0
+    assert got["stop"] == ["a", "b"]
+    assert got["offline"] is True
+    monkeypatch.setenv("DSVL_OFFLINE", "0")
+    assert parse(monkeypatch, files)["offline"] is False
+
+
+@pytest.mark.parametrize("way", ["option", "environment", "file", "profile"])
+def test_an_alias_stands_for_a_model_wherever_it_is_named(
+    files: Files, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    files.write(
+        "[aliases]\nwork = '/data/model'\n"
+        + ("[loading]\nmodel = 'work'\n" if way == "file" else "")
+        + ("[profiles.p]\nmodel = 'work'\n" if way == "profile" else "[profiles.p]\n")
+    )
+    if way == "environment":
+        monkeypatch.setenv("DSVL_MODEL", "WORK")
+    arguments = ["--model", "work"] if way == "option" else []
+    assert parse(monkeypatch, files, *arguments, "--profile", "p")["model"] == "/data/model"
+
+
+def test_other_models_stay_as_they_are(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.write("[aliases]\nwork = '/data/model'\n")
+    assert parse(monkeypatch, files, "-m", "tiny")["model"] == "tiny"
+
+
+def test_help_and_completion_need_no_right_file(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.write("broken")
+    parse(monkeypatch, files, "--help")
+    assert options.complete_profile("") == []
+    assert ("tiny", "the model that comes with dsvl") in list(options.complete_model("t"))
+    with pytest.raises(DsvlError):
+        parse(monkeypatch, files)
+
+
+def test_completion_offers_profiles_and_aliases(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.write("[profiles.fast]\n[profiles.slow]\n[aliases]\ntiniest = 'a/b'\n")
+    monkeypatch.setenv("DSVL_CONFIG_DIR", str(files.user))
+    assert options.complete_profile("f") == ["fast"]
+    assert [name for name, _ in options.complete_model("tin")] == ["tiniest", "tiny"]
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "folder"),
+    [
+        ("linux", {}, "/home/x/.config/dsvl"),
+        ("darwin", {}, "/home/x/Library/Application Support/dsvl"),
+        ("win32", {"APPDATA": "/app"}, "/app/dsvl"),
+        ("win32", {}, "/home/x/AppData/Roaming/dsvl"),
+        ("linux", {"XDG_CONFIG_HOME": "/xdg"}, "/xdg/dsvl"),
+        ("darwin", {"XDG_CONFIG_HOME": "/xdg"}, "/xdg/dsvl"),
+        ("linux", {"XDG_CONFIG_HOME": "relative"}, "/home/x/.config/dsvl"),
+        ("linux", {"XDG_CONFIG_HOME": "/xdg", "DSVL_CONFIG_DIR": "/own"}, "/own"),
+    ],
+)
+def test_the_folder_is_where_the_platform_has_it(
+    monkeypatch: pytest.MonkeyPatch, platform: str, variables: dict[str, str], folder: str
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    assert config.config_folder({"HOME": "/home/x", **variables}) == Path(folder)
+
+
+def test_help_reads_no_file() -> None:
+    loaded = loaded_by("from dsvl_cli.cli import main\nassert main(['describe', '--help']) == 0")
+    assert "tomllib" not in loaded

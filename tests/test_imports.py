@@ -1,0 +1,95 @@
+"""Imports go one way, and what is not needed is not imported."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "dsvl_cli"
+HEAVY = {"torch", "transformers", "PIL", "numpy", "huggingface_hub", "prompt_toolkit", "bitsandbytes", "accelerate"}
+
+# What each part may import of the package besides itself; `engine.units` stands for one module.
+ALLOWED = {
+    "errors": set(),
+    "config": {"errors"},
+    "engine": {"errors"},
+    "batch": {"errors", "engine"},
+    "sessions": {"errors", "engine"},
+    "terminal": {
+        "errors", "config", "engine.conversation", "engine.options", "engine.progress", "engine.units",
+    },
+    "commands": {"errors", "config", "engine", "terminal", "batch", "sessions"},
+    "cli": {"errors", "config", "commands", "terminal"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}  # fmt: skip
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of the package that a file imports anywhere, without the package's own name."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "dsvl_cli.engine":
+            found |= {f"engine.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name.removeprefix("dsvl_cli.") for name in found if name.startswith(("dsvl_cli.", "engine."))}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_one_way(path: Path) -> None:
+    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for name in imported(path):
+        target = name.split(".")[0]
+        assert target == part or target in ALLOWED[part] or name in ALLOWED[part], f"{path.name} imports {name}"
+
+
+def test_the_walk_sees_imports_within_functions() -> None:
+    assert "engine.model" in imported(PACKAGE / "commands" / "description.py")
+
+
+@pytest.mark.parametrize("path", [p for p in modules() if p.name == "__init__.py" and p.parent != PACKAGE])
+def test_packages_are_empty(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == ""
+
+
+def loaded_by(code: str) -> set[str]:
+    """The top-level modules that are loaded after a piece of code ran in a fresh process."""
+    script = f"import sys\n{code}\nprint(' '.join({{name.split('.')[0] for name in sys.modules}}))"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(run.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["describe", "--help"], ["--version"], [], ["chat", "--help"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    loaded = loaded_by(f"from dsvl_cli.cli import main\nassert main({arguments!r}) == 0")
+    assert "typer" in loaded
+    assert loaded.isdisjoint(HEAVY)
+
+
+def test_completion_imports_nothing_heavy() -> None:
+    code = (
+        "import os; os.environ.update(_DSVL_COMPLETE='complete_bash', COMP_WORDS='dsvl describe --model ', COMP_CWORD='3')"
+        "\nfrom dsvl_cli.cli import main\nassert main([]) == 0"
+    )
+    assert loaded_by(code).isdisjoint(HEAVY)
+
+
+def test_the_conversation_is_free_of_torch() -> None:
+    assert loaded_by("import dsvl_cli.engine.conversation, dsvl_cli.engine.options").isdisjoint(HEAVY)
+
+
+def test_click_is_never_imported() -> None:
+    for path in modules():
+        assert "import click" not in path.read_text(encoding="utf-8")
+        assert "_click" not in path.read_text(encoding="utf-8")
