@@ -23,7 +23,7 @@ function __dsvl_paths
 end
 
 # BEGIN of what generate.py writes
-set -g __dsvl_commands 'dsvl' 'dsvl chat' 'dsvl describe' 'dsvl sessions' 'dsvl sessions list' 'dsvl sessions show' 'dsvl sessions search' 'dsvl sessions export' 'dsvl sessions rm'
+set -g __dsvl_commands 'dsvl' 'dsvl chat' 'dsvl describe' 'dsvl quantize' 'dsvl doctor' 'dsvl sessions' 'dsvl sessions list' 'dsvl sessions show' 'dsvl sessions search' 'dsvl sessions export' 'dsvl sessions rm'
 set -g __dsvl_extensions 'jpg|jpeg|jpe|jfif|mpo|png|apng|webp|gif|bmp|tif|tiff|ppm|pgm|pbm|pnm|pfm|ico|avif|jp2|j2k|heic|heif'
 
 function __dsvl_values
@@ -57,8 +57,6 @@ function __dsvl_values
             printf '%s\t%s\n' 'flash_attention_2' ''
         case device_map
             printf '%s\t%s\n' 'auto' ''
-        case pictures
-            __dsvl_paths pictures
         case quantization
             printf '%s\t%s\n' '4bit' ''
             printf '%s\t%s\n' '8bit' ''
@@ -68,6 +66,14 @@ function __dsvl_values
             printf '%s\t%s\n' 'torchao-int8' ''
             printf '%s\t%s\n' 'torchao-int8-dynamic' ''
             printf '%s\t%s\n' 'torchao-int4' ''
+        case pictures
+            __dsvl_paths pictures
+        case model
+            printf '%s\t%s\n' 'tiny' 'the model that comes with dsvl'
+            printf '%s\t%s\n' '1.3b' 'deepseek-community/deepseek-vl-1.3b-chat'
+            printf '%s\t%s\n' '7b' 'deepseek-community/deepseek-vl-7b-chat'
+            printf '%s\t%s\n' '1.3b-base' 'deepseek-community/deepseek-vl-1.3b-base'
+            printf '%s\t%s\n' '7b-base' 'deepseek-community/deepseek-vl-7b-base'
         case files
             __dsvl_paths files
     end
@@ -76,6 +82,8 @@ end
 complete -c dsvl -f
 complete -c dsvl -n "__dsvl_at 'dsvl'" -a chat -d 'Talk about pictures; the conversation is kept.'
 complete -c dsvl -n "__dsvl_at 'dsvl'" -a describe -d 'Describe pictures, or answer a question about them.'
+complete -c dsvl -n "__dsvl_at 'dsvl'" -a quantize -d 'Write a quantized copy of a model: a folder that transformers loads anywhere.'
+complete -c dsvl -n "__dsvl_at 'dsvl'" -a doctor -d 'Show what dsvl finds on this machine and what it would choose.'
 complete -c dsvl -n "__dsvl_at 'dsvl'" -a sessions -d 'List, show, search, export and remove the conversations that were kept.'
 complete -c dsvl -n "__dsvl_at 'dsvl'" -l version -s V -d 'Show the version.'
 complete -c dsvl -n "__dsvl_at 'dsvl'" -l install-completion -d 'Install completion for the current shell.'
@@ -96,6 +104,7 @@ complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l repetition-penalty -x -a '(__dsvl
 complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l seed -x -a '(__dsvl_values text)' -d 'Makes sampling repeatable.'
 complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l stop -x -a '(__dsvl_values text)' -d 'End the answer before TEXT; may be repeated.'
 complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l model -s m -x -a '(__dsvl_values model_folders)' -d 'tiny, 1.3b, 7b, 1.3b-base, 7b-base, a Hugging Face id, or a folder. tiny comes with dsvl.'
+complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l profile -x -a '(__dsvl_values text)' -d 'A group of settings out of config.toml.'
 complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l revision -x -a '(__dsvl_values text)' -d 'Branch, tag or commit of the model on the hub.'
 complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l offline -d 'Never open a connection.'
 complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l device -x -a '(__dsvl_values device)' -d 'Where to compute.'
@@ -103,6 +112,10 @@ complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l dtype -x -a '(__dsvl_values dtype
 complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l attn-implementation -l attn -x -a '(__dsvl_values attn_implementation)' -d 'Attention backend.'
 complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l device-map -x -a '(__dsvl_values device_map)' -d 'auto: spread over several GPUs.'
 complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l threads -x -a '(__dsvl_values text)' -d 'CPU threads.'
+complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l quantization -x -a '(__dsvl_values quantization)' -d 'Quantize while loading; 4bit and 8bit take the best format of that width.'
+complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l group-size -x -a '(__dsvl_values text)' -d 'Weights that share a scale in torchao-int4: 32, 64, 128 or 256.'
+complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l include-vision -d 'Quantize the vision towers too; not advised.'
+complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l include-head -d 'Quantize the output head too; not advised.'
 complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l force -d 'Load even if the memory will probably not do.'
 complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l json -d 'One JSON object a line on stdout.'
 complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l plain -d 'No colour, no redrawing: for screen readers and logs.'
@@ -123,6 +136,7 @@ complete -c dsvl -n "__dsvl_at 'dsvl describe'" -l repetition-penalty -x -a '(__
 complete -c dsvl -n "__dsvl_at 'dsvl describe'" -l seed -x -a '(__dsvl_values text)' -d 'Makes sampling repeatable.'
 complete -c dsvl -n "__dsvl_at 'dsvl describe'" -l stop -x -a '(__dsvl_values text)' -d 'End the answer before TEXT; may be repeated.'
 complete -c dsvl -n "__dsvl_at 'dsvl describe'" -l model -s m -x -a '(__dsvl_values model_folders)' -d 'tiny, 1.3b, 7b, 1.3b-base, 7b-base, a Hugging Face id, or a folder. tiny comes with dsvl.'
+complete -c dsvl -n "__dsvl_at 'dsvl describe'" -l profile -x -a '(__dsvl_values text)' -d 'A group of settings out of config.toml.'
 complete -c dsvl -n "__dsvl_at 'dsvl describe'" -l revision -x -a '(__dsvl_values text)' -d 'Branch, tag or commit of the model on the hub.'
 complete -c dsvl -n "__dsvl_at 'dsvl describe'" -l offline -d 'Never open a connection.'
 complete -c dsvl -n "__dsvl_at 'dsvl describe'" -l device -x -a '(__dsvl_values device)' -d 'Where to compute.'
@@ -143,6 +157,28 @@ complete -c dsvl -n "__dsvl_at 'dsvl describe'" -l quiet -s q -d 'No status mess
 complete -c dsvl -n "__dsvl_at 'dsvl describe'" -l verbose -s v -d 'Say what was chosen (device, dtype, attention) and why.'
 complete -c dsvl -n "__dsvl_at 'dsvl describe'" -l debug -d 'Show the traceback of an error.'
 complete -c dsvl -n "__dsvl_at 'dsvl describe'" -l help -s h -d 'Show this message and exit.'
+complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -a '(__dsvl_values model)'
+complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -a '(__dsvl_values pictures)'
+complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l format -s f -x -a '(__dsvl_values quantization)' -d 'How to store the weights.'
+complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l group-size -x -a '(__dsvl_values text)' -d 'Weights that share a scale in torchao-int4: 32, 64, 128 or 256.'
+complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l include-vision -d 'Quantize the vision towers too; not advised.'
+complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l include-head -d 'Quantize the output head too; not advised.'
+complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l overwrite -d 'Replace a model that stands at OUT.'
+complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l verify -d 'Open what was written and compare it with the source; exit 1 if damaged.'
+complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l revision -x -a '(__dsvl_values text)' -d 'Branch, tag or commit of the model on the hub.'
+complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l offline -d 'Never open a connection.'
+complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l device -x -a '(__dsvl_values device)' -d 'Where to compute.'
+complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l threads -x -a '(__dsvl_values text)' -d 'CPU threads.'
+complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l force -d 'Load even if the memory will probably not do.'
+complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l json -d 'One JSON object a line on stdout.'
+complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l plain -d 'No colour, no redrawing: for screen readers and logs.'
+complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l quiet -s q -d 'No status messages.'
+complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l verbose -s v -d 'Say what was chosen (device, dtype, attention) and why.'
+complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l debug -d 'Show the traceback of an error.'
+complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l help -s h -d 'Show this message and exit.'
+complete -c dsvl -n "__dsvl_at 'dsvl doctor'" -l profile -x -a '(__dsvl_values text)' -d 'Show the settings with this profile.'
+complete -c dsvl -n "__dsvl_at 'dsvl doctor'" -l json -d 'One JSON object a line on stdout.'
+complete -c dsvl -n "__dsvl_at 'dsvl doctor'" -l help -s h -d 'Show this message and exit.'
 complete -c dsvl -n "__dsvl_at 'dsvl sessions'" -a list -d 'List the conversations, the latest first.'
 complete -c dsvl -n "__dsvl_at 'dsvl sessions'" -a show -d 'Print a conversation as Markdown.'
 complete -c dsvl -n "__dsvl_at 'dsvl sessions'" -a search -d 'Find conversations by what was said in them.'

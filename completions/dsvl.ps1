@@ -9,13 +9,14 @@ $dsvlValues = @{
     dtype = @{ Paths = ''; Words = @(@('auto', ''), @('bfloat16', ''), @('float16', ''), @('float32', '')) }
     attn_implementation = @{ Paths = ''; Words = @(@('auto', ''), @('eager', ''), @('sdpa', ''), @('flash_attention_2', '')) }
     device_map = @{ Paths = ''; Words = @(,@('auto', '')) }
-    pictures = @{ Paths = 'pictures'; Words = @() }
     quantization = @{ Paths = ''; Words = @(@('4bit', ''), @('8bit', ''), @('bnb-nf4', ''), @('bnb-fp4', ''), @('bnb-int8', ''), @('torchao-int8', ''), @('torchao-int8-dynamic', ''), @('torchao-int4', '')) }
+    pictures = @{ Paths = 'pictures'; Words = @() }
+    model = @{ Paths = ''; Words = @(@('tiny', 'the model that comes with dsvl'), @('1.3b', 'deepseek-community/deepseek-vl-1.3b-chat'), @('7b', 'deepseek-community/deepseek-vl-7b-chat'), @('1.3b-base', 'deepseek-community/deepseek-vl-1.3b-base'), @('7b-base', 'deepseek-community/deepseek-vl-7b-base')) }
     files = @{ Paths = 'files'; Words = @() }
 }
 $dsvlCommands = @{
     'dsvl' = @{
-        Commands = @(@('chat', 'Talk about pictures; the conversation is kept.'), @('describe', 'Describe pictures, or answer a question about them.'), @('sessions', 'List, show, search, export and remove the conversations that were kept.'))
+        Commands = @(@('chat', 'Talk about pictures; the conversation is kept.'), @('describe', 'Describe pictures, or answer a question about them.'), @('quantize', 'Write a quantized copy of a model: a folder that transformers loads anywhere.'), @('doctor', 'Show what dsvl finds on this machine and what it would choose.'), @('sessions', 'List, show, search, export and remove the conversations that were kept.'))
         Arguments = @()
         Options = @(
             @{ Names = @('--version', '-V'); Kind = $null; Repeatable = $False; Help = 'Show the version.' }
@@ -42,6 +43,7 @@ $dsvlCommands = @{
             @{ Names = @('--seed'); Kind = 'text'; Repeatable = $False; Help = 'Makes sampling repeatable.' }
             @{ Names = @('--stop'); Kind = 'text'; Repeatable = $True; Help = 'End the answer before TEXT; may be repeated.' }
             @{ Names = @('--model', '-m'); Kind = 'model_folders'; Repeatable = $False; Help = 'tiny, 1.3b, 7b, 1.3b-base, 7b-base, a Hugging Face id, or a folder. tiny comes with dsvl.' }
+            @{ Names = @('--profile'); Kind = 'text'; Repeatable = $False; Help = 'A group of settings out of config.toml.' }
             @{ Names = @('--revision'); Kind = 'text'; Repeatable = $False; Help = 'Branch, tag or commit of the model on the hub.' }
             @{ Names = @('--offline'); Kind = $null; Repeatable = $False; Help = 'Never open a connection.' }
             @{ Names = @('--device'); Kind = 'device'; Repeatable = $False; Help = 'Where to compute.' }
@@ -49,6 +51,10 @@ $dsvlCommands = @{
             @{ Names = @('--attn-implementation', '--attn'); Kind = 'attn_implementation'; Repeatable = $False; Help = 'Attention backend.' }
             @{ Names = @('--device-map'); Kind = 'device_map'; Repeatable = $False; Help = 'auto: spread over several GPUs.' }
             @{ Names = @('--threads'); Kind = 'text'; Repeatable = $False; Help = 'CPU threads.' }
+            @{ Names = @('--quantization'); Kind = 'quantization'; Repeatable = $False; Help = 'Quantize while loading; 4bit and 8bit take the best format of that width.' }
+            @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights that share a scale in torchao-int4: 32, 64, 128 or 256.' }
+            @{ Names = @('--include-vision'); Kind = $null; Repeatable = $False; Help = 'Quantize the vision towers too; not advised.' }
+            @{ Names = @('--include-head'); Kind = $null; Repeatable = $False; Help = 'Quantize the output head too; not advised.' }
             @{ Names = @('--force'); Kind = $null; Repeatable = $False; Help = 'Load even if the memory will probably not do.' }
             @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'One JSON object a line on stdout.' }
             @{ Names = @('--plain'); Kind = $null; Repeatable = $False; Help = 'No colour, no redrawing: for screen readers and logs.' }
@@ -74,6 +80,7 @@ $dsvlCommands = @{
             @{ Names = @('--seed'); Kind = 'text'; Repeatable = $False; Help = 'Makes sampling repeatable.' }
             @{ Names = @('--stop'); Kind = 'text'; Repeatable = $True; Help = 'End the answer before TEXT; may be repeated.' }
             @{ Names = @('--model', '-m'); Kind = 'model_folders'; Repeatable = $False; Help = 'tiny, 1.3b, 7b, 1.3b-base, 7b-base, a Hugging Face id, or a folder. tiny comes with dsvl.' }
+            @{ Names = @('--profile'); Kind = 'text'; Repeatable = $False; Help = 'A group of settings out of config.toml.' }
             @{ Names = @('--revision'); Kind = 'text'; Repeatable = $False; Help = 'Branch, tag or commit of the model on the hub.' }
             @{ Names = @('--offline'); Kind = $null; Repeatable = $False; Help = 'Never open a connection.' }
             @{ Names = @('--device'); Kind = 'device'; Repeatable = $False; Help = 'Where to compute.' }
@@ -93,6 +100,38 @@ $dsvlCommands = @{
             @{ Names = @('--quiet', '-q'); Kind = $null; Repeatable = $False; Help = 'No status messages.' }
             @{ Names = @('--verbose', '-v'); Kind = $null; Repeatable = $False; Help = 'Say what was chosen (device, dtype, attention) and why.' }
             @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
+            @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
+        )
+    }
+    'dsvl quantize' = @{
+        Commands = @()
+        Arguments = @('model', 'text', 'pictures')
+        Options = @(
+            @{ Names = @('--format', '-f'); Kind = 'quantization'; Repeatable = $False; Help = 'How to store the weights.' }
+            @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights that share a scale in torchao-int4: 32, 64, 128 or 256.' }
+            @{ Names = @('--include-vision'); Kind = $null; Repeatable = $False; Help = 'Quantize the vision towers too; not advised.' }
+            @{ Names = @('--include-head'); Kind = $null; Repeatable = $False; Help = 'Quantize the output head too; not advised.' }
+            @{ Names = @('--overwrite'); Kind = $null; Repeatable = $False; Help = 'Replace a model that stands at OUT.' }
+            @{ Names = @('--verify'); Kind = $null; Repeatable = $False; Help = 'Open what was written and compare it with the source; exit 1 if damaged.' }
+            @{ Names = @('--revision'); Kind = 'text'; Repeatable = $False; Help = 'Branch, tag or commit of the model on the hub.' }
+            @{ Names = @('--offline'); Kind = $null; Repeatable = $False; Help = 'Never open a connection.' }
+            @{ Names = @('--device'); Kind = 'device'; Repeatable = $False; Help = 'Where to compute.' }
+            @{ Names = @('--threads'); Kind = 'text'; Repeatable = $False; Help = 'CPU threads.' }
+            @{ Names = @('--force'); Kind = $null; Repeatable = $False; Help = 'Load even if the memory will probably not do.' }
+            @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'One JSON object a line on stdout.' }
+            @{ Names = @('--plain'); Kind = $null; Repeatable = $False; Help = 'No colour, no redrawing: for screen readers and logs.' }
+            @{ Names = @('--quiet', '-q'); Kind = $null; Repeatable = $False; Help = 'No status messages.' }
+            @{ Names = @('--verbose', '-v'); Kind = $null; Repeatable = $False; Help = 'Say what was chosen (device, dtype, attention) and why.' }
+            @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
+            @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
+        )
+    }
+    'dsvl doctor' = @{
+        Commands = @()
+        Arguments = @()
+        Options = @(
+            @{ Names = @('--profile'); Kind = 'text'; Repeatable = $False; Help = 'Show the settings with this profile.' }
+            @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'One JSON object a line on stdout.' }
             @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
         )
     }

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from dsvl_cli import __version__
-from dsvl_cli.commands import chat, describe, sessions
+from dsvl_cli.commands import chat, describe, doctor, quantize, sessions
 from dsvl_cli.errors import DsvlError, ExitStatus, SomeFailed, UsageError
 from dsvl_cli.terminal.console import Console, Environment
 
@@ -44,6 +44,8 @@ app = typer.Typer(
 )
 app.command(epilog=chat.HELP_EPILOG)(chat.chat)
 app.command(epilog=describe.HELP_EPILOG)(describe.describe)
+app.command(epilog=quantize.HELP_EPILOG)(quantize.quantize)
+app.command()(doctor.doctor)
 app.add_typer(sessions.app, name="sessions")
 
 

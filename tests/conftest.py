@@ -13,6 +13,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 for _name in [name for name in os.environ if name.startswith("DSVL_")]:
     del os.environ[_name]
+# A developer's own settings must not change what is tested; there is no such folder.
+os.environ["DSVL_CONFIG_DIR"] = os.path.join(os.path.dirname(__file__), "no-config")
 
 if TYPE_CHECKING:
     from dsvl_cli.engine.model import VisionLanguageModel

@@ -290,10 +290,11 @@ def commands() -> Iterator[Any]:
 
 @pytest.mark.parametrize("name", ALL_SETTINGS)
 def test_every_setting_is_an_option_with_a_variable(name: str) -> None:
-    found = [param for command in commands() for param in command.params if param.name == name]
+    flag = f"--{name.replace('_', '-')}"
+    found = [param for command in commands() for param in command.params if flag in param.opts]
     assert found
     for param in found:
-        assert f"--{name.replace('_', '-')}" in param.opts
+        assert param.name == name
         assert param.envvar == f"DSVL_{name.upper()}" or name == "stop"
 
 
@@ -302,10 +303,10 @@ def test_every_option_with_a_variable_is_a_setting() -> None:
     assert found - {"profile"} <= set(ALL_SETTINGS)
 
 
-def test_every_command_that_loads_a_model_has_profiles() -> None:
+def test_every_command_with_a_model_option_has_profiles() -> None:
     for command in commands():
-        names = {param.name for param in command.params}
-        assert "profile" in names or "model" not in names, command.name
+        flags = {flag for param in command.params for flag in param.opts}
+        assert "--profile" in flags or "--model" not in flags, command.name
 
 
 def parse(monkeypatch: pytest.MonkeyPatch, files: Files, *arguments: str) -> dict[str, Any]:

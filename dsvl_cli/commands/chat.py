@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from dsvl_cli.commands import options
-from dsvl_cli.engine.options import DEFAULT_MODEL, Attention, Dtype
+from dsvl_cli.engine.options import DEFAULT_GROUP_SIZE, DEFAULT_MODEL
 
 _CONVERSATION = "Conversation"
 
@@ -87,6 +87,7 @@ def chat(
     seed: options.Seed = None,
     stop: options.Stop = None,
     model: options.Model = DEFAULT_MODEL,
+    profile: options.Profile = None,
     revision: options.Revision = None,
     offline: options.Offline = False,
     device: options.Device = "auto",
@@ -94,6 +95,10 @@ def chat(
     attn_implementation: options.AttentionOption = "auto",
     device_map: options.DeviceMap = None,
     threads: options.Threads = None,
+    quantization: options.QuantizationOption = None,
+    group_size: options.GroupSize = DEFAULT_GROUP_SIZE,
+    include_vision: options.IncludeVision = False,
+    include_head: options.IncludeHead = False,
     force: options.Force = False,
     as_json: options.Json = False,
     plain: options.Plain = False,

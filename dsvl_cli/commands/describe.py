@@ -33,7 +33,7 @@ dsvl describe a.png b.png -p "What is the difference between <image> and <image>
 
 dsvl describe a.png b.png c.png --together -p "Which is the odd one out?"
 
-[dim]Defaults: the environment variable DSVL_<NAME> sets an option, as DSVL_MODEL=tiny or DSVL_TOP_P=0.9.[/dim]
+[dim]Defaults come from DSVL_<NAME> in the environment, as DSVL_MODEL=tiny, or from config.toml: see dsvl doctor.[/dim]
 """
 
 
@@ -75,6 +75,7 @@ def describe(
     seed: options.Seed = None,
     stop: options.Stop = None,
     model: options.Model = DEFAULT_MODEL,
+    profile: options.Profile = None,
     revision: options.Revision = None,
     offline: options.Offline = False,
     device: options.Device = "auto",

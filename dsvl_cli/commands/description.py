@@ -15,7 +15,7 @@ from dsvl_cli.engine.options import DEFAULT_PROMPT, IMAGE_MARK, LoadOptions, Sam
 from dsvl_cli.engine.units import format_bytes
 from dsvl_cli.errors import ContextOverflow, ImageError, SomeFailed, UsageError
 from dsvl_cli.terminal.console import Console
-from dsvl_cli.terminal.plain import open_answer
+from dsvl_cli.terminal.plain import AnswerStream, open_answer
 
 if TYPE_CHECKING:
     from dsvl_cli.engine.model import VisionLanguageModel
@@ -153,18 +153,21 @@ def _tell(run: _Run, pictures: Sequence[Picture], *, stream: bool) -> Reply:
         reply = Reply.of(run.chunks(pictures))
         run.console.write(_to_json(_row(run, pictures, reply)))
         return reply
-    answer = open_answer(run.console, plain=run.console.plain)
     received: list[Chunk] = []
+    answer: AnswerStream | None = None
     try:
         for chunk in run.chunks(pictures):
+            # Not before: where there is no answer, nothing is written.
+            answer = answer or open_answer(run.console, plain=run.console.plain)
             received.append(chunk)
             if stream:
                 answer.write(chunk.text)
     finally:
         reply = Reply.of(received)
-        if not stream:
-            answer.write(reply.text)
-        answer.close(interrupted=reply.finish_reason == "interrupted")
+        if answer is not None:
+            if not stream:
+                answer.write(reply.text)
+            answer.close(interrupted=reply.finish_reason == "interrupted")
     return reply
 
 

@@ -82,214 +82,109 @@ def _resolve_alias(ctx: typer.Context, model: str) -> str:
     return model if config is None else config.resolve_model(model)
 
 
+def _setting(panel: str, *names: str, help: str, **more: Any) -> Any:  # noqa: A002
+    """Declare an option that `DSVL_<NAME>` sets too, NAME being its first long name."""
+    long_name = next(name for name in names if name.startswith("--"))
+    variable = f"DSVL_{long_name.removeprefix('--').replace('-', '_').upper()}"
+    return typer.Option(*names, envvar=variable, show_envvar=False, rich_help_panel=panel, help=help, **more)
+
+
+def _flag(panel: str, *names: str, help: str, **more: Any) -> Any:  # noqa: A002
+    """Declare an option that belongs to one command line and cannot be set elsewhere."""
+    return typer.Option(*names, rich_help_panel=panel, help=help, **more)
+
+
 # Eager, so that the defaults are known before any other option is looked at.
 Profile = Annotated[
     str | None,
-    typer.Option(
-        "--profile", envvar="DSVL_PROFILE", show_envvar=False, is_eager=True, callback=_use_config,
-        autocompletion=complete_profile, metavar="NAME", rich_help_panel=_MODEL,
-        help="A group of settings out of config.toml.",
+    _setting(
+        _MODEL, "--profile", metavar="NAME", help="A group of settings out of config.toml.",
+        is_eager=True, callback=_use_config, autocompletion=complete_profile,
     ),
 ]  # fmt: skip
 Model = Annotated[
     str,
-    typer.Option(
-        "--model", "-m", envvar="DSVL_MODEL", show_envvar=False, callback=_resolve_alias, autocompletion=complete_model,
-        metavar="NAME|ID|FOLDER", rich_help_panel=_MODEL,
+    _setting(
+        _MODEL, "--model", "-m", metavar="NAME|ID|FOLDER", callback=_resolve_alias, autocompletion=complete_model,
         help="tiny, 1.3b, 7b, 1.3b-base, 7b-base, a Hugging Face id, or a folder. tiny comes with dsvl.",
     ),
 ]  # fmt: skip
 Revision = Annotated[
     str | None,
-    typer.Option(
-        "--revision", envvar="DSVL_REVISION", show_envvar=False, metavar="REV", rich_help_panel=_MODEL,
-        help="Branch, tag or commit of the model on the hub.",
-    ),
-]  # fmt: skip
-Offline = Annotated[
-    bool,
-    typer.Option(
-        "--offline", envvar="DSVL_OFFLINE", show_envvar=False, rich_help_panel=_MODEL, help="Never open a connection."
-    ),
+    _setting(_MODEL, "--revision", metavar="REV", help="Branch, tag or commit of the model on the hub."),
 ]
+Offline = Annotated[bool, _setting(_MODEL, "--offline", help="Never open a connection.")]
 Device = Annotated[
     str,
-    typer.Option(
-        "--device", envvar="DSVL_DEVICE", show_envvar=False, autocompletion=complete_device, metavar="auto|cpu|cuda[:N]|mps|xpu",
-        rich_help_panel=_MODEL, help="Where to compute.",
+    _setting(
+        _MODEL, "--device", metavar="auto|cpu|cuda[:N]|mps|xpu", autocompletion=complete_device,
+        help="Where to compute.",
     ),
 ]  # fmt: skip
-DtypeOption = Annotated[
-    Dtype,
-    typer.Option(
-        "--dtype",
-        envvar="DSVL_DTYPE",
-        show_envvar=False,
-        rich_help_panel=_MODEL,
-        help="Number format; auto takes a fast one.",
-    ),
-]
-AttentionOption = Annotated[
-    Attention,
-    typer.Option(
-        "--attn-implementation", "--attn", envvar="DSVL_ATTN_IMPLEMENTATION", show_envvar=False, rich_help_panel=_MODEL,
-        help="Attention backend.",
-    ),
-]  # fmt: skip
-DeviceMap = Annotated[
-    Literal["auto"] | None,
-    typer.Option(
-        "--device-map",
-        envvar="DSVL_DEVICE_MAP",
-        show_envvar=False,
-        rich_help_panel=_MODEL,
-        help="auto: spread over several GPUs.",
-    ),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        "--threads",
-        envvar="DSVL_THREADS",
-        show_envvar=False,
-        min=1,
-        metavar="N",
-        rich_help_panel=_MODEL,
-        help="CPU threads.",
-    ),
-]
+DtypeOption = Annotated[Dtype, _setting(_MODEL, "--dtype", help="Number format; auto takes a fast one.")]
+AttentionOption = Annotated[Attention, _setting(_MODEL, "--attn-implementation", "--attn", help="Attention backend.")]
+DeviceMap = Annotated[Literal["auto"] | None, _setting(_MODEL, "--device-map", help="auto: spread over several GPUs.")]
+Threads = Annotated[int | None, _setting(_MODEL, "--threads", min=1, metavar="N", help="CPU threads.")]
 QuantizationOption = Annotated[
     Quantization | None,
-    typer.Option(
-        "--quantization", envvar="DSVL_QUANTIZATION", show_envvar=False, rich_help_panel=_MODEL,
-        help="Quantize while loading; 4bit and 8bit take the best format of that width.",
+    _setting(
+        _MODEL, "--quantization", help="Quantize while loading; 4bit and 8bit take the best format of that width."
     ),
-]  # fmt: skip
+]
 GroupSize = Annotated[
     int,
-    typer.Option(
-        "--group-size", envvar="DSVL_GROUP_SIZE", show_envvar=False, metavar="N", rich_help_panel=_MODEL,
-        help="Weights that share a scale in torchao-int4: 32, 64, 128 or 256.",
+    _setting(
+        _MODEL, "--group-size", metavar="N", help="Weights that share a scale in torchao-int4: 32, 64, 128 or 256."
     ),
-]  # fmt: skip
-IncludeVision = Annotated[
-    bool,
-    typer.Option("--include-vision", rich_help_panel=_MODEL, help="Quantize the vision towers too; not advised."),
 ]
-IncludeHead = Annotated[
-    bool,
-    typer.Option("--include-head", rich_help_panel=_MODEL, help="Quantize the output head too; not advised."),
-]
-Force = Annotated[
-    bool,
-    typer.Option("--force", rich_help_panel=_MODEL, help="Load even if the memory will probably not do."),
-]
+IncludeVision = Annotated[bool, _flag(_MODEL, "--include-vision", help="Quantize the vision towers too; not advised.")]
+IncludeHead = Annotated[bool, _flag(_MODEL, "--include-head", help="Quantize the output head too; not advised.")]
+Force = Annotated[bool, _flag(_MODEL, "--force", help="Load even if the memory will probably not do.")]
 
 System = Annotated[
     str | None,
-    typer.Option(
-        "--system", "-s", envvar="DSVL_SYSTEM", show_envvar=False, metavar="TEXT", rich_help_panel=_SAMPLING,
+    _setting(
+        _SAMPLING, "--system", "-s", metavar="TEXT",
         help="Replaces the model's default system text, as DeepSeek's own code does; '' leaves it out.",
     ),
 ]  # fmt: skip
 MaxNewTokens = Annotated[
-    int,
-    typer.Option(
-        "--max-new-tokens", "--max-tokens", envvar="DSVL_MAX_NEW_TOKENS", show_envvar=False, min=1, metavar="N",
-        rich_help_panel=_SAMPLING, help="Longest answer.",
-    ),
-]  # fmt: skip
+    int, _setting(_SAMPLING, "--max-new-tokens", "--max-tokens", min=1, metavar="N", help="Longest answer.")
+]
 Temperature = Annotated[
     float,
-    typer.Option(
-        "--temperature", "--temp", envvar="DSVL_TEMPERATURE", show_envvar=False, min=0.0, metavar="T", rich_help_panel=_SAMPLING,
+    _setting(
+        _SAMPLING, "--temperature", "--temp", min=0.0, metavar="T",
         help="0 always takes the likeliest token; higher is more varied.",
     ),
 ]  # fmt: skip
 TopP = Annotated[
-    float,
-    typer.Option(
-        "--top-p", envvar="DSVL_TOP_P", show_envvar=False, metavar="P", rich_help_panel=_SAMPLING,
-        help="Sample among the likeliest tokens that sum to P.",
-    ),
-]  # fmt: skip
+    float, _setting(_SAMPLING, "--top-p", metavar="P", help="Sample among the likeliest tokens that sum to P.")
+]
 TopK = Annotated[
-    int,
-    typer.Option(
-        "--top-k", envvar="DSVL_TOP_K", show_envvar=False, min=0, metavar="K", rich_help_panel=_SAMPLING,
-        help="Sample among the K likeliest tokens; 0 is off.",
-    ),
-]  # fmt: skip
+    int, _setting(_SAMPLING, "--top-k", min=0, metavar="K", help="Sample among the K likeliest tokens; 0 is off.")
+]
 MinP = Annotated[
     float,
-    typer.Option(
-        "--min-p", envvar="DSVL_MIN_P", show_envvar=False, metavar="P", rich_help_panel=_SAMPLING,
-        help="Drop tokens less than P times as likely as the likeliest.",
-    ),
-]  # fmt: skip
+    _setting(_SAMPLING, "--min-p", metavar="P", help="Drop tokens less than P times as likely as the likeliest."),
+]
 RepetitionPenalty = Annotated[
-    float,
-    typer.Option(
-        "--repetition-penalty", envvar="DSVL_REPETITION_PENALTY", show_envvar=False, metavar="R", rich_help_panel=_SAMPLING,
-        help="Above 1 makes repeating less likely.",
-    ),
-]  # fmt: skip
-Seed = Annotated[
-    int | None,
-    typer.Option(
-        "--seed", envvar="DSVL_SEED", show_envvar=False, min=0, metavar="N", rich_help_panel=_SAMPLING,
-        help="Makes sampling repeatable.",
-    ),
-]  # fmt: skip
+    float, _setting(_SAMPLING, "--repetition-penalty", metavar="R", help="Above 1 makes repeating less likely.")
+]
+Seed = Annotated[int | None, _setting(_SAMPLING, "--seed", min=0, metavar="N", help="Makes sampling repeatable.")]
 Stop = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--stop", metavar="TEXT", rich_help_panel=_SAMPLING, help="End the answer before TEXT; may be repeated."
-    ),
+    list[str] | None, _flag(_SAMPLING, "--stop", metavar="TEXT", help="End the answer before TEXT; may be repeated.")
 ]
 
-Json = Annotated[bool, typer.Option("--json", rich_help_panel=_OUTPUT, help="One JSON object a line on stdout.")]
-NoStream = Annotated[
-    bool,
-    typer.Option(
-        "--no-stream",
-        envvar="DSVL_NO_STREAM",
-        show_envvar=False,
-        rich_help_panel=_OUTPUT,
-        help="Print an answer when it is whole.",
-    ),
-]
-ShowStats = Annotated[
-    bool,
-    typer.Option(
-        "--stats",
-        envvar="DSVL_STATS",
-        show_envvar=False,
-        rich_help_panel=_OUTPUT,
-        help="Tokens, seconds and memory on stderr.",
-    ),
-]
-Plain = Annotated[
-    bool,
-    typer.Option(
-        "--plain", envvar="DSVL_PLAIN", show_envvar=False, rich_help_panel=_OUTPUT,
-        help="No colour, no redrawing: for screen readers and logs.",
-    ),
-]  # fmt: skip
-Quiet = Annotated[
-    bool,
-    typer.Option(
-        "--quiet", "-q", envvar="DSVL_QUIET", show_envvar=False, rich_help_panel=_OUTPUT, help="No status messages."
-    ),
-]
+Json = Annotated[bool, _flag(_OUTPUT, "--json", help="One JSON object a line on stdout.")]
+NoStream = Annotated[bool, _setting(_OUTPUT, "--no-stream", help="Print an answer when it is whole.")]
+ShowStats = Annotated[bool, _setting(_OUTPUT, "--stats", help="Tokens, seconds and memory on stderr.")]
+Plain = Annotated[bool, _setting(_OUTPUT, "--plain", help="No colour, no redrawing: for screen readers and logs.")]
+Quiet = Annotated[bool, _setting(_OUTPUT, "--quiet", "-q", help="No status messages.")]
 Verbose = Annotated[
-    bool,
-    typer.Option(
-        "--verbose", "-v", envvar="DSVL_VERBOSE", show_envvar=False, rich_help_panel=_OUTPUT,
-        help="Say what was chosen (device, dtype, attention) and why.",
-    ),
-]  # fmt: skip
-Debug = Annotated[bool, typer.Option("--debug", rich_help_panel=_OUTPUT, help="Show the traceback of an error.")]
+    bool, _setting(_OUTPUT, "--verbose", "-v", help="Say what was chosen (device, dtype, attention) and why.")
+]
+Debug = Annotated[bool, _flag(_OUTPUT, "--debug", help="Show the traceback of an error.")]
 
 
 def load_options(values: Mapping[str, Any]) -> LoadOptions:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 
-def format_bytes(count: int) -> str:
-    """Write a size in decimal units, as drives and hubs count: `4.0 GB`, `312 MB`, `9 kB`, `0 bytes`."""
-    if count < 1000:
-        return f"{count} bytes"
-    if count < 999_500:
-        return f"{count / 1e3:.0f} kB"
-    if count < 999_500_000:
-        return f"{count / 1e6:.0f} MB"
-    return f"{count / 1e9:.1f} GB"
+def format_bytes(count: float) -> str:
+    """Write a number of bytes in decimal units with at most three digits: `812 B`, `9.4 MB`, `14.7 GB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 99.95 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

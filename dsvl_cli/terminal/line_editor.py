@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dsvl_cli.terminal.chat import Chat
 
 PROMPT = "> "
-_REDRAW_SECONDS = 0.05
+_REDRAW_SECONDS = 0.03
 
 
 class LineEditor:

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dsvl_cli.engine.units import format_bytes
 from dsvl_cli.terminal.sanitize import sanitize_line
 
 if TYPE_CHECKING:
@@ -55,18 +56,18 @@ class ConsoleListener:
             self._console.status(f"{choice.what}: {choice.value} ({choice.reason})")
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """Draw or log how far `what` is, in bytes."""
+        """Draw or log how far `what` is, in bytes; behind a colon it may say what it is at just now."""
         if self._console.quiet:
             return
         with self._lock:
             now = self._clock()
-            transfer = self._transfers.setdefault(what, _Transfer(begun_at=now, begun_with=done))
+            transfer = self._transfers.setdefault(what.partition(": ")[0], _Transfer(begun_at=now, begun_with=done))
             if self._console.status_can_redraw:
                 self._draw(what, done, total, transfer, now)
             else:
                 self._log(what, done, total, transfer, now)
             if done >= total:
-                del self._transfers[what]
+                del self._transfers[what.partition(": ")[0]]
 
     def _draw(self, what: str, done: int, total: int, transfer: _Transfer, now: float) -> None:
         if done >= total:
@@ -85,15 +86,6 @@ class ConsoleListener:
             transfer.shown_at, transfer.shown_tenth = now, tenth
             percent = 100 * done // total if total > 0 else 100
             self._console.status(f"{what}: {percent} % ({format_bytes(done)} of {format_bytes(total)})")
-
-
-def format_bytes(count: float) -> str:
-    """Write a number of bytes in decimal units with at most three digits: `812 B`, `9.4 MB`, `14.7 GB`."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 999.5:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 99.95 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def _rate(done: int, transfer: _Transfer, now: float) -> float:

@@ -16,7 +16,7 @@ from typing import Self
 import pyte
 
 
-class _AnsweringScreen(pyte.HistoryScreen):  # type: ignore[misc]
+class _AnsweringScreen(pyte.HistoryScreen):
     """Answers a program that asks where the cursor is, as terminals do."""
 
     def __init__(self, columns: int, lines: int, answer: Callable[[str], None]) -> None:

@@ -39,6 +39,10 @@ def press_ctrl_c_at(*places: int) -> FakeModel:
     return FakeModel(before_chunk=before_chunk)
 
 
+def names(message: Message) -> list[str]:
+    return [part if isinstance(part, str) else part.name for part in message.parts]
+
+
 def test_a_message_is_answered_and_both_are_kept() -> None:
     desk = Desk(FakeModel(["hi there"]))
     assert desk.do("hello") == ""
@@ -60,8 +64,7 @@ def test_the_model_hears_the_whole_conversation() -> None:
 def test_named_pictures_come_before_the_text_and_are_gone_from_the_stage(folder: Path) -> None:
     desk = Desk()
     told = desk.do("a.png b.png What differs?")
-    first, second, text = desk.model.asked[0][0].messages[0].parts
-    assert [first.name, second.name, text] == ["a.png", "b.png", "What differs?"]
+    assert names(desk.model.asked[0][0].messages[0]) == ["a.png", "b.png", "What differs?"]
     assert "[1] a.png (8x6)" in told
     assert desk.chat.dialogue.staged == []
 
@@ -71,17 +74,13 @@ def test_a_picture_alone_waits_for_the_next_message(folder: Path) -> None:
     desk.do("a.png")
     assert desk.model.asked == []
     desk.do("what is it?")
-    assert [part if isinstance(part, str) else part.name for part in desk.model.asked[0][0].messages[0].parts] == [
-        "a.png",
-        "what is it?",
-    ]
+    assert names(desk.model.asked[0][0].messages[0]) == ["a.png", "what is it?"]
 
 
 def test_staged_pictures_come_before_those_within_a_sentence(folder: Path) -> None:
     desk = Desk()
     desk.do("a.png", "is b.png the same?")
-    parts = desk.model.asked[0][0].messages[0].parts
-    assert [part if isinstance(part, str) else part.name for part in parts] == ["a.png", "is ", "b.png", " the same?"]
+    assert names(desk.model.asked[0][0].messages[0]) == ["a.png", "is ", "b.png", " the same?"]
 
 
 def test_marks_that_do_not_match_leave_everything_as_it_was(folder: Path) -> None:
@@ -120,7 +119,7 @@ def test_ctrl_c_before_the_first_word_takes_the_message_back(folder: Path) -> No
 
 def test_ctrl_c_between_two_pieces_loses_no_text() -> None:
     desk = Desk(FakeModel(["one two three"]))
-    pressed = []
+    pressed: list[str | bool] = []
 
     class Display:
         def write(self, text: str) -> None:
@@ -266,10 +265,10 @@ def test_nothing_is_kept_without_a_keeper() -> None:
     assert [(len(conversation.messages), str(path)) for conversation, _, path, _ in desk.exports] == [(2, "x.md")]
 
 
-def test_another_chat_on_the_same_conversation_is_told() -> None:
+def test_another_chat_on_the_same_conversation_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk()
     desk.do("one")
-    desk.keeper.save = lambda session_id, conversation, model: "id9"
+    monkeypatch.setattr(desk.keeper, "save", lambda session_id, conversation, model: "id9")
     assert "kept as id9" in desk.do("two")
     assert desk.chat.session_id == "id9"
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsvl_cli.engine.conversation import Conversation, Message, Reply, compose_parts
+from dsvl_cli.engine.conversation import Conversation, Message, Part, Picture, Reply, compose_parts
 from dsvl_cli.errors import UsageError
 from dsvl_cli.terminal.dialogue import Dialogue, answered, leave_out_oldest, marked_text
 from tests.terminal.fake_model import FakeModel, make_picture
@@ -12,7 +12,7 @@ from tests.terminal.fake_model import FakeModel, make_picture
 A, B, C = (make_picture(name) for name in ("a.png", "b.png", "c.png"))
 
 
-def asked(text: str, *pictures) -> Message:
+def asked(text: str, *pictures: Picture) -> Message:
     return Message("user", compose_parts(text, pictures))
 
 
@@ -30,7 +30,7 @@ def test_pictures_are_numbered_as_they_came() -> None:
 
 
 @pytest.mark.parametrize(("number", "left"), [(1, [B, C]), (2, [A, C]), (3, [A, B])])
-def test_dropping_takes_one_picture_and_no_text(number: int, left: list) -> None:
+def test_dropping_takes_one_picture_and_no_text(number: int, left: list[Picture]) -> None:
     talk = dialogue()
     texts = [message.text for message in talk.messages]
     dropped = talk.drop(number)
@@ -73,7 +73,7 @@ def test_taking_back_stages_the_pictures_again() -> None:
 
 
 @given(st.lists(st.one_of(st.text(alphabet="ab ?", min_size=1), st.just(A)), max_size=6))
-def test_marked_text_composes_to_the_same_parts(parts: list) -> None:
+def test_marked_text_composes_to_the_same_parts(parts: list[Part]) -> None:
     joined = compose_parts("".join(p if isinstance(p, str) else "<image>" for p in parts), [A] * parts.count(A))
     message = Message("user", joined)
     assert compose_parts(marked_text(message), message.pictures) == joined

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from prompt_toolkit.input import PipeInput, create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
+from dsvl_cli.engine.conversation import Picture
 from dsvl_cli.engine.progress import Listener
 from dsvl_cli.errors import DsvlError, ExitStatus
 from dsvl_cli.terminal.line_editor import LineEditor
@@ -48,7 +50,7 @@ def run(desk: Desk, keys: PipeInput, typed: str, history: Path | None = None) ->
     first, *later = (typed + CTRL_D).split(PAUSE)
     keys.send_text(first)
     for number, piece in enumerate(later, 1):
-        threading.Timer(0.3 * number, keys.send_text, (piece,)).start()
+        threading.Timer(1.0 * number, keys.send_text, (piece,)).start()
     assert Repl(desk.chat, editor).run() == ExitStatus.OK
     return [message.text for message in desk.chat.dialogue.messages if message.role == "user"]
 
@@ -90,6 +92,15 @@ def test_exit_leaves(keys: PipeInput) -> None:
     assert run(Desk(), keys, "one\r/bye\rnever\r") == ["one"]
 
 
+def test_the_prompt_leaves_ctrl_c_to_the_chat(keys: PipeInput) -> None:
+    handlers = []
+    desk = Desk(FakeModel(before_chunk=lambda number: handlers.append(signal.getsignal(signal.SIGINT))))
+    before = signal.getsignal(signal.SIGINT)
+    run(desk, keys, "one\rtwo\r")
+    assert {getattr(handler, "__self__", None) for handler in handlers} == {desk.chat.ctrl_c}
+    assert signal.getsignal(signal.SIGINT) == before
+
+
 def test_ctrl_v_takes_a_picture_from_the_clipboard(keys: PipeInput) -> None:
     desk = Desk()
     run(desk, keys, f"what is {CTRL_V}this?\r")
@@ -100,7 +111,7 @@ def test_ctrl_v_takes_a_picture_from_the_clipboard(keys: PipeInput) -> None:
 def test_an_empty_clipboard_is_told(keys: PipeInput) -> None:
     desk = Desk()
 
-    def paste() -> None:
+    def paste() -> Picture:
         raise DsvlError("there is no picture in the clipboard", "copy one")
 
     sources = desk.chat.services.sources

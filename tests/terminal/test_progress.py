@@ -3,12 +3,11 @@ from __future__ import annotations
 import io
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dsvl_cli.terminal.console import Console, Environment
-from dsvl_cli.terminal.progress import ConsoleListener, format_bytes
+from dsvl_cli.terminal.progress import ConsoleListener
 from tests.terminal.window import Window
 
 
@@ -89,11 +88,3 @@ def test_any_thread_may_report() -> None:
         list(pool.map(load, "abcd"))
     console.clear_redrawn_line()
     assert sorted(window.rows) == sorted(f"{name} {done}" for name in "abcd" for done in range(21))
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (99_950, "100 kB"), (999_500, "1.0 MB"), (14.7e9, "14.7 GB")],
-)
-def test_format_bytes(count: float, text: str) -> None:
-    assert format_bytes(count) == text

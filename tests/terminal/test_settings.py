@@ -11,6 +11,7 @@ from dsvl_cli.errors import UsageError
 from dsvl_cli.terminal.settings import (
     SETTINGS,
     ChatSettings,
+    Setting,
     changed_settings,
     find_setting,
     set_value,
@@ -48,7 +49,7 @@ def test_every_sampling_parameter_can_be_set() -> None:
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
-def test_good_values_are_taken_shown_and_taken_back(setting) -> None:
+def test_good_values_are_taken_shown_and_taken_back(setting: Setting) -> None:
     changed = set_value(DEFAULTS, setting, OTHER_VALUES[setting.name], DEFAULTS)
     assert changed != DEFAULTS
     assert dict(changed_settings(changed)) == {setting.name: show_value(value_of(changed, setting))}
@@ -83,7 +84,7 @@ def test_an_unknown_setting_names_the_nearest() -> None:
 
 
 @given(st.sampled_from(SETTINGS), st.text(max_size=20))
-def test_no_text_breaks_a_setting(setting, text: str) -> None:
+def test_no_text_breaks_a_setting(setting: Setting, text: str) -> None:
     try:
         changed = set_value(DEFAULTS, setting, text, DEFAULTS)
     except UsageError:  # any other error would be a bug

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import shlex
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -38,10 +38,8 @@ def backslashed(path: str) -> str:
     return "".join(f"\\{c}" if c in " '\"()[]\\" else c for c in path)
 
 
-WRITINGS = {
-    "shell quotes": lambda path: (
-        shlex.quote(path) if "'" not in path else f"'{path.replace(chr(39), chr(39) + chr(92) + chr(39) * 2)}'"
-    ),
+WRITINGS: dict[str, Callable[[str], str]] = {
+    "quotes": lambda path: "'" + path.replace("'", r"'\''") + "'",
     "double quotes": lambda path: f'"{path}"',
     "backslashes": backslashed,
     "file address": lambda path: f"file://{quote(path)}",

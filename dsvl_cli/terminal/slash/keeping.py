@@ -68,7 +68,7 @@ COMMANDS = (
     SlashCommand(
         "export",
         "PATH [beside]",
-        "write it as .md, .html or .json, its pictures in it or beside it",
+        "write .md, .html or .json, pictures inside or beside",
         export_conversation,
     ),
 )

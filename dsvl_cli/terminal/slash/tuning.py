@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dsvl_cli.engine.units import format_bytes
 from dsvl_cli.errors import DsvlError
-from dsvl_cli.terminal.progress import format_bytes
 from dsvl_cli.terminal.settings import SETTINGS, find_setting, set_value, show_value, value_of
 from dsvl_cli.terminal.slash.command import SlashCommand
 from dsvl_cli.terminal.table import align
@@ -31,8 +31,8 @@ def change_setting(chat: Chat, argument: str) -> None:
 
 def offer_settings(_: Chat, typed: str) -> Iterable[str]:
     """Offer names, then values."""
-    name, space, _ = typed.partition(" ")
-    if not space:
+    name, *rest = typed.split(" ", 1)
+    if not rest:
         return [setting.name for setting in SETTINGS]
     values = {setting.name: setting.suggestions for setting in SETTINGS}
     return (*values.get(name, ()), "default")

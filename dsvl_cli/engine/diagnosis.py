@@ -1,0 +1,301 @@
+"""What can be found out about this machine and about what dsvl needs of it; no connection is ever opened.
+
+Every probe gives a `Finding`, and `examine` makes one of whatever a probe raises, so that a broken part is told like
+the others and hides none of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from dsvl_cli.engine.machine import Machine, detect_free_memory, detect_machine
+from dsvl_cli.engine.units import format_bytes
+from dsvl_cli.errors import DsvlError
+
+# Beside what dsvl requires: what it uses where it is there.
+OPTIONAL_PACKAGES = ("torchao", "flash-attn", "pillow-heif", "textual-image")
+# What CPUs speed 16 and 8 bits up with, by Linux' names: AVX-512-BF16, VNNI and AMX on x86, BF16 and I8MM on Arm.
+CPU_FEATURES = (
+    "avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm"
+)  # fmt: skip
+LEAST_FREE = 100_000_000  # bytes of a disk, below which nothing can be kept
+_SECRET = re.compile("token(?!s|izer)|key|secret|passw|credential|auth", re.IGNORECASE)
+_HIDDEN = "…"
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One thing that was found out.
+
+    Attributes:
+        name: what it is about.
+        value: for JSON.
+        text: for people, where it is not the value as it is.
+    """
+
+    name: str
+    value: Any
+    text: str | None = None
+
+    def __str__(self) -> str:
+        return str(self.value) if self.text is None else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a probe found: facts, and whatever keeps dsvl from working."""
+
+    facts: Sequence[Fact] = ()
+    problems: Sequence[DsvlError] = ()
+
+
+def examine(probe: Callable[[], Finding]) -> Finding:
+    """Run a probe; an exception becomes a problem."""
+    try:
+        return probe()
+    except DsvlError as error:
+        return Finding(problems=[error])
+    except Exception as error:  # the parts of a broken installation fail in their own ways
+        lines = str(error).splitlines() or [""]
+        return Finding(problems=[DsvlError(f"this could not be found out: {type(error).__name__}: {lines[0]}")])
+
+
+def find_requirements() -> list[str]:
+    """Return what dsvl depends on, as `name>=version`: as installed, or of the checkout that it runs from."""
+    try:
+        return metadata.requires("dsvl") or []
+    except metadata.PackageNotFoundError:
+        import tomllib
+
+        project = Path(__file__).resolve().parents[2] / "pyproject.toml"
+        return list(tomllib.loads(project.read_text("utf-8"))["project"]["dependencies"]) if project.is_file() else []
+
+
+def check_packages(requirements: Iterable[str]) -> Finding:
+    """Compare the versions of installed packages with what is required, without importing any."""
+    facts, problems = [], []
+    for requirement in requirements:
+        match = re.match(r"([\w.-]+)\s*(?:>=\s*([\w.]+))?", requirement)
+        if match is None or "extra ==" in requirement:
+            continue
+        name, least = match.groups()
+        found = _version(name)
+        facts.append(Fact(name, found, found or "not installed"))
+        if found is None:
+            problems.append(DsvlError(f"{name} is not installed", f"pip install '{requirement}'"))
+        elif least is not None and _numbers(found) < _numbers(least):
+            problems.append(DsvlError(f"{name} is {found}, and dsvl needs {least}", f"pip install -U '{requirement}'"))
+    optional = ((name, _version(name)) for name in OPTIONAL_PACKAGES)
+    facts += [Fact(name, found, found or "not installed; not needed") for name, found in optional]
+    return Finding(facts, problems)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return the numbers that a version begins with: (2, 13, 0) of `2.13.0+cpu`."""
+    begin = re.match(r"\d+(\.\d+)*", version)
+    return tuple(map(int, begin[0].split("."))) if begin else ()
+
+
+def describe_computer(cpuinfo: Path = Path("/proc/cpuinfo")) -> Finding:
+    """Describe the platform, the CPU and the memory, without torch."""
+    import psutil  # type: ignore[import-untyped]
+
+    total, free = int(psutil.virtual_memory().total), detect_free_memory()
+    facts = [
+        Fact("platform", platform.platform()),
+        Fact("python", platform.python_version(), f"{platform.python_version()} at {sys.executable}"),
+        Fact("cpus", os.cpu_count()),
+        Fact("memory_bytes", total, format_bytes(total)),
+        Fact("memory_free_bytes", free, format_bytes(free)),
+    ]
+    if cpuinfo.exists():
+        features = read_features(cpuinfo.read_text())
+        facts.insert(3, Fact("cpu_features", features, ", ".join(features) or "none that matters"))
+    return Finding(facts)
+
+
+def read_features(cpuinfo: str) -> list[str]:
+    """Find those of `CPU_FEATURES` that stand in the text of Linux' `/proc/cpuinfo`."""
+    words = {
+        word
+        for key, _, words in (line.partition(":") for line in cpuinfo.splitlines())
+        if key.strip() in ("flags", "Features")
+        for word in words.split()
+    }
+    return [name for name in CPU_FEATURES if name in words]
+
+
+def find_machine() -> Machine:
+    """Look at what torch computes with.
+
+    Raises:
+        DsvlError: torch cannot be imported.
+    """
+    try:
+        import torch  # noqa: F401
+    except Exception as error:  # a library that is missing is an OSError, a broken package anything
+        first = (str(error).splitlines() or [""])[0]
+        message = f"torch cannot be imported: {type(error).__name__}: {first}"
+        raise DsvlError(message, "install it anew: pip install --force-reinstall torch") from error
+    return detect_machine()
+
+
+def describe_choices(machine: Machine) -> Finding:
+    """List the devices, what `auto` chooses among them and why, and the attention backends that work there."""
+    import torch
+
+    from dsvl_cli.engine.hardware import choose_attention, make_plan
+    from dsvl_cli.engine.options import ATTENTION, LoadOptions
+    from dsvl_cli.engine.progress import Silence
+
+    devices = []
+    for name in machine.devices:
+        gpu, free = machine.gpu(name), machine.free_bytes(name)
+        kind = f"{gpu.name}, " if gpu is not None else ""
+        value = {"device": name, "name": gpu.name if gpu is not None else None, "free_bytes": free}
+        devices.append((value, f"{name} ({kind}{format_bytes(free)} free)"))
+    plan = make_plan(LoadOptions(), "deepseek_vl", Silence(), machine)
+    facts = [
+        Fact("devices", [value for value, _ in devices], ", ".join(text for _, text in devices)),
+        Fact("threads", torch.get_num_threads()),
+    ]
+    facts += [
+        Fact(choice.what, {"value": choice.value, "reason": choice.reason}, f"{choice.value}: {choice.reason}")
+        for choice in plan.choices
+    ]
+    for backend in ATTENTION[1:]:
+        try:
+            choose_attention(backend, plan.device, plan.dtype, machine)
+            facts.append(Fact(backend, {"works": True, "reason": None}, "works"))
+        except DsvlError as error:
+            facts.append(Fact(backend, {"works": False, "reason": error.message}, f"no: {error.message}"))
+    return Finding(facts)
+
+
+def describe_quantization(devices: Iterable[str]) -> Finding:
+    """Tell for each format what is known about it on these devices, dtype by dtype."""
+    from dsvl_cli.engine.hardware import DTYPE_BYTES
+    from dsvl_cli.engine.quantization import FORMATS, find_cell
+
+    facts = []
+    for kind in dict.fromkeys(device.partition(":")[0] for device in devices):
+        for name, format_ in FORMATS.items():
+            cells = {dtype: find_cell(name, kind, dtype) for dtype in DTYPE_BYTES}
+            value = {dtype: {"verdict": str(cell.verdict), "reason": cell.reason} for dtype, cell in cells.items()}
+            dtypes: dict[str, list[str]] = {}
+            for dtype, cell in cells.items():
+                dtypes.setdefault(f"{cell.verdict} ({cell.reason})", []).append(dtype)
+            texts = [verdict if len(dtypes) == 1 else f"{'/'.join(of)} {verdict}" for verdict, of in dtypes.items()]
+            installed = find_spec(format_.package) is not None
+            if not installed:
+                texts.append(f"{format_.package} is not installed")
+            facts.append(Fact(f"{kind} {name}", {**value, "installed": installed}, "; ".join(texts)))
+    return Finding(facts)
+
+
+def check_embedded_model() -> Finding:
+    """Check the model that comes with dsvl."""
+    from dsvl_cli.engine.checkpoint import EMBEDDED, EMBEDDED_FOLDER, check_folder
+
+    try:
+        checkpoint = check_folder(EMBEDDED, EMBEDDED_FOLDER)
+    except DsvlError as error:
+        raise DsvlError(error.message, "install dsvl anew: pip install --force-reinstall dsvl") from error
+    size = format_bytes(checkpoint.weight_bytes)
+    return Finding([Fact(EMBEDDED, {"bytes": checkpoint.weight_bytes}, f"whole, {size}")])
+
+
+def describe_hub_cache() -> Finding:
+    """List the models of the hub that are on this machine."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from huggingface_hub import constants, errors, scan_cache_dir
+
+        folder = Path(constants.HF_HUB_CACHE)
+        facts = [Fact("path", str(folder))]
+        disk = examine(lambda: check_disk(folder))
+        try:
+            repos = scan_cache_dir(folder).repos
+        except errors.CacheNotFound:
+            return Finding([*facts, *disk.facts, Fact("models", 0, "none yet")], disk.problems)
+    models = sorted((repo for repo in repos if repo.repo_type == "model"), key=lambda repo: repo.repo_id)
+    ours = [(repo, found) for repo in models if (found := _inspect_repo(repo)) is not None]
+    for repo, whole in ours:
+        state = "whole" if whole else "incomplete: it is downloaded on when it is used"
+        value = {"bytes": repo.size_on_disk, "whole": whole}
+        facts.append(Fact(repo.repo_id, value, f"{format_bytes(repo.size_on_disk)}, {state}"))
+    rest = sum(repo.size_on_disk for repo in repos) - sum(repo.size_on_disk for repo, _ in ours)
+    facts.append(Fact("others_bytes", rest, f"{format_bytes(rest)} of other models and data"))
+    return Finding([*facts, *disk.facts], disk.problems)
+
+
+def _inspect_repo(repo: Any) -> bool | None:
+    """Whether a repository of the cache is whole in one of its revisions; None where it is no model for dsvl."""
+    from dsvl_cli.engine.checkpoint import MODEL_TYPES, find_missing
+
+    found = None
+    for revision in repo.revisions:
+        try:
+            config = json.loads((revision.snapshot_path / "config.json").read_bytes())
+            if config.get("model_type") in MODEL_TYPES:
+                found = bool(found) or not find_missing(revision.snapshot_path)
+        except (OSError, ValueError, AttributeError):
+            continue
+        except DsvlError:  # the index of the weights is damaged
+            found = bool(found)
+    return found
+
+
+def check_disk(folder: Path) -> Finding:
+    """Tell how much is free on the disk of a folder that may not be there yet."""
+    place = folder.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    facts = [Fact("disk_free_bytes", free, format_bytes(free))]
+    if free >= LEAST_FREE:
+        return Finding(facts)
+    return Finding(facts, [DsvlError(f"{folder} has only {format_bytes(free)} free", "make room on its disk")])
+
+
+def is_secret(variable: str) -> bool:
+    """Whether the name of an environment variable says that its value is nobody's business."""
+    return _SECRET.search(variable) is not None
+
+
+def hide_secrets(value: Any, variables: Mapping[str, str]) -> Any:
+    """Take secrets out of all texts of a JSON value.
+
+    Those are the values of variables that `is_secret` names, what looks like a token of the hub, and names and
+    passwords in addresses.
+    """
+    if isinstance(value, dict):
+        return {name: hide_secrets(entry, variables) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [hide_secrets(entry, variables) for entry in value]
+    if not isinstance(value, str):
+        return value
+    for name, secret in variables.items():
+        if is_secret(name) and len(secret) >= 6:  # a shorter one would tear words apart
+            value = value.replace(secret, _HIDDEN)
+    value = re.sub(r"\bhf_\w{8,}", _HIDDEN, value)
+    return re.sub(r"(?<=://)[^/@\s]*@", f"{_HIDDEN}@", value)

@@ -1,0 +1,84 @@
+"""What README.md shows is what happens."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dsvl_cli.engine.units import format_bytes
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def console_sessions() -> list[tuple[str, str]]:
+    """Every command of the console blocks with the output that stands under it."""
+    blocks = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    return [
+        (command, output)
+        for block in blocks
+        for command, output in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE)
+    ]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the commands are written for a Unix shell")
+@pytest.mark.parametrize(("command", "output"), console_sessions(), ids=[command for command, _ in console_sessions()])
+def test_a_command_prints_what_stands_under_it(command: str, output: str, tmp_path: Path) -> None:
+    # The console script may be installed elsewhere: this one runs the sources with this interpreter.
+    script = tmp_path / "dsvl"
+    script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m dsvl_cli "$@"\n')
+    script.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert run.stdout == output
+
+
+def test_there_are_sessions_to_check() -> None:
+    assert len(console_sessions()) >= 5
+
+
+def test_the_python_example_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    monkeypatch.chdir(ROOT)
+    exec(compile(code, "README.md", "exec"), {})
+    assert "red" in capsys.readouterr().out.lower()
+    assert len([line for line in code.splitlines() if line]) <= 12
+
+
+TEXT = {
+    "1.3b": {"hidden": 2048, "layers": 24, "intermediate": 5632},
+    "7b": {"hidden": 4096, "layers": 30, "intermediate": 11008},
+}
+
+
+@pytest.mark.parametrize("name", ["1.3b", "7b"])
+def test_the_table_of_models_follows_from_their_shapes(name: str) -> None:
+    """Cache: keys and values of 4,096 tokens in two bytes; weights: within 5 % of what the two towers add."""
+    shape = TEXT[name]
+    (row,) = [line for line in README.splitlines() if line.startswith(f"| `{name}`")]
+    cells = [cell.strip() for cell in row.split("|")]
+    assert cells[5] == format_bytes(2 * shape["layers"] * shape["hidden"] * 4096 * 2)
+    hidden = shape["hidden"]
+    layer = 4 * hidden**2 + 3 * hidden * shape["intermediate"]
+    language = shape["layers"] * layer + 2 * 102400 * hidden
+    vision = 24 * (4 * 1024**2 + 2 * 1024 * 4096)
+    assert parse(cells[3]) == pytest.approx(2 * (language + vision), rel=0.05)
+    assert parse(cells[4]) == pytest.approx(2 * parse(cells[3]), rel=0.02)
+
+
+def parse(text: str) -> float:
+    number, unit = text.split()
+    return float(number) * {"MB": 1e6, "GB": 1e9}[unit]
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
