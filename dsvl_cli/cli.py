@@ -29,7 +29,6 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            _swallow_stdout()
             return ExitStatus.OK
 
 
@@ -77,10 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _signals_raised():
             status = typer.main.get_command(app).main(args=arguments, prog_name="dsvl", standalone_mode=False)
-            sys.stdout.flush()
             return int(status or ExitStatus.OK)
     except BrokenPipeError:
-        _swallow_stdout()
         return ExitStatus.OK
     except SystemExit as exc:
         return exc.code if isinstance(exc.code, int) else ExitStatus.ERROR
@@ -94,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             elif (error := _explain(exc)) is not None:
                 console.error(error)
         return _status_of(exc)
+    finally:
+        _settle_streams()
 
 
 def run() -> None:
@@ -136,12 +135,19 @@ def _wants_traceback(arguments: Sequence[str]) -> bool:
     return "--debug" in arguments or os.environ.get("DSVL_DEBUG", "") not in ("", "0")
 
 
-def _swallow_stdout() -> None:
-    """Let whatever is still buffered for a closed pipe go nowhere, so that the interpreter can end quietly."""
-    with suppress(OSError, ValueError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
+def _settle_streams() -> None:
+    """Write out what is buffered; let it go nowhere where the reader or the terminal is gone.
+
+    The interpreter would complain about it at its end, and exit with a status of its own.
+    """
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, stream.fileno())
+                os.close(null)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from training.text_stage import Mouth, train_text
 from training.tokenizer import build_tokenizer
 from training.vision_stage import Eyes, train_vision
 
-VISION_STEPS, TEXT_STEPS, JOINT_STEPS = 970, 770, 1900
+VISION_STEPS, TEXT_STEPS, JOINT_STEPS = 965, 777, 2310
 
 
 def _run_stage(options: argparse.Namespace) -> None:

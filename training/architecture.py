@@ -43,25 +43,20 @@ CHAT_TEMPLATE = (
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> DeepseekVLForConditionalGeneration:
     """The model with fresh weights, float32, about 5.3 million parameters."""
-    ids = {
-        name: tokenizer.convert_tokens_to_ids(token) for name, token in (("bos", BOS), ("eos", EOS), ("image", IMAGE))
-    }
+    vocabulary = tokenizer.get_vocab()
+    bos, eos, image = vocabulary[BOS], vocabulary[EOS], vocabulary[IMAGE]
     text = {
         "model_type": "llama", "vocab_size": VOCABULARY, "hidden_size": WIDTH, "intermediate_size": 512,
         "num_hidden_layers": 4, "num_attention_heads": 4, "max_position_embeddings": POSITIONS, "rms_norm_eps": 1e-6,
-        "tie_word_embeddings": True, "bos_token_id": ids["bos"], "eos_token_id": ids["eos"], "pad_token_id": ids["eos"],
+        "tie_word_embeddings": True, "bos_token_id": bos, "eos_token_id": eos, "pad_token_id": eos,
     }  # fmt: skip
     vision = {
         "model_type": "siglip_vision_model", "hidden_size": WIDTH, "intermediate_size": 512, "num_hidden_layers": 4,
         "num_attention_heads": 4, "image_size": PICTURE_SIDE, "patch_size": PATCH_SIDE, "vision_use_head": False,
     }  # fmt: skip
-    config = DeepseekVLConfig(
-        text_config=text, vision_config=vision, image_token_id=ids["image"], tie_word_embeddings=True
-    )
+    config = DeepseekVLConfig(text_config=text, vision_config=vision, image_token_id=image, tie_word_embeddings=True)
     model = DeepseekVLForConditionalGeneration(config)
-    model.generation_config = GenerationConfig(
-        bos_token_id=ids["bos"], eos_token_id=ids["eos"], pad_token_id=ids["eos"]
-    )
+    model.generation_config = GenerationConfig(bos_token_id=bos, eos_token_id=eos, pad_token_id=eos)
     with torch.no_grad():
         # Fresh, the patches drown the positions (rms 14 against 0.4) and places are learnt late: bring them level.
         embeddings = model.model.vision_model.embeddings
@@ -89,9 +84,10 @@ def export_checkpoint(
     half.load_state_dict(model.state_dict())
     half.generation_config = model.generation_config
     with tempfile.TemporaryDirectory(dir=folder) as draft:
-        half.to(torch.bfloat16).save_pretrained(draft)
+        half.bfloat16().save_pretrained(draft)
         if not weights_only:
             processor.save_pretrained(draft)
         for file in sorted(Path(draft).iterdir()):
             if not weights_only or file.suffix == ".safetensors":
+                file.chmod(0o644)  # safetensors writes for the owner alone
                 os.replace(file, folder / file.name)

@@ -78,9 +78,9 @@ def label_patches(scene: Scene) -> NDArray[np.int64]:
             shape = scene.shapes[index]
             slot = IGNORED if shape.slot is None else 1 + SLOTS.index(shape.slot)
             values = [1 + _COLOUR_INDEX[shape.colour], 1 + KINDS.index(shape.kind), 0, 1 + index, slot]
-        labels[np.ix_(own, local)] = values
+        labels[own[:, None], local] = values
     unclear = np.flatnonzero((share > _TRACE) & (share < _CLEAR))
-    labels[np.ix_(unclear, local)] = IGNORED
+    labels[unclear[:, None], local] = IGNORED
     return labels
 
 

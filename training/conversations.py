@@ -70,7 +70,10 @@ def follow_up(scene: Scene, last: Exchange, rng: random.Random) -> Exchange | No
         shape = scene.shapes[last.about]
         it: list[tuple[str, str]] = []
         if last.skill != "colour":
-            template = "[What colour is it?|[What|Which] colour?|And its colour?|Which colour does it have?|And what colour?]"
+            template = (
+                "[What colour is it?|[What|Which] colour?|And its colour?|Which colour does it have?|"
+                "And what colour is it?]"
+            )
             it.append((template, shape.colour))
         if last.skill != "place" and shape.slot is not None:
             it.append(
@@ -198,9 +201,7 @@ def ask_which(scenes: tuple[Scene, ...], rng: random.Random) -> Exchange:
         found = [scene.number is not None if name == "number" else any(is_named(s, name) for s in scene.shapes)
                  for scene in scenes]  # fmt: skip
         if len(scenes) == 2:
-            answer = {(True, True): "Both", (False, False): "Neither"}.get(
-                tuple(found)
-            ) or f"The {ORDINALS[found.index(True)]}"
+            answer = "Both" if all(found) else f"The {ORDINALS[found.index(True)]}" if any(found) else "Neither"
         elif sum(found) == 1:
             answer = f"The {ORDINALS[found.index(True)]}"
         else:
@@ -250,9 +251,9 @@ def _about_several(
             )
             template += f"{DESCRIBE_DEFAULT}|What is in the pictures?|Describe [each|both].|What are these?|]"
             exchange = Exchange("describe_all", expand(template, rng), summary(scenes))
-        elif roll < (0.25 if drill else 0.4) and len(scenes) == 2:
+        elif roll < (0.35 if drill else 0.4) and len(scenes) == 2:
             exchange = ask_difference(scenes, rng)
-        elif roll < (0.65 if drill else 0.7):
+        elif roll < (0.68 if drill else 0.7):
             exchange = ask_which(scenes, rng)
         else:
             exchange = ask_recall(scenes, rng)
@@ -272,13 +273,18 @@ def inline_question(scenes: tuple[Scene, ...], rng: random.Random) -> Turn:
     return Turn((before, 0, between, 1, after), answer, skill)
 
 
+def _drilled_scene(rng: random.Random) -> Scene:
+    """A scene with fewer single shapes, where a name need not be looked up."""
+    return sample_scene(rng, number=True) if rng.random() < 0.25 else sample_scene(rng, rng.choice((1, 2, 2, 3, 3)))
+
+
 def sample_dialogue(rng: random.Random, branches: int, several: float = 0.35, drill: bool = False) -> Dialogue:
     """A conversation with about `branches` continuations; with probability `several` it has more than one picture."""
     system = rng.choice(_MORE_SYSTEM_TEXTS) if rng.random() < 0.12 else None
     roll = rng.random()
     if roll < 0.01:
         return Dialogue((), branches=tuple(_without_picture(rng) for _ in range(branches)), system=system)
-    first = sample_scene(rng)
+    first = _drilled_scene(rng) if drill else sample_scene(rng)
     if roll < 1 - several:
         if rng.random() < 0.06:  # the question before its picture
             few = [_branch(first, rng, drill) for _ in range(max(1, branches // 4))]
@@ -288,7 +294,7 @@ def sample_dialogue(rng: random.Random, branches: int, several: float = 0.35, dr
         return Dialogue(
             (first,), head=head, branches=tuple(_branch(first, rng, drill) for _ in range(branches)), system=system
         )
-    scenes = (first, _tied(rng, first))
+    scenes: tuple[Scene, ...] = (first, _tied(rng, first))
     if rng.random() < 0.15:
         scenes = (*scenes, sample_scene(rng))
     many = tuple(range(len(scenes)))

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -153,13 +153,13 @@ def answer(
     model: DeepseekVLForConditionalGeneration, processor: DeepseekVLProcessor, conversations: list[list[dict[str, Any]]]
 ) -> list[str]:
     """Greedy answers to conversations with pictures, as one batch."""
-    inputs = processor.apply_chat_template(
+    inputs: Any = processor.apply_chat_template(
         conversations, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
         processor_kwargs={"padding": True},
     )  # fmt: skip
     inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
     with torch.inference_mode():
-        output = model.generate(**inputs, do_sample=False, max_new_tokens=_MOST_NEW_TOKENS)
+        output = cast("Any", model).generate(**inputs, do_sample=False, max_new_tokens=_MOST_NEW_TOKENS)
     new = output[:, inputs["input_ids"].shape[1] :]
     return [text.strip() for text in processor.batch_decode(new, skip_special_tokens=True)]
 

@@ -19,24 +19,25 @@ from training.conversations import sample_dialogue, sample_long_dialogue
 from training.optim import Optimizers, schedule
 from training.run_state import RunFolder
 from training.scenes import Scene, sample_scene, split_random
-from training.sequences import Batch, Packer
+from training.sequences import Batch, Packer, Row
 from training.text_stage import Mouth, answer_loss, embed
 from training.vision_stage import Eyes, code_loss
 
 PICTURES = 32  # a process and step
 ROWS = {384: 7, 640: 4, 960: 3}  # tokens in a row: rows a batch
 _SEED_SHIFT = 1 << 20  # keeps the samples of this stage apart from those of the first
-EYES_RATES, WORDS_RATES = (1.5e-3, 3.5e-3), (1e-3, 3e-3)  # AdamW's, Muon's
+EYES_RATES, WORDS_RATES = (1.5e-3, 3.5e-3), (1e-3, 5e-3)  # AdamW's, Muon's
 
 
 def row_length(step: int) -> int:
     """How long the rows of a step are: one picture; two or three; a long conversation."""
-    return (384, 640, 384, 640, 384, 640, 384, 960)[step % 8]
+    return (384, 640, 384, 384, 640, 384, 384, 960)[step % 8]
 
 
 def sample_conversations(packer: Packer, seed: int, sample: int, length: int) -> tuple[Batch, list[Scene]]:
     """Packed rows, and the scene of each of their pictures, at most PICTURES."""
-    rows, scenes = [], []
+    rows: list[Row] = []
+    scenes: list[Scene] = []
     attempt = 0
     while len(rows) < ROWS[length]:
         rng = split_random("train", seed + _SEED_SHIFT, sample * 64 + attempt)

@@ -332,13 +332,42 @@ MAKERS: dict[str, tuple[float, Maker]] = {
 
 # What is learnt last, looking up by name whether and where something is, drilled in the second stage.
 DRILL: dict[str, float] = {
-    "describe": 1.2, "detail": 0.2, "list": 0.2, "colour": 2.0, "kind": 1.5, "place": 3.0, "what_at": 0.8,
-    "background": 0.4, "count": 1.0, "presence": 4.5, "number": 1.5,
+    "describe": 3.5, "detail": 1.2, "list": 0.8, "colour": 2.5, "kind": 1.2, "place": 2.0, "what_at": 1.5,
+    "background": 0.4, "count": 2.0, "presence": 4.0, "number": 4.0,
 }  # fmt: skip
+
+
+def ask_each(scene: Scene, rng: random.Random) -> Exchange | None:
+    """`circle red, square blue`: every word calls for what belongs to it, as a question by that name does.
+
+    Describing (`a red circle`) teaches to find a kind by its colour; this teaches to find a colour by its kind, and a
+    place by either. Only where the names are unique.
+    """
+    shapes = scene.shapes
+    by_kind = len({shape.kind for shape in shapes}) == len(shapes)
+    by_colour = len({shape.colour for shape in shapes}) == len(shapes)
+    placed = all(shape.slot for shape in shapes)
+    options: list[tuple[str, list[str]]] = []
+    if by_kind:
+        question = "[[What|Which] colour is each shape?|Name the colour of each shape.|The colours of the shapes?]"
+        options.append((question, [f"{shape.kind} {shape.colour}" for shape in shapes]))
+    if by_kind and placed:
+        question = "[Where is each shape?|Name the place of each shape.|The places of the shapes?]"
+        options.append((question, [f"{shape.kind} {shape.slot}" for shape in shapes]))
+    if by_colour and placed:
+        question = "[Where is each colour?|Name the place of each colour.|The places of the colours?]"
+        options.append((question, [f"{shape.colour} {shape.slot}" for shape in shapes]))
+    if not shapes or not options:
+        return None
+    question, parts = rng.choice(options)
+    rng.shuffle(parts)
+    return Exchange("each", expand(question, rng), ", ".join(parts))
 
 
 def ask(scene: Scene, rng: random.Random, drill: bool = False) -> Exchange:
     """A question about the scene, of a skill drawn by weight; its wording not yet varied."""
+    if drill and rng.random() < 0.04 and (each := ask_each(scene, rng)) is not None:
+        return each
     weights = list(DRILL.values()) if drill else [weight for weight, _ in MAKERS.values()]
     while True:
         name = rng.choices(list(MAKERS), weights)[0]

@@ -34,11 +34,13 @@ class Muon(torch.optim.Optimizer):
                 rows, columns = shape[0], math.prod(shape[1:])
                 updates = []
                 for parameter in parameters:
-                    state = self.state[parameter]
+                    gradient, state = parameter.grad, self.state[parameter]
+                    if gradient is None:
+                        continue
                     if not state:
                         state["momentum"] = torch.zeros_like(parameter)
-                    state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-                    updates.append(parameter.grad.lerp(state["momentum"], group["momentum"]).view(rows, columns))
+                    state["momentum"].lerp_(gradient, 1 - group["momentum"])
+                    updates.append(gradient.lerp(state["momentum"], group["momentum"]).view(rows, columns))
                 scale = group["lr"] * 0.2 * math.sqrt(max(rows, columns))
                 for parameter, update in zip(parameters, orthogonalized(torch.stack(updates)), strict=True):
                     parameter.add_(update.view(shape), alpha=-scale)
@@ -53,7 +55,8 @@ def orthogonalized(matrices: Tensor) -> Tensor:
     for _ in range(5):
         gram = x @ x.mT
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    return (x.mT if turned else x).float()
+    result: Tensor = (x.mT if turned else x).float()
+    return result
 
 
 class Optimizers:

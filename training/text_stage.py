@@ -15,7 +15,7 @@ from training.conversations import sample_dialogue
 from training.optim import Optimizers, schedule
 from training.run_state import RunFolder
 from training.scenes import Scene, split_random
-from training.sequences import Batch, Packer
+from training.sequences import Batch, Packer, Row
 
 RATE, MATRIX_RATE = 3e-3, 3e-3
 SHORT, LONG = 384, 640  # tokens in a row: one picture; several
@@ -27,7 +27,8 @@ _LOCAL = ("colour", "kind", "digit", "order", "slot")
 def sample_batch(packer: Packer, seed: int, step: int, long: bool) -> tuple[Batch, list[Scene]]:
     """The batch of a step, and the scene of each of its pictures."""
     length = LONG if long else SHORT
-    rows, scenes = [], []
+    rows: list[Row] = []
+    scenes: list[Scene] = []
     attempt = 0
     while len(rows) < TOKENS // length:
         rng = split_random("train", seed, step * 64 + attempt)
@@ -63,7 +64,8 @@ def true_code(scenes: list[Scene], generator: torch.Generator) -> Tensor:
             values[..., part] = torch.where(wrong.unsqueeze(-1), mixed, values[..., part])
     level = 0.15 * torch.rand(len(scenes), 1, 1, generator=generator)
     values = values + level * torch.randn(*shape, VALUES, generator=generator)
-    return values @ code_vectors() + 0.02 * torch.randn(*shape, WIDTH, generator=generator)
+    blurred: Tensor = values @ code_vectors() + 0.02 * torch.randn(*shape, WIDTH, generator=generator)
+    return blurred
 
 
 class Mouth(nn.Module):
@@ -83,7 +85,7 @@ class Mouth(nn.Module):
 
 def embed(mouth: Mouth, batch: Batch, image_tokens: Tensor) -> Tensor:
     """Embeddings of a batch with the pictures' tokens in their places: (n, length, WIDTH)."""
-    embeddings = mouth.language_model.embed_tokens(batch.input_ids)
+    embeddings: Tensor = mouth.language_model.embed_tokens(batch.input_ids)
     return embeddings.masked_scatter(batch.image_at.unsqueeze(-1), image_tokens.to(embeddings.dtype))
 
 

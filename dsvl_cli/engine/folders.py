@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Buffer, Iterable
+from collections.abc import Iterable
+from io import RawIOBase
 from pathlib import Path
 from types import TracebackType
 
@@ -41,24 +42,27 @@ class NewFolder:
             self._lock.acquire()
         except Timeout as exc:
             raise DsvlError(f"another dsvl is writing {self.target}", "wait until it is done") from exc
-        self._tidy()
-        self.path.mkdir()
+        try:
+            self._tidy()
+            self.path.mkdir()
+        except BaseException:
+            self._release()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._tidy()
-        self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
+        self._release()
 
-    def write(self, name: str, pieces: Iterable[Buffer]) -> None:
+    def write(self, name: str, pieces: Iterable[bytes | memoryview]) -> None:
         """Write a file and bring it to the disk."""
         with (self.path / name).open("wb", buffering=0) as file:
             for piece in pieces:
                 left = memoryview(piece).cast("B")
                 while left:
-                    left = left[file.write(left) :]
+                    left = left[_write(file, left) :]
             os.fsync(file.fileno())
 
     def rename(self, name: str, new_name: str) -> None:
@@ -73,12 +77,21 @@ class NewFolder:
         self.path.rename(self.target)
         _sync(self.target.parent)
 
+    def _release(self) -> None:
+        self._lock.release()
+        Path(self._lock.lock_file).unlink(missing_ok=True)
+
     def _tidy(self) -> None:
         """Take away what this run or an earlier one has left; bring a folder back that was about to be replaced."""
         if self._old.exists() and not self.target.exists():
             self._old.rename(self.target)
         for leftover in (self.path, self._old):
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _write(file: RawIOBase, piece: memoryview) -> int:
+    """Write what the system takes at once; a test lets it fail."""
+    return file.write(piece) or 0
 
 
 def _sync(folder: Path) -> None:

@@ -332,5 +332,5 @@ def _suggest_smaller(forecast: Forecast) -> str:
     if forecast.plan.dtype == "float32" and not forecast.quantized:
         ways.append("--dtype bfloat16 takes half")
     if not forecast.quantized:
-        ways.append("--quantization 4bit takes about a third")
+        ways.append("--quantization 4bit takes little more than 4 bits a weight")
     return ", ".join([*ways, "--model tiny fits everywhere"])

@@ -171,6 +171,16 @@ def find_quantized_layers(module: nn.Module) -> set[str]:
     }
 
 
+def cast_unquantized(module: nn.Module, dtype: torch.dtype) -> None:
+    """Bring the parameters of a quantized module that are not quantized to the dtype that it computes in.
+
+    transformers leaves many of them as they were stored when it loads a checkpoint that is quantized already.
+    """
+    for parameter in module.parameters():
+        if type(parameter.data) is torch.Tensor and parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
+
+
 def count_stored_bytes(skeleton: nn.Module, selection: Selection, recipe: Recipe, width: int) -> int:
     """Count the bytes that a module's weights take once they are quantized.
 

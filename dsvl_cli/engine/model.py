@@ -14,6 +14,7 @@ from dsvl_cli.engine.generate import Row, check_length, generate
 from dsvl_cli.engine.hardware import DTYPE_BYTES, Plan, check_forecast, forecast_memory, make_plan
 from dsvl_cli.engine.kv_cache import PrefixCache
 from dsvl_cli.engine.layers import (
+    cast_unquantized,
     count_stored_bytes,
     find_model_class,
     make_quantization_config,
@@ -187,6 +188,8 @@ def load_model(options: LoadOptions, listener: Listener | None = None) -> Vision
         if recipe is None:
             check_forecast(forecast_memory(checkpoint, plan), force=options.force)
             module = _load_module(checkpoint, plan)
+            if stored is not None:
+                cast_unquantized(module, getattr(torch, plan.dtype))
         else:
             module = _load_quantized(checkpoint, plan, recipe, listener, force=options.force)
         network = Network(module, _load_image_processor(checkpoint))

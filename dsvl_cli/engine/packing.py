@@ -53,33 +53,37 @@ def unpack_weight(name: str, tensors: Tensors, metadata: Mapping[str, str]) -> t
     """
     if name in metadata:
         return _unpack_torchao(name, tensors, metadata[name])
-    import bitsandbytes
-
+    functional = _bitsandbytes()
     layer = name.removesuffix(".weight")
     weight = tensors.pop(name)
     if f"{layer}.SCB" in tensors:
-        values: torch.Tensor = bitsandbytes.functional.int8_vectorwise_dequant(weight, tensors[f"{layer}.SCB"])
+        values: torch.Tensor = functional.int8_vectorwise_dequant(weight, tensors[f"{layer}.SCB"])
         return values.float()
-    state = bitsandbytes.functional.QuantState.from_dict(
+    state = functional.QuantState.from_dict(
         {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items()}, device=weight.device
     )
     state.dtype = torch.float32  # so that the result is not rounded
-    values = bitsandbytes.functional.dequantize_4bit(weight, state)
-    return values
+    restored: torch.Tensor = functional.dequantize_4bit(weight, state)
+    return restored
+
+
+def _bitsandbytes() -> Any:
+    from bitsandbytes import functional
+
+    return functional
 
 
 def _pack_4bit(name: str, weight: torch.Tensor, kind: str) -> Tensors:
-    from bitsandbytes.functional import QuantState, get_4bit_type, quantize_blockwise
-
+    functional = _bitsandbytes()
     packed, scales = quantize_4bit(weight, kind)
     offset = scales.mean()
-    nested, state = quantize_blockwise(scales - offset, blocksize=_NESTED_BLOCK)
-    quant_state = QuantState(
+    nested, state = functional.quantize_blockwise(scales - offset, blocksize=_NESTED_BLOCK)
+    quant_state = functional.QuantState(
         absmax=nested,
         shape=weight.shape,
         dtype=weight.dtype,
         blocksize=_BLOCK,
-        code=get_4bit_type(kind, device="cpu"),
+        code=functional.get_4bit_type(kind, device="cpu"),
         quant_type=kind,
         offset=offset,
         state2=state,
@@ -108,7 +112,7 @@ def quantize_4bit(weight: torch.Tensor, kind: str) -> tuple[torch.Tensor, torch.
         blocks = flat[start : start + _CHUNK].float().view(-1, _BLOCK)
         largest = blocks.abs().amax(dim=1)
         # 1e-38: a block of zeros has no scale to divide by
-        values = blocks.mul_((1.0 / largest.clamp(min=1e-38)).unsqueeze(1)).clamp_(-1, 1).view(-1)
+        values = (blocks * (1.0 / largest.clamp(min=1e-38)).unsqueeze(1)).clamp_(-1, 1).view(-1)
         codes = torch.full_like(values, first, dtype=torch.int8)
         above = torch.empty_like(values, dtype=torch.bool)
         for middle, step in steps:
@@ -126,18 +130,14 @@ def _steps(kind: str) -> tuple[int, list[tuple[float, int]]]:
 
     Also the code of the lowest value: in fp4 the codes are not in the order of their values.
     """
-    from bitsandbytes.functional import get_4bit_type
-
-    values = get_4bit_type(kind, device="cpu")
+    values = _bitsandbytes().get_4bit_type(kind, device="cpu")
     order = torch.argsort(values)
     middles = ((values[order[:-1]] + values[order[1:]]) / 2).tolist()
     return int(order[0]), list(zip(middles, order.diff().tolist(), strict=True))
 
 
 def _pack_int8(name: str, weight: torch.Tensor) -> Tensors:
-    from bitsandbytes.functional import int8_vectorwise_quant
-
-    values, scales, _ = int8_vectorwise_quant(weight.to(torch.float16))
+    values, scales, _ = _bitsandbytes().int8_vectorwise_quant(weight.to(torch.float16))
     layer = name.removesuffix(".weight")
     # 0: in rows, the only order of today
     return {name: values, f"{layer}.SCB": scales, f"{layer}.weight_format": torch.tensor(0, dtype=torch.uint8)}
@@ -160,5 +160,8 @@ def _unpack_torchao(name: str, tensors: Tensors, entry: str) -> torch.Tensor:
 
     weights, _ = unflatten_tensor_state_dict(tensors, {name: entry, "tensor_names": json.dumps([name])})
     weight: Any = weights[name]
+    if type(weight).__name__.startswith("Int4"):  # packed for a kernel, and only that kernel reads it
+        unit = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
+        return torch.nn.functional.linear(unit, weight).T.float().cpu()
     values: torch.Tensor = weight.dequantize()
     return values.float()

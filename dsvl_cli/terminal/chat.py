@@ -125,6 +125,7 @@ class Chat:
         self.used_tokens: int | None = None
         self.stats: Stats | None = None
         self._warned_of_saving = ""
+        self._unsaved = False
         self._warned_of_context = False
 
     # What is said beside the answers
@@ -132,7 +133,7 @@ class Chat:
     def tell(self, *lines: str) -> None:
         """Say lines on stderr."""
         for line in lines:
-            self.console.status(line)
+            self.console.say(line)
 
     def advise(self, text: str) -> None:
         """Say what the user can do next; scripts need no advice."""
@@ -318,6 +319,7 @@ class Chat:
 
     def _keep_turn(self, messages: list[Message], reply: Reply, model: ChatModel) -> None:
         self.dialogue.messages[:] = messages
+        self._unsaved = True
         self.stats = reply.stats
         self.save()
         question = messages[self.dialogue.last_question()]
@@ -338,12 +340,18 @@ class Chat:
             wanted = self.session_id or keeper.create()
             self.session_id = keeper.save(wanted, self.dialogue.conversation, self.model_name)
             self._warned_of_saving = ""
+            self._unsaved = False
             if self.session_id != wanted:
                 self.tell(f"another chat went on with this conversation; this one is kept as {self.session_id}")
         except DsvlError as exc:
             if exc.message != self._warned_of_saving:
                 self.console.warn(f"the conversation is not saved: {exc.message}")
             self._warned_of_saving = exc.message
+
+    def save_at_last(self) -> None:
+        """Save a turn whose saving failed, or was cut short by a signal."""
+        if self._unsaved:
+            self.save()
 
     @property
     def is_kept(self) -> bool:

@@ -161,6 +161,10 @@ class Console:
         if not self.quiet:
             self._say("", "", text)
 
+    def say(self, text: str) -> None:
+        """Say one line on stderr that was asked for, quiet or not."""
+        self._say("", "", text)
+
     def warn(self, text: str) -> None:
         """Say a warning on stderr."""
         self._say("warning: ", _YELLOW, text)

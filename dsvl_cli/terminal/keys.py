@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.enums import DEFAULT_BUFFER
 from prompt_toolkit.filters import has_focus
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -44,6 +43,6 @@ def bind_keys(paste_picture: Callable[[], None]) -> KeyBindings:
 
     @keys.add("c-v", filter=editing)
     def _(_: KeyPressEvent) -> None:
-        run_in_terminal(paste_picture)
+        paste_picture()
 
     return keys

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TextIO
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import get_app, run_in_terminal
+from prompt_toolkit.application import get_app
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.input import Input, create_input
 from prompt_toolkit.output import ColorDepth, DummyOutput, Output, create_output
@@ -98,7 +98,7 @@ class LineEditor:
 
     def _refresh(self) -> None:
         if self._chat.loading.has_news:
-            run_in_terminal(lambda: self._aside(self._show_news))
+            self._aside(self._show_news)
         else:
             self._session.app.invalidate()
 
@@ -118,11 +118,20 @@ class LineEditor:
         self._chat.measure()
 
     def _aside(self, show: Callable[[], None]) -> None:
-        """Show something while a line is being edited."""
-        if self._echo is None:
-            show()
-        else:
+        """Show something while a line is being edited.
+
+        Not by prompt-toolkit's `run_in_terminal`: that lets the terminal itself echo what is typed meanwhile, and take
+        Enter for Ctrl-J.
+        """
+        if self._echo is not None:
             self._echo.aside(show)
+            return
+        app = self._session.app
+        app.renderer.erase()
+        show()
+        app.renderer.reset()
+        app.renderer.request_absolute_cursor_position()
+        app.invalidate()
 
     def _clear(self) -> None:
         if self._echo is None:

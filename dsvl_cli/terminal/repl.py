@@ -45,20 +45,23 @@ class Repl:
         Raises:
             KeyboardInterrupt: Ctrl-C in a script.
         """
-        if self._chat.scripted:
-            self._run(images)
-        else:
-            with SilentKeys(self._chat.console.environment.stdin) as keys, self._chat.ctrl_c:
-                self._chat.lend_terminal = keys.lifted
+        try:
+            if self._chat.scripted:
                 self._run(images)
+            else:
+                with SilentKeys(self._chat.console.environment.stdin) as keys, self._chat.ctrl_c:
+                    self._chat.lend_terminal = keys.lifted
+                    self._run(images)
+        finally:
+            self._chat.save_at_last()
         if self._chat.is_kept:
             self._chat.advise("kept; dsvl chat --continue goes on")
         return ExitStatus.ERROR if self._failed and self._chat.scripted else ExitStatus.OK
 
     def take(self, line: str) -> None:
         """Do what one line says; an error is told, and the chat goes on."""
-        self._chat.ctrl_c.forget()
         self._attempt(lambda: self._do(line))
+        self._chat.ctrl_c.forget()  # pressed when there was nothing left to stop
 
     def _run(self, images: Sequence[str]) -> None:
         if images:
@@ -82,6 +85,8 @@ class Repl:
         about_to_leave = False
         while not self._chat.leaving:
             try:
+                with self._chat.ctrl_c.listening():
+                    pass  # pressed between two prompts, it counts for the second
                 line = self._lines.read()
             except EOFError:
                 return

@@ -38,7 +38,9 @@ def stdin(monkeypatch: pytest.MonkeyPatch) -> io.BytesIO:
 
 
 @pytest.mark.parametrize(
-    ("picture", "words"), [(CIRCLE, ["red", "circle"]), (STAR, ["green", "star"]), (NUMBER, ["42"])], ids=["circle", "star", "number"]
+    ("picture", "words"),
+    [(CIRCLE, ["red", "circle"]), (STAR, ["green", "star"]), (NUMBER, ["42"])],
+    ids=["circle", "star", "number"],
 )
 def test_the_answer_says_what_is_there(capsys: pytest.CaptureFixture[str], picture: str, words: list[str]) -> None:
     assert describe(picture) == 0
@@ -90,7 +92,9 @@ def test_a_glob_is_expanded_in_order_of_name(capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize("way", ["marks", "together"])
 def test_one_question_about_two_pictures(capsys: pytest.CaptureFixture[str], way: str) -> None:
-    prompt = "What is the difference between <image> and <image>?" if way == "marks" else "What is in the first picture?"
+    prompt = (
+        "What is the difference between <image> and <image>?" if way == "marks" else "What is in the first picture?"
+    )
     together = ["--together"] if way == "together" else []
     assert describe(CIRCLE, STAR, "-p", prompt, *together, "--json") == 0
     row = json.loads(capsys.readouterr().out)
@@ -231,4 +235,3 @@ def test_a_pipe_that_closes_early_is_quiet_and_ctrl_c_ends_at_once() -> None:
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert stderr == b""
-

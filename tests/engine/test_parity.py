@@ -44,7 +44,9 @@ def as_processor_input(conversation: Conversation) -> list[dict[str, Any]]:
         {
             "role": message.role,
             "content": [
-                {"type": "image", "image": decode(part)} if isinstance(part, Picture) else {"type": "text", "text": part}
+                {"type": "image", "image": decode(part)}
+                if isinstance(part, Picture)
+                else {"type": "text", "text": part}
                 for part in message.parts
             ],
         }
@@ -137,7 +139,9 @@ def answered(conversation: Conversation, reply: Reply, model: VisionLanguageMode
     return Message("assistant", (reply.text,), reply.token_ids, model.fingerprint, reply.finish_reason)
 
 
-def take_turn(model: VisionLanguageModel, talk: Conversation, sampling: SamplingParams, stop_after: int | None) -> Reply:
+def take_turn(
+    model: VisionLanguageModel, talk: Conversation, sampling: SamplingParams, stop_after: int | None
+) -> Reply:
     """Answer, or stop after some chunks as a Ctrl-C would."""
     stream = model.stream(talk, sampling)
     chunks = []

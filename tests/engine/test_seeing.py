@@ -30,9 +30,8 @@ def shape_of(kind: str, colour: str, x: float, y: float, r: float) -> str:
     if kind == "square":
         return f'<rect x="{x - 0.85 * r}" y="{y - 0.85 * r}" width="{1.7 * r}" height="{1.7 * r}" fill="{colour}"/>'
     if kind == "cross":
-        return (
-            f'<path d="M{x - r} {y}H{x + r}M{x} {y - r}V{y + r}" stroke="{colour}" stroke-width="{0.6 * r}" fill="none"/>'
-        )
+        bars = f"M{x - r} {y}H{x + r}M{x} {y - r}V{y + r}"
+        return f'<path d="{bars}" stroke="{colour}" stroke-width="{0.6 * r}" fill="none"/>'
     corners = 3 if kind == "triangle" else 10
     radii = [r] if kind == "triangle" else [r, 0.42 * r]
     points = " ".join(

@@ -147,7 +147,7 @@ class MemoryKeeper:
     def __init__(self) -> None:
         self.kept: dict[str, Kept] = {}
         self.models: list[str] = []
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def create(self) -> str:
         return f"id{len(self.kept) + 1}"

@@ -256,6 +256,16 @@ def test_a_failing_store_is_warned_of_once_and_the_chat_goes_on() -> None:
     assert len(desk.keeper.kept["id1"].conversation.messages) == 6
 
 
+def test_a_save_that_was_cut_short_is_made_up_for_at_the_end() -> None:
+    desk = Desk(scripted=True)
+    desk.keeper.error = SystemExit(143)
+    with pytest.raises(SystemExit):
+        desk.do("one")
+    desk.keeper.error = None
+    desk.chat.save_at_last()
+    assert len(desk.keeper.kept["id1"].conversation.messages) == 2
+
+
 def test_nothing_is_kept_without_a_keeper() -> None:
     desk = Desk(keeper=NoKeeper())
     assert desk.do("hello") == ""

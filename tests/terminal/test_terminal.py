@@ -112,6 +112,7 @@ def test_an_early_message_waits_and_can_be_taken_back(tmp_path: Path) -> None:
 def test_keys_typed_during_an_answer_wait_for_the_prompt(tmp_path: Path) -> None:
     with start(tmp_path, answers=["slow " * 30 + "end."], delay=0.03) as screen:
         screen.wait_for(">")
+        screen.wait_for("tokens used")
         screen.type("go\r")
         screen.wait_for("slow")
         screen.type("next one\r")

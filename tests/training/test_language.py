@@ -22,7 +22,8 @@ NUMBER = Scene("yellow", (255, 255, 0), number=Number("42", "black", (0, 0, 0), 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    return PreTrainedTokenizerFast.from_pretrained(TINY)
+    loaded: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(TINY)
+    return loaded
 
 
 def test_descriptions() -> None:
@@ -90,8 +91,9 @@ def test_every_answer_survives_the_shipped_tokenizer(tokenizer: PreTrainedTokeni
 
 def test_branches_are_blind_to_each_other(tokenizer: PreTrainedTokenizerFast) -> None:
     packer = Packer(tokenizer)
-    for index, draw in enumerate((sample_dialogue, sample_long_dialogue)):
-        dialogue = draw(split_random("evaluation", 9, index), 12)
+    one = sample_dialogue(split_random("evaluation", 9, 0), 12)
+    many = sample_long_dialogue(split_random("evaluation", 9, 1), 12)
+    for dialogue in (one, many):
         row = packer.row(dialogue, 1280)
         assert row is not None
         batch = packer.batch([row])

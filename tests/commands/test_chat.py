@@ -1,0 +1,89 @@
+"""`dsvl chat` as a script, with the embedded model: the whole way from the command line to the kept conversation."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from dsvl_cli.cli import main
+from tests.checkpoints import write_base
+
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+CIRCLE = str(EXAMPLES / "red-circle.png")
+TINY = ["--model", "tiny", "--dtype", "float32"]
+
+
+@pytest.fixture(autouse=True)
+def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DSVL_DATA_DIR", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def chat(monkeypatch: pytest.MonkeyPatch, script: str, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(script.encode()), encoding="utf-8"))
+    return main(["chat", *arguments, *(TINY if "--model" not in arguments else [])])
+
+
+def test_every_line_is_a_message_and_every_answer_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert chat(monkeypatch, "What colour is the circle?\nWhat colour is the background?\n", CIRCLE) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert "red" in first.lower()
+    assert "white" in second.lower()
+
+
+def test_a_conversation_goes_on_another_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert chat(monkeypatch, "Describe this image.\n", CIRCLE) == 0
+    assert "red circle" in capsys.readouterr().out
+    assert chat(monkeypatch, "What colour is the background?\n", "--continue", "--json") == 0
+    turn = json.loads(capsys.readouterr().out)
+    assert "white" in json.dumps(turn).lower()
+    assert main(["sessions", "list", "--json"]) == 0
+    (session,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert session["messages"] == 4
+    assert session["pictures"] == 1
+
+
+def test_nothing_is_kept_if_so_wished(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], data_folder: Path
+) -> None:
+    assert chat(monkeypatch, "Describe this image.\n", CIRCLE, "--no-save") == 0
+    assert not data_folder.exists() or not list(data_folder.iterdir())
+
+
+def test_a_line_that_fails_does_not_end_the_script(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert chat(monkeypatch, "/bogus\n/image missing.png\nDescribe this image.\n", CIRCLE) == 1
+    captured = capsys.readouterr()
+    assert "red circle" in captured.out
+    assert "/bogus" in captured.err
+    assert "missing.png" in captured.err
+
+
+def test_a_base_model_is_refused_with_the_name_of_the_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "some-base"
+    folder.mkdir()
+    write_base(folder)
+    assert chat(monkeypatch, "Hello\n", "--model", str(folder)) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "base model" in captured.err
+    assert "some" in captured.err
+
+
+@pytest.mark.parametrize("arguments", [["--continue"], ["--session", "nobody"], ["--continue", "--session", "x"]])
+def test_what_was_not_kept_cannot_be_continued(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert chat(monkeypatch, "Hello\n", *arguments) in (1, 2)
+    assert capsys.readouterr().err.startswith("error: ")

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dsvl_cli.engine.chatter import import_backend
+from dsvl_cli.engine.packing import pack_weight, quantize_4bit, unpack_weight
+from dsvl_cli.engine.quantization import CELLS, FORMATS, Recipe, Verdict
+
+ON_CPU = sorted({name for (name, kind, _), cell in CELLS.items() if kind == "cpu" and cell.verdict is Verdict.WORKS})
+
+
+def make_weight(shape: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
+    """Weights of all sizes, with a block of zeros, an outlier, and neighbours that are equal."""
+    torch.manual_seed(0)
+    weight = torch.randn(shape) * torch.logspace(-4, 1, shape[0]).unsqueeze(1)
+    weight[0, :64] = 0
+    weight[1, :64] = 0.5
+    weight[2, 5] = 1000.0
+    return weight.to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("kind", ["nf4", "fp4"])
+def test_four_bits_are_those_of_bitsandbytes(monkeypatch: pytest.MonkeyPatch, kind: str, dtype: torch.dtype) -> None:
+    import_backend("bitsandbytes")
+    from bitsandbytes.functional import quantize_4bit as reference
+
+    monkeypatch.setattr("dsvl_cli.engine.packing._CHUNK", 4096)  # so that there are several, the last one short
+    weight = make_weight((96, 448), dtype)
+    packed, scales = quantize_4bit(weight, kind)
+    expected, state = reference(weight, quant_type=kind, compress_statistics=False)
+    assert torch.equal(packed, expected)
+    assert torch.equal(scales, state.absmax)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("name", ON_CPU)
+def test_a_weight_comes_back_nearly_as_it_was(name: str, dtype: torch.dtype) -> None:
+    entry = FORMATS[name]
+    import_backend(entry.package)
+    torch.manual_seed(1)
+    weight = (torch.randn(64, 256) * 0.02).to(dtype)
+    tensors, metadata = pack_weight("a.b.weight", weight, Recipe(entry), "cpu")
+    assert all(key.startswith("a.b.") for key in tensors)
+    restored = unpack_weight("a.b.weight", tensors, metadata)
+    assert restored.shape == weight.shape
+    error = float((restored - weight.float()).norm() / weight.float().norm())
+    assert error < entry.layer_error
+    assert error > entry.layer_error / 50, "else the limit would let damage through"
