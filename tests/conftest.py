@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,11 @@ for _name in [name for name in os.environ if name.startswith("DSVL_")]:
     del os.environ[_name]
 # A developer's own settings must not change what is tested; there is no such folder.
 os.environ["DSVL_CONFIG_DIR"] = os.path.join(os.path.dirname(__file__), "no-config")
+
+# Whoever runs the tests in the background may have these ignored, and children inherit that.
+for _signal, _handler in ((signal.SIGINT, signal.default_int_handler), (getattr(signal, "SIGHUP", 0), signal.SIG_DFL)):
+    if _signal and signal.getsignal(_signal) is signal.SIG_IGN:
+        signal.signal(_signal, _handler)
 
 if TYPE_CHECKING:
     from dsvl_cli.engine.model import VisionLanguageModel

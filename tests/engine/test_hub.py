@@ -75,7 +75,7 @@ def test_a_download_says_its_size_and_shows_its_progress_and_serves_later_runs(t
         answer = ask(hub, tmp_path)
         assert answer["commit"] == COMMIT
         assert answer["parameters"] == 1_000_000
-        assert answer["notes"] == [f"downloading {REPO}: 2 MB to {tmp_path / 'hub'}"]
+        assert answer["notes"] == [f"downloading {REPO}: 2.0 MB to {tmp_path / 'hub'}"]
         done, totals = zip(*answer["progress"], strict=True)
         assert set(totals) == {len(files["model.safetensors"])}
         assert list(done) == sorted(done)
@@ -223,5 +223,5 @@ def test_a_disk_that_is_too_small_is_told_before_the_weights_come(tmp_path: Path
     with FakeHub({REPO: make_files()}, sizes={"model.safetensors": 10**15}) as hub:
         answer = ask(hub, tmp_path)
         assert "model.safetensors" not in hub.fetched()
-    assert "needs 1000000.0 GB on the disk" in answer["message"]
+    assert "needs 1000.0 TB on the disk" in answer["message"]
     assert "HF_HOME" in answer["hint"]
