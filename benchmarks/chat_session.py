@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -22,8 +23,8 @@ from training.conversations import ask_which, difference, sample_pair
 from training.language import description
 from training.scenes import Scene, draw_scene, split_random
 
-SOCKET = "dsvl-chat-session"
 PROMPT = ">"
+LOADING = r"^(waiting for \S+ to load; Ctrl-C stops waiting |tiny is a demonstration: .* photographs )*"
 SEED = 31
 
 
@@ -31,6 +32,7 @@ class Window:
     """A tmux window with the chat in it."""
 
     def __init__(self, width: int, height: int, environment: dict[str, str], *arguments: str) -> None:
+        self._socket = f"dsvl-{os.getpid()}-{id(self)}"
         variables = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
         command = " ".join([*variables, sys.executable, "-m", "dsvl_cli", "chat", *arguments])
         size = ["-x", str(width), "-y", str(height)]
@@ -38,7 +40,7 @@ class Window:
         self._tmux("set-option", "history-limit", "50000")
 
     def _tmux(self, *arguments: str) -> str:
-        command = ["tmux", "-L", SOCKET, *arguments]
+        command = ["tmux", "-L", self._socket, *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
     def lines(self) -> list[str]:
@@ -74,7 +76,9 @@ class Window:
             shown_line = lines[first]
             first += 1
         last = max(index for index, shown in enumerate(lines) if shown == PROMPT)
-        return " ".join(shown.strip() for shown in lines[first:last])
+        said = " ".join(shown.strip() for shown in lines[first:last])
+        # The first message comes while the model is loading: what the chat says about that is no answer.
+        return re.sub(LOADING, "", said)
 
     def leave(self) -> None:
         """Leave the chat and close the window."""

@@ -79,6 +79,8 @@ def run_chat(
         chat = Chat(console, loading, services, settings, system=system, scripted=not _is_interactive(console))
         if kept is not None:
             chat.open(kept)
+            messages, pictures = len(kept.conversation.messages), len(kept.conversation.pictures)
+            chat.advise(f"going on with {kept.heading} ({messages} messages, {pictures} pictures)")
             if system is not None:
                 chat.dialogue.conversation.system = system
         lines = _open_lines(chat, path.with_name("history") if save else None)
