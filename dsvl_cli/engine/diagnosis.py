@@ -117,7 +117,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def describe_computer(cpuinfo: Path = Path("/proc/cpuinfo")) -> Finding:
     """Describe the platform, the CPU and the memory, without torch."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     total, free = int(psutil.virtual_memory().total), detect_free_memory()
     facts = [

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import torch
 
 from dsvl_cli.engine.conversation import Conversation, Message, Picture, compose_parts

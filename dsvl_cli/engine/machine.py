@@ -144,7 +144,7 @@ def detect_free_memory(cgroups: Path = Path("/sys/fs/cgroup"), membership: Path 
         cgroups: where Linux' control groups are mounted.
         membership: names the groups that the process is in.
     """
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     available = int(psutil.virtual_memory().available)
     groups = membership.read_text().splitlines() if membership.exists() else []

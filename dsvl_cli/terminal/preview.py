@@ -56,7 +56,8 @@ def _graphics(console: Console, image: Image) -> RenderableType | None:
         return None
     if renderable.Image not in (renderable.SixelImage, renderable.TGPImage):
         return None
-    return renderable.Image(image, width="auto", height="auto")
+    preview: RenderableType = renderable.Image(image, width="auto", height="auto")
+    return preview
 
 
 def _half_blocks(image: Image, columns: int, lines: int) -> RenderableType:

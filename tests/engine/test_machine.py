@@ -4,7 +4,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 from dsvl_cli.engine.machine import detect_free_memory, detect_machine, read_cpu_features
