@@ -36,7 +36,7 @@ def measure(model: str, keys: int) -> tuple[float, list[float]]:
             os.environ.update(DSVL_DATA_DIR=folder, TERM="xterm-256color", COLUMNS="100", LINES="30")
             os.execv(sys.executable, [sys.executable, "-m", "dsvl_cli", "chat", "--model", model, "--offline"])
         shown = b""
-        while b"> " not in shown:
+        while b"m>" not in shown:  # the prompt, behind the end of a style
             shown += read(terminal, 1.0)
         prompt = time.perf_counter() - start
         echoes = []
