@@ -11,8 +11,6 @@ from tokenizers.decoders import DecodeStream
 
 from dsvl_cli.engine.conversation import FinishReason
 
-_UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what an incomplete UTF-8 sequence decodes to
-
 
 class Detokenizer:
     """Decodes one answer token by token.
