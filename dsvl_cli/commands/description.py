@@ -62,11 +62,6 @@ class Question:
             return cls((tuple(sources),), prompt, system)
         return cls(tuple((source,) for source in sources), prompt, system)
 
-    def conversation(self, pictures: Sequence[Picture], default_prompt: str) -> Conversation:
-        """Write the question down."""
-        prompt = default_prompt if self.prompt is None else self.prompt
-        return Conversation([Message("user", compose_parts(prompt, pictures))], self.system)
-
 
 class _Run:
     """Answers one question after the other; the model is loaded when the first good picture is there."""
@@ -88,6 +83,13 @@ class _Run:
 
             return load_model(self.load, self.console.listener())
 
+    @property
+    def prompt(self) -> str:
+        """What is asked: a base checkpoint goes on with what it is given, and gets no instruction by default."""
+        if self.question.prompt is not None:
+            return self.question.prompt
+        return DEFAULT_PROMPT if self.model.has_chat else ""
+
     def read(self, sources: Sequence[str]) -> list[Picture]:
         """Read the pictures of one conversation, saying what should be known about them."""
         pictures = [read_picture(source, offline=self.load.offline) for source in sources]
@@ -98,9 +100,7 @@ class _Run:
 
     def chunks(self, pictures: Sequence[Picture]) -> Iterator[Chunk]:
         """Stream the answer, with a spinner until its first word."""
-        # A base checkpoint completes what it is given; an instruction would only be gone on with.
-        default_prompt = DEFAULT_PROMPT if self.model.has_chat else ""
-        conversation = self.question.conversation(pictures, default_prompt)
+        conversation = Conversation([Message("user", compose_parts(self.prompt, pictures))], self.question.system)
         chunks = self.model.stream(conversation, self.sampling)
         with self.console.working("looking"):
             first = next(chunks)
@@ -174,10 +174,9 @@ def _tell(run: _Run, pictures: Sequence[Picture], *, stream: bool) -> Reply:
 def _row(run: _Run, pictures: Sequence[Picture], reply: Reply) -> dict[str, object]:
     """Everything that `--json` tells about one answer."""
     model = run.model
-    prompt = run.question.prompt
     return {
         **_subject([picture.name for picture in pictures]),
-        "prompt": (DEFAULT_PROMPT if model.has_chat else "") if prompt is None else prompt,
+        "prompt": run.prompt,
         "text": reply.text,
         "finish_reason": reply.finish_reason,
         "model": model.name,
