@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from dsvl_cli.engine.options import IMAGE_MARK, SamplingParams
-from dsvl_cli.errors import UsageError
+from dsvl_cli.errors import DsvlError, UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -193,6 +193,69 @@ class Reply:
             if chunk.finish_reason is not None:
                 last = chunk
         return cls("".join(text), tuple(ids), last.finish_reason or "interrupted", last.stats, last.notice)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One answer that is wanted, among many.
+
+    Attributes:
+        key: whatever the caller knows it by; it comes back with the outcome.
+        conversation: its last message is answered.
+        sampling: how.
+    """
+
+    key: Hashable
+    conversation: Conversation
+    sampling: SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a request: either a reply or an error.
+
+    Attributes:
+        key: of the request.
+        reply: the whole answer; None where there is an error.
+        error: why there is none: an `ImageError`, a `ContextOverflow`, or no memory even for this one alone.
+    """
+
+    key: Hashable
+    reply: Reply | None = None
+    error: DsvlError | None = None
+
+
+class BatchModel(Protocol):
+    """What a job over many pictures needs of a model."""
+
+    @property
+    def name(self) -> str:
+        """What the user calls the model."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies the model: equal for two loadings of one checkpoint."""
+        ...
+
+    @property
+    def has_chat(self) -> bool:
+        """Whether it answers; a base checkpoint only completes text."""
+        ...
+
+    def answer_all(self, requests: Iterable[Request], batch_size: int | None = None) -> Iterator[Outcome]:
+        """Answer many requests, several at a time; each outcome comes as soon as it is there.
+
+        A request is taken from the iterable only when there is room for it, so the iterable may be endless, and
+        ending it ends the work after what is in flight. Requests about the same picture should follow each other:
+        then the picture is prefilled once. Closing the iterator stops the work.
+
+        Args:
+            requests: taken in order.
+            batch_size: at most so many at a time; None begins with what the memory should bear. Without memory for
+                so many it is halved, and what was in flight is done again.
+        """
+        ...
 
 
 class ChatModel(Protocol):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from dsvl_cli.engine.chatter import import_backend, mute_libraries
 from dsvl_cli.engine.checkpoint import Checkpoint, find_checkpoint
-from dsvl_cli.engine.conversation import Chunk, Conversation, Picture
+from dsvl_cli.engine.conversation import Chunk, Conversation, Outcome, Picture, Reply, Request
 from dsvl_cli.engine.generate import Row, check_length, generate
 from dsvl_cli.engine.hardware import DTYPE_BYTES, Plan, check_forecast, forecast_memory, make_plan
 from dsvl_cli.engine.kv_cache import PrefixCache
@@ -40,6 +41,8 @@ from dsvl_cli.errors import DsvlError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+DEFAULT_BATCH_SIZE = 8
 
 
 class VisionLanguageModel:
@@ -138,6 +141,22 @@ class VisionLanguageModel:
         rows = [self._row(i, talk, p) for i, (talk, p) in enumerate(zip(conversations, params, strict=True))]
         if rows:
             yield from generate(self.network, rows)
+
+    def answer_all(self, requests: Iterable[Request], batch_size: int | None = None) -> Iterator[Outcome]:
+        """Answer many requests, several at a time; see `BatchModel`."""
+        waiting = iter(requests)
+        while batch := list(islice(waiting, batch_size or DEFAULT_BATCH_SIZE)):
+            rows: list[Row] = []
+            for index, request in enumerate(batch):
+                try:
+                    rows.append(self._row(index, request.conversation, request.sampling))
+                except DsvlError as error:
+                    yield Outcome(request.key, error=error)
+            chunks: dict[int, list[Chunk]] = {row.index: [] for row in rows}
+            for index, chunk in generate(self.network, rows) if rows else ():
+                chunks[index].append(chunk)
+                if chunk.finish_reason is not None:
+                    yield Outcome(batch[index].key, Reply.of(chunks.pop(index)))
 
     def forget(self) -> None:
         """Drop the cache of the conversation and the features of pictures: the next turn computes everything."""

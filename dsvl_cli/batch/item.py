@@ -1,0 +1,29 @@
+"""What is to be done: one value for each row of the output, wherever it was found. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One row to be made.
+
+    Attributes:
+        id: names it within the run, and finds it again in the next one: a path as it was found, `ARCHIVE::MEMBER`,
+            `TABLE::ROW`, or the `custom_id` of a request.
+        path: where its picture lies, as it is shown; may hold any byte of a file name as a lone surrogate.
+        read: gives the encoded pictures, most often one; any thread may call it. Raises ImageError.
+        prompt: of its own, instead of the run's. May hold `<image>` marks.
+        system: of its own, instead of the run's.
+        sampling: of its own: changes of the run's `SamplingParams` by field.
+    """
+
+    id: str
+    path: str
+    read: Callable[[], Sequence[bytes]] = field(repr=False, compare=False)
+    prompt: str | None = None
+    system: str | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
