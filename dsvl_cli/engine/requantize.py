@@ -180,7 +180,7 @@ class _Shards:
 
     def _flush(self) -> None:
         common = {"tensor_names": json.dumps(self.names)} if self.is_torchao else {}
-        self.folder.write(f"shard-{len(self._files)}", serialize(self._tensors, {**self._metadata, **common}))
+        self.folder.write_behind(f"shard-{len(self._files)}", serialize(self._tensors, {**self._metadata, **common}))
         self._files.append(list(self._tensors))
         self._tensors, self._metadata = {}, {}
 
