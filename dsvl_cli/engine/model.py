@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from dsvl_cli.engine.batching import answer_requests, choose_batch_size
 from dsvl_cli.engine.chatter import import_backend, mute_libraries
 from dsvl_cli.engine.checkpoint import Checkpoint, find_checkpoint
-from dsvl_cli.engine.conversation import Chunk, Conversation, Outcome, Picture, Reply, Request
-from dsvl_cli.engine.generate import Row, check_length, generate
+from dsvl_cli.engine.conversation import Chunk, Conversation, Outcome, Picture, Request
+from dsvl_cli.engine.decoder import DecoderConfig, read_module
+from dsvl_cli.engine.generate import Row, check_length, generate, generate_many
 from dsvl_cli.engine.hardware import DTYPE_BYTES, Plan, check_forecast, forecast_memory, make_plan
+from dsvl_cli.engine.kernels import choose_kernels
 from dsvl_cli.engine.kv_cache import PrefixCache
 from dsvl_cli.engine.layers import (
     cast_unquantized,
@@ -42,7 +45,7 @@ from dsvl_cli.errors import DsvlError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-DEFAULT_BATCH_SIZE = 8
+TYPICAL_TOKENS = 1024  # of a picture, a question and its answer
 
 
 class VisionLanguageModel:
@@ -57,10 +60,9 @@ class VisionLanguageModel:
         self.network = network
         self.format = prompt_format
         self.plan = plan
-        text_config = network.module.config.text_config
-        self._context_length: int = text_config.max_position_embeddings
-        self.end_ids = _end_ids(network.module, prompt_format)
-        self._prefix_cache = PrefixCache(network.layers)
+        self._context_length = network.decoder.config.context_length
+        self.end_ids = _end_ids(checkpoint, prompt_format)
+        self._prefix_cache = PrefixCache(network.new_cache())
 
     @property
     def name(self) -> str:
@@ -125,8 +127,7 @@ class VisionLanguageModel:
             ImageError: a picture cannot be decoded.
         """
         row = self._row(0, conversation, sampling)
-        for _, chunk in generate(self.network, [row], self._prefix_cache):
-            yield chunk
+        yield from generate(self.network, row, self._prefix_cache)
 
     def stream_batch(
         self, conversations: Sequence[Conversation], sampling: SamplingParams | Sequence[SamplingParams]
@@ -139,28 +140,26 @@ class VisionLanguageModel:
         """
         params = [sampling] * len(conversations) if isinstance(sampling, SamplingParams) else list(sampling)
         rows = [self._row(i, talk, p) for i, (talk, p) in enumerate(zip(conversations, params, strict=True))]
-        if rows:
-            yield from generate(self.network, rows)
+        for row, chunk in generate_many(self.network, rows, max(1, len(rows))):
+            yield row.index, chunk
 
     def answer_all(self, requests: Iterable[Request], batch_size: int | None = None) -> Iterator[Outcome]:
         """Answer many requests, several at a time; see `BatchModel`."""
-        waiting = iter(requests)
-        while batch := list(islice(waiting, batch_size or DEFAULT_BATCH_SIZE)):
-            rows: list[Row] = []
-            for index, request in enumerate(batch):
-                try:
-                    rows.append(self._row(index, request.conversation, request.sampling))
-                except DsvlError as error:
-                    yield Outcome(request.key, error=error)
-            chunks: dict[int, list[Chunk]] = {row.index: [] for row in rows}
-            for index, chunk in generate(self.network, rows) if rows else ():
-                chunks[index].append(chunk)
-                if chunk.finish_reason is not None:
-                    yield Outcome(batch[index].key, Reply.of(chunks.pop(index)))
+
+        def make_row(index: int, request: Request) -> Row:
+            return self._row(index, request.conversation, request.sampling)
+
+        size = batch_size or self.choose_batch_size()
+        return answer_requests(self.network, requests, make_row, size)
+
+    def choose_batch_size(self, tokens: int = TYPICAL_TOKENS) -> int:
+        """Foretell how many answers with their prompts, of so many tokens each, fit into the memory together."""
+        free = detect_machine().free_bytes(self.device)
+        return choose_batch_size(free, self.network.decoder.bytes_per_token, tokens)
 
     def forget(self) -> None:
         """Drop the cache of the conversation and the features of pictures: the next turn computes everything."""
-        self._prefix_cache = PrefixCache(self.network.layers)
+        self._prefix_cache = PrefixCache(self.network.new_cache())
         self.network.forget()
 
     def _row(self, index: int, conversation: Conversation, sampling: SamplingParams) -> Row:
@@ -211,7 +210,12 @@ def load_model(options: LoadOptions, listener: Listener | None = None) -> Vision
                 cast_unquantized(module, getattr(torch, plan.dtype))
         else:
             module = _load_quantized(checkpoint, plan, recipe, listener, force=options.force)
-        network = Network(module, _load_image_processor(checkpoint))
+        kernels, choice = choose_kernels(
+            plan.device, getattr(torch, plan.dtype), native_bf16=bool(machine.cpu_features)
+        )
+        listener.choice(choice)
+        decoder = read_module(module, DecoderConfig.read(checkpoint.config.get("text_config") or {}), kernels)
+        network = Network(decoder, _ModuleTower(module), _load_image_processor(checkpoint), module)
     return VisionLanguageModel(checkpoint, network, prompt_format, plan)
 
 
@@ -267,11 +271,26 @@ def _load_image_processor(checkpoint: Checkpoint) -> Any:
         raise DsvlError(f"{checkpoint.name} has no usable image processor", "download it again") from exc
 
 
-def _end_ids(module: Any, prompt_format: PromptFormat) -> frozenset[int]:
+class _ModuleTower:
+    """Encodes pictures with transformers' module."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        self._weight: torch.Tensor = next(module.model.vision_model.parameters())
+
+    def __call__(self, pixels: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Encode; SAM's tower does not cast its input itself."""
+        cast = {name: values.to(self._weight.device, self._weight.dtype) for name, values in pixels.items()}
+        features: torch.Tensor = self._module.model.get_image_features(**cast, return_dict=True).pooler_output[0]
+        return features
+
+
+def _end_ids(checkpoint: Checkpoint, prompt_format: PromptFormat) -> frozenset[int]:
     """Join the ends of the tokenizer and of the generation config: either alone is wrong for some checkpoints.
 
     The text config's is left out: the converted checkpoints have LlamaConfig's default there, which is another token.
     """
-    configured = module.generation_config.eos_token_id if module.generation_config is not None else None
+    file = checkpoint.path / "generation_config.json"
+    configured = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
     ends = set(configured if isinstance(configured, list) else [configured]) | {prompt_format.eos_token_id}
     return frozenset(end for end in ends if end is not None)
