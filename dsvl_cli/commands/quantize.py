@@ -45,7 +45,14 @@ def quantize(
     ] = None,
     quantization: Annotated[
         Quantization,
-        typer.Option("--format", "-f", envvar="DSVL_QUANTIZATION", show_envvar=False, help="How to store the weights."),
+        typer.Option(
+            "--format",
+            "--quantization",
+            "-f",
+            envvar="DSVL_QUANTIZATION",
+            show_envvar=False,
+            help="How to store the weights.",
+        ),
     ] = "4bit",
     group_size: options.GroupSize = DEFAULT_GROUP_SIZE,
     include_vision: options.IncludeVision = False,
