@@ -258,6 +258,6 @@ def check_stored_format(checkpoint: Checkpoint, requested: Recipe | None, device
     if requested is not None and requested.format.name != stored:
         raise DsvlError(
             f"{checkpoint.name} is quantized already, as {stored}, and cannot become {requested.format.name}",
-            "leave --quantization out, or take the original model",
+            "leave --quantization out (dsvl doctor shows where a default of it stands), or take the original model",
         )
     check_format(stored, device, dtype)
