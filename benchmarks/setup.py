@@ -66,7 +66,8 @@ class Setup:
         rounds: how often every candidate is started, one after the other.
         repeats: how often each is measured once it is warm, in one process.
         llama: None where it is not installed.
-        skipped: sentences about what is left out.
+        results: the file whose section is written; None only prints.
+        skipped_formats: a sentence for each format that is left out.
     """
 
     checkpoint: str
@@ -78,15 +79,14 @@ class Setup:
     repeats: int
     results: Path | None
     llama: Llama | None
-    skipped: tuple[str, ...] = ()
+    skipped_formats: tuple[str, ...] = ()
 
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> Setup:
         """Make sense of `add_options`."""
         skipped = [f"dsvl has no format {name} yet: skipped" for name in args.formats if not is_known(name)]
-        llama = find_llama(args)
-        if llama is None:
-            skipped.append(f"no interpreter with llama.cpp is given (--llama-python or {LLAMA_PYTHON}): skipped")
+        if len(skipped) == len(args.formats):
+            raise SystemExit("dsvl has none of these formats: " + ", ".join(args.formats))
         return cls(
             checkpoint=args.checkpoint,
             image=args.image,
@@ -96,9 +96,17 @@ class Setup:
             rounds=args.rounds,
             repeats=args.repeats,
             results=args.results,
-            llama=llama,
-            skipped=tuple(skipped),
+            llama=find_llama(args),
+            skipped_formats=tuple(skipped),
         )
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Sentences about everything that is left out."""
+        if self.llama is not None:
+            return self.skipped_formats
+        missing = f"llama.cpp is skipped: give --llama-python (or {LLAMA_PYTHON}) and --llama-models"
+        return (*self.skipped_formats, missing)
 
     def ours(self, mode: str, format_name: str, *arguments: str) -> Figures:
         """Measure dsvl in a new process."""
@@ -116,9 +124,7 @@ class Setup:
     def measure_limits(self) -> tuple[Limits, Shape, str]:
         """Measure the machine and read the model's sizes; with a sentence for the notes."""
         limits = measure_limits(self.threads)
-        rates = (
-            f"{limits.bf16_rate / 1e9:.0f} (bf16) and {limits.int8_rate / 1e9:.0f} (int8) billion operations a second"
-        )
+        rates = ", ".join(f"{rate / 1e9:.0f} ({name})" for name, rate in limits.rates.items())
         told = f"measured in this run: memory {limits.bandwidth / 1e9:.1f} GB/s, products of matrices {rates} Gop/s"
         return limits, Shape.read(self.checkpoint), f"{self.threads} threads; {told}"
 
