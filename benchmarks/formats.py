@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
-from dsvl_cli.engine.options import LoadOptions
+from dsvl_cli.engine.options import Dtype, LoadOptions, Quantization
 from dsvl_cli.engine.quantization import FORMATS
 
 UNQUANTIZED = {"bf16": "bfloat16", "fp32": "float32"}
@@ -31,8 +31,8 @@ def load_options(model: str, name: str, threads: int) -> LoadOptions:
     """Say how to load a model in a format, on the CPU."""
     options: dict[str, Any] = {"model": model, "device": "cpu", "offline": True, "threads": threads}
     if name in UNQUANTIZED:
-        return LoadOptions(**options, dtype=UNQUANTIZED[name])
-    return LoadOptions(**options, quantization=name)
+        return LoadOptions(**options, dtype=cast(Dtype, UNQUANTIZED[name]))
+    return LoadOptions(**options, quantization=cast(Quantization, name))
 
 
 def flags(name: str) -> tuple[str, ...]:

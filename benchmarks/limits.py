@@ -61,7 +61,7 @@ def _int8_product(side: int) -> Callable[[], object]:
     numbers = torch.randint(0, 127, (side, side), dtype=torch.uint8)
     packed = torch.ops.onednn.qlinear_prepack(numbers.to(torch.int8), [side, side])
     scales, zeros = torch.ones(side), torch.zeros(side, dtype=torch.int32)
-    rest = (packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], "")
+    rest: tuple[Any, ...] = (packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], "")
     return lambda: torch.ops.onednn.qlinear_pointwise(numbers, 1.0, 0, *rest)
 
 

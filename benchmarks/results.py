@@ -19,9 +19,9 @@ differ between machines: read the ratios. A ratio is ours over theirs, or for "a
 The limit is what the machine allows: the bytes that must be read over the measured bandwidth of the memory, the
 operations over the measured rate of products of matrices.
 """
-_RATE_UNITS = ("/min",)
+_RATE_UNITS = ("/min", "%")
 
-Unit = Literal["s", "ms", "GB", "/min"]
+Unit = Literal["s", "ms", "GB", "/min", "%"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Row:
     Attributes:
         what: what was measured.
         value: ours, in `unit`.
-        unit: `s`, `ms` and `GB` are better when lower, `/min` when higher.
+        unit: `s`, `ms` and `GB` are better when lower, `/min` and `%` when higher.
         beside: what `reference` belongs to.
         reference: a peer's figure in the same unit, or another figure to compare with.
         goal: None where the row only informs.
@@ -103,8 +103,8 @@ COLUMNS = ("figure", "ours", "beside", "theirs", "ratio", "goal", "reached", "li
 def _format(value: float | None, unit: Unit) -> str:
     if value is None:
         return ""
-    digits = {"s": 2, "ms": 1, "GB": 2, "/min": 2}[unit]
-    return f"{value:.{digits}f} {unit}" if unit not in _RATE_UNITS else f"{value:.{digits}f}{unit}"
+    digits = 1 if unit in ("ms", "%") else 2
+    return f"{value:.{digits}f}{unit}" if unit == "/min" else f"{value:.{digits}f} {unit}"
 
 
 @dataclass(frozen=True, slots=True)
