@@ -135,3 +135,10 @@ def test_everything_gets_the_options_that_it_knows(tmp_path: Path) -> None:
         ["benchmarks.quantize", "cost", str(tmp_path / "full")],
         ["benchmarks.decode", str(tmp_path / "full"), "--results", str(tmp_path / "R.md"), "--rounds", "1"],
     ]
+
+
+def test_prefix_cache_knows_the_flags_of_describe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prefix_cache, "FLAG", "--json")
+    assert prefix_cache.has_flag()
+    monkeypatch.setattr(prefix_cache, "FLAG", "--no-such-flag")
+    assert not prefix_cache.has_flag()
