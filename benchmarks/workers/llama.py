@@ -152,7 +152,7 @@ def main() -> None:
         verbose=False,
     )
     load = time.perf_counter() - start
-    ask(model, args.prompt_tokens, 2)  # warms up
+    ask(model, 16, 2)  # warms up
     runs = [ask(model, args.prompt_tokens, args.new_tokens) for _ in range(args.repeats)]
     print(json.dumps({"load_seconds": load, "runs": runs, "version": llama_cpp.__version__}))
 
