@@ -75,9 +75,9 @@ def ask_all(setup: Setup, new_tokens: int) -> Asked:
             asked.add(f"transformers {dtype}", setup.baseline("ask", dtype, "--new-tokens", str(new_tokens)))
         for name in setup.formats:
             found = setup.ours("ask", name, "--new-tokens", str(new_tokens))
+            asked.add(f"dsvl {name}", found)
             if found["runs"][0]["prompt_tokens"] != asked.prompt_tokens:
                 raise SystemExit("dsvl and transformers make prompts of different lengths")
-            asked.add(f"dsvl {name}", found)
             asked.picture_seconds.append(found["picture_seconds"])
         if setup.llama is not None:
             for kind in kinds:

@@ -142,7 +142,9 @@ def add_options(
     parser.add_argument(
         "--formats", nargs="+", default=list(formats), help="bf16, fp32, or as --quantization takes them"
     )
-    parser.add_argument("--transformers", nargs="+", choices=("bf16", "fp32"), default=["bf16"], help="its dtypes")
+    parser.add_argument(
+        "--transformers", nargs="*", choices=("bf16", "fp32"), default=["bf16"], help="its dtypes; none leaves it out"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--rounds", type=int, default=rounds, help="starts of every candidate, alternating")
     parser.add_argument("--repeats", type=int, default=repeats, help="measurements in each start")
