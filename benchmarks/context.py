@@ -38,12 +38,17 @@ def make_rows(runs: dict[str, list[Figures]], contexts: list[int], limits: Limit
             limit = 1e3 * shape.step_bytes(format_name, int(tokens)) / limits.bandwidth if is_ours else None
             rows.append(Row(f"decode step behind {tokens:,.0f} tokens, {name}", step, "ms", limit=limit))
         for (few, short), (many, long) in pairwise(steps):
-            reading = 1e3 * (shape.cache_bytes(int(many)) - shape.cache_bytes(int(few))) / limits.bandwidth
+            reading = 1e3 * shape.cache_bytes(_width_of_cache(name), int(many - few)) / limits.bandwidth
             what = f"the same behind {many:,.0f}, without reading its cache, {name}"
             rows.append(
                 Row(what, max(long - reading, 0.0), "ms", f"behind {few:,.0f}", short, GOAL if is_ours else None)
             )
     return rows
+
+
+def _width_of_cache(candidate: str) -> str:
+    """Name the format whose cache a candidate has: llama.cpp keeps its own in 16 bits."""
+    return "fp32" if candidate.endswith("fp32") else "bf16"
 
 
 def main() -> None:

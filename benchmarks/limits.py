@@ -124,18 +124,21 @@ class Shape:
             embedding_weights=0 if tied else vocabulary,
         )
 
-    def cache_bytes(self, positions: int) -> float:
-        """Give the bytes of keys and values in 16 bits."""
-        return 2 * 2 * self.hidden * self.layers * positions
+    def cache_bytes(self, format_name: str, positions: int) -> float:
+        """Give the bytes of keys and values: in 32 bits for `fp32`, else in 16."""
+        return 2 * max(2.0, width(format_name)) * self.hidden * self.layers * positions
 
     def weight_bytes(self, format_name: str) -> float:
-        """Give the bytes that all weights need: the language model's in the format, scales left out, others in bf16."""
-        others = 2.0 * (self.vision_weights + self.embedding_weights + self.head_weights)
+        """Give the bytes that all weights need: the blocks of the language model in the format, scales left out.
+
+        Towers, embeddings and head are counted in 32 bits for `fp32`, else in 16.
+        """
+        others = max(2.0, width(format_name)) * (self.vision_weights + self.embedding_weights + self.head_weights)
         return others + width(format_name) * self.layer_weights
 
     def step_bytes(self, format_name: str, positions: int) -> float:
         """Give the bytes that one decode step reads at the least: head and layers in the format, and the cache."""
-        return width(format_name) * (self.layer_weights + self.head_weights) + self.cache_bytes(positions)
+        return width(format_name) * (self.layer_weights + self.head_weights) + self.cache_bytes(format_name, positions)
 
     def prefill_seconds(self, limits: Limits, format_name: str, tokens: int, pictures: int = 1) -> float:
         """Give the seconds that a prompt takes at the least; the vision tower computes in bf16."""

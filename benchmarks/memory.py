@@ -30,7 +30,7 @@ def make_rows(runs: dict[str, list[Figures]], formats: tuple[str, ...], shape: S
     for name in formats:
         found = runs[f"dsvl {name}"]
         answer = found[0]["runs"][0]
-        least = shape.weight_bytes(name) + shape.cache_bytes(answer["prompt_tokens"] + answer["new_tokens"])
+        least = shape.weight_bytes(name) + shape.cache_bytes(name, answer["prompt_tokens"] + answer["new_tokens"])
         peak = median_of(({"bytes": answering_bytes(run)} for run in found), "bytes")
         what = f"most anonymous memory, {name}"
         rows.append(Row(what, peak / 1e9, "GB", "weights and cache", least / 1e9, MEMORY_GOAL, least / 1e9))

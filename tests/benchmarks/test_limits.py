@@ -33,6 +33,7 @@ def test_a_step_reads_every_weight_once_and_the_cache(sizes: dict[str, int]) -> 
     assert shape.step_bytes("bnb-nf4", 0) == weights / 2
     # Two numbers of 16 bits for each of 256 channels in 4 layers.
     assert shape.step_bytes("bf16", 100) - shape.step_bytes("bf16", 0) == 100 * 2 * 2 * 256 * 4
+    assert shape.cache_bytes("fp32", 100) == 2 * shape.cache_bytes("bnb-nf4", 100)
 
 
 def test_a_format_may_use_every_unit_that_takes_wider_numbers() -> None:

@@ -104,7 +104,7 @@ def test_batch_compares_pictures_per_minute() -> None:
 
 
 def test_context_takes_off_what_reading_the_longer_cache_costs() -> None:
-    extra = 1e3 * (SHAPE.cache_bytes(8010) - SHAPE.cache_bytes(605)) / LIMITS.bandwidth
+    extra = 1e3 * (SHAPE.cache_bytes("bf16", 8010 - 605)) / LIMITS.bandwidth
     steps = {605: 0.1, 8010: (130 + extra) / 1e3}
     runs = {"dsvl bf16": [{"prompt_tokens": n, "median_step_seconds": step} for n, step in steps.items()]}
     rows = context.make_rows(runs, [600, 8000], LIMITS, SHAPE)
