@@ -24,6 +24,7 @@ from dsvl_cli.engine.native.compiler import load_library
 from dsvl_cli.engine.progress import Choice
 
 GROUP = 32  # int4 weights that share a scale
+_FEW_PLAIN_ROWS = 4  # up to so many torch multiplies in bfloat16 sooner than it widens, on any CPU
 _FEW_ROWS = 40  # up to so many a row at a time is faster than widening the weights for them
 
 
@@ -34,6 +35,7 @@ class Kind(IntEnum):
     BFLOAT16 = 1
     INT8 = 2
     INT4 = 3
+    FLOAT16 = 4  # always widened
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,8 @@ class Weight:
     @classmethod
     def dense(cls, data: torch.Tensor) -> Weight:
         """Take a weight of 16 or 32 bits as it is."""
-        kind = Kind.FLOAT32 if data.dtype == torch.float32 else Kind.BFLOAT16
-        return cls(kind, data, None, (data.shape[0], data.shape[1]))
+        kinds = {torch.float32: Kind.FLOAT32, torch.bfloat16: Kind.BFLOAT16, torch.float16: Kind.FLOAT16}
+        return cls(kinds[data.dtype], data, None, (data.shape[0], data.shape[1]))
 
     @property
     def nbytes(self) -> int:
@@ -120,14 +122,14 @@ class PlainKernels:
             return weight(x)
         if weight.data.dtype == x.dtype:
             return functional.linear(x, weight.data)
-        if weight.kind is Kind.BFLOAT16 and self.native_bf16:
+        if weight.kind is Kind.BFLOAT16 and (self.native_bf16 or len(x) <= _FEW_PLAIN_ROWS):
             return functional.linear(x.to(weight.data.dtype), weight.data).to(x.dtype)
         return functional.linear(x, self.widen(weight))
 
     def widen(self, weight: Weight) -> torch.Tensor:
         """Give the weight as `(out_features, in_features)` of `compute_dtype`, in a buffer until the next call."""
         wide = self._buffer(weight)
-        if weight.kind in (Kind.FLOAT32, Kind.BFLOAT16):
+        if weight.scales is None:
             return wide.copy_(weight.data)
         return wide.copy_(dequantize(weight))
 
@@ -169,7 +171,7 @@ class NativeKernels(PlainKernels):
 
     def linear(self, x: torch.Tensor, weight: Linear) -> torch.Tensor:
         """Multiply."""
-        if not isinstance(weight, Weight) or len(x) > _FEW_ROWS or weight.shape[1] % GROUP:
+        if not isinstance(weight, Weight) or len(x) > _FEW_ROWS or weight.shape[1] % GROUP or weight.kind > Kind.INT4:
             return super().linear(x, weight)
         if weight.kind is Kind.FLOAT32 and len(x) > 1:
             return functional.linear(x, weight.data)
