@@ -35,6 +35,7 @@ class DecoderConfig:
     rope_theta: float
     vocab_size: int
     context_length: int
+    intermediate_size: int
 
     @classmethod
     def read(cls, text: Mapping[str, Any]) -> DecoderConfig:
@@ -58,7 +59,19 @@ class DecoderConfig:
             rope_theta=rope.get("rope_theta") or text.get("rope_theta") or 10000.0,
             vocab_size=text.get("vocab_size", 32000),
             context_length=text.get("max_position_embeddings", 2048),
+            intermediate_size=text.get("intermediate_size", 11008),
         )
+
+    @property
+    def linear_parameters(self) -> int:
+        """How many numbers the linear layers hold, the head not among them."""
+        attention = 2 * self.hidden_size * self.head_dim * (self.heads + self.kv_heads)
+        return self.layers * (attention + 3 * self.hidden_size * self.intermediate_size)
+
+    @property
+    def head_parameters(self) -> int:
+        """How many numbers the head holds."""
+        return self.vocab_size * self.hidden_size
 
 
 @dataclass(frozen=True, slots=True)

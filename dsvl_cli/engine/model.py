@@ -3,44 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from dsvl_cli.engine.batching import answer_requests, choose_batch_size
-from dsvl_cli.engine.chatter import import_backend, mute_libraries
 from dsvl_cli.engine.checkpoint import Checkpoint, find_checkpoint
 from dsvl_cli.engine.conversation import Chunk, Conversation, Outcome, Picture, Request
-from dsvl_cli.engine.decoder import DecoderConfig, read_module
 from dsvl_cli.engine.generate import Row, check_length, generate, generate_many
-from dsvl_cli.engine.hardware import DTYPE_BYTES, Plan, check_forecast, forecast_memory, make_plan
-from dsvl_cli.engine.kernels import choose_kernels
+from dsvl_cli.engine.hardware import Plan, make_plan
+from dsvl_cli.engine.images import decode
 from dsvl_cli.engine.kv_cache import PrefixCache
-from dsvl_cli.engine.layers import (
-    cast_unquantized,
-    count_stored_bytes,
-    find_model_class,
-    make_quantization_config,
-    make_skeleton,
-    report_selection,
-    select_layers,
-)
+from dsvl_cli.engine.loading import load_network
 from dsvl_cli.engine.machine import detect_machine
 from dsvl_cli.engine.network import Network
 from dsvl_cli.engine.options import LoadOptions, SamplingParams
 from dsvl_cli.engine.progress import Listener, Silence
 from dsvl_cli.engine.prompt import PreparedPrompt, PromptFormat
 from dsvl_cli.engine.quantization import (
-    FORMATS,
-    Recipe,
     check_stored_format,
-    find_stored_format,
     resolve_recipe,
 )
 from dsvl_cli.engine.sampling import Sampler
 from dsvl_cli.engine.text import Answer
-from dsvl_cli.errors import DsvlError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -108,13 +94,7 @@ class VisionLanguageModel:
 
     def view(self, picture: Picture) -> Image:
         """The picture as the model gets it: resized and padded, RGB, `(side, side)` pixels."""
-        from PIL import Image
-
-        processor = self.network.image_processor
-        pixels = self.network.pixels(picture)["pixel_values"][0]
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (processor.image_mean, processor.image_std))
-        values = ((pixels * std + mean) / processor.rescale_factor).round().clamp(0, 255).to(torch.uint8)
-        return Image.fromarray(values.permute(1, 2, 0).numpy(), "RGB")
+        return self.network.image_processor.view(decode(picture))
 
     def stream(self, conversation: Conversation, sampling: SamplingParams) -> Iterator[Chunk]:
         """Answer the last message, or go on with the last answer, piece by piece.

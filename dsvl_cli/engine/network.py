@@ -22,6 +22,7 @@ from dsvl_cli.engine.conversation import Picture
 from dsvl_cli.engine.decoder import Decoder, Segment
 from dsvl_cli.engine.images import decode
 from dsvl_cli.engine.kv_cache import KVCache
+from dsvl_cli.engine.pixels import ImageProcessor
 from dsvl_cli.engine.prompt import PreparedPrompt
 
 FEATURE_CACHE_BYTES = 256 * 2**20  # of picture features: 2.3 MB a picture at full size in bf16
@@ -40,7 +41,7 @@ class Network:
         module: transformers' module, where the weights were loaded by it; it shares them.
     """
 
-    def __init__(self, decoder: Decoder, tower: Tower, image_processor: Any, module: Any = None) -> None:
+    def __init__(self, decoder: Decoder, tower: Tower, image_processor: ImageProcessor, module: Any = None) -> None:
         self.decoder = decoder
         self.module = module
         self.image_processor = image_processor
@@ -54,8 +55,7 @@ class Network:
 
     def pixels(self, picture: Picture) -> dict[str, torch.Tensor]:
         """Give `pixel_values` `(1, 3, side, side)` in float32, for 7b also `high_res_pixel_values`, on the CPU."""
-        inputs = self.image_processor(images=[decode(picture)], return_tensors="pt")
-        return {name: inputs[name] for name in ("pixel_values", "high_res_pixel_values") if name in inputs}
+        return self.image_processor(decode(picture))
 
     @torch.inference_mode()
     def features(self, pictures: Sequence[Picture]) -> torch.Tensor:

@@ -208,7 +208,8 @@ def resolve_recipe(options: LoadOptions, machine: Machine, listener: Listener) -
         raise UsageError(f"there is no group size {options.group_size}", f"a group size is one of {sizes}")
     check_format(name, device, dtype)
     if options.include_vision and not FORMATS[name].is_stored:
-        raise DsvlError(f"{name} quantizes only the language model", f"use {WIDTHS[f'{name[3:]}bit'][1]}, or drop --include-vision")
+        stored = WIDTHS[f"{name[3:]}bit"][1]
+        raise DsvlError(f"{name} quantizes only the language model", f"use {stored}, or drop --include-vision")
     warn_widened(options, listener)
     return Recipe(FORMATS[name], options.group_size, options.include_vision, options.include_head)
 

@@ -18,6 +18,7 @@ from dsvl_cli.engine.decoder import Decoder, DecoderConfig, LayerWeights
 from dsvl_cli.engine.kernels import Kernels, Kind, Linear, Weight
 from dsvl_cli.errors import DsvlError
 
+HEAD = "lm_head.weight"
 _LANGUAGE_MODEL = "model.language_model."
 _LINEARS = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
@@ -113,5 +114,5 @@ def read_decoder(
             )
         )  # fmt: skip
     embeddings = tensors[f"{_LANGUAGE_MODEL}embed_tokens.weight"].to(dtype)
-    head = tensors["lm_head.weight"].to(dtype) if "lm_head.weight" in tensors else embeddings
-    return Decoder(config, embeddings, layers, norm("norm"), Weight.dense(head), kernels)
+    head = get(HEAD.removesuffix(".weight")) if HEAD in tensors else Weight.dense(embeddings)
+    return Decoder(config, embeddings, layers, norm("norm"), head, kernels)

@@ -5,9 +5,9 @@ import torch
 
 from dsvl_cli.engine.chatter import import_backend
 from dsvl_cli.engine.packing import pack_weight, quantize_4bit, quantize_8bit, unpack_weight
-from dsvl_cli.engine.quantization import CELLS, FORMATS, Recipe, Verdict
+from dsvl_cli.engine.quantization import FORMATS, STORED_FORMATS, Recipe, Verdict, find_cell
 
-ON_CPU = sorted({name for (name, kind, _), cell in CELLS.items() if kind == "cpu" and cell.verdict is Verdict.WORKS})
+ON_CPU = sorted(name for name in STORED_FORMATS if find_cell(name, "cpu", "bfloat16").verdict is Verdict.WORKS)
 
 
 def make_weight(shape: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
