@@ -92,6 +92,11 @@ def select_layers(skeleton: nn.Module, recipe: Recipe) -> Selection:
     return Selection(tuple(quantized), (*kept, *misshapen), misshapen, parameters)
 
 
+def shorten_name(name: str) -> str:
+    """Name a layer as people know it: without what all names begin and most end with."""
+    return name.removeprefix(f"{LANGUAGE_MODEL}.").removeprefix("model.").removesuffix(".weight")
+
+
 def _find_obstacle(layer: nn.Linear, recipe: Recipe) -> str | None:
     if type(layer) is not nn.Linear:
         return f"it is a {type(layer).__name__}"

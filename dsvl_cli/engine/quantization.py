@@ -119,7 +119,7 @@ def _judge(name: str, kind: str, dtype: str) -> Cell:
             return Cell(Verdict.FAILS, "torchao's kernel for 4 bits computes in bfloat16", "--dtype bfloat16")
         return Cell(Verdict.UNMEASURED, "torchao documents it")
     if kind == "cpu":
-        return Cell(Verdict.WORKS, "measured on x86-64 with AVX-512-BF16")
+        return Cell(Verdict.WORKS, "measured on x86-64, with AVX-512-BF16 and with AVX2 alone")
     if FORMATS[name].package == "bitsandbytes":
         return Cell(Verdict.UNMEASURED, "bitsandbytes documents it")
     if kind == "mps":
@@ -170,6 +170,14 @@ class Recipe:
 def find_cell(name: str, device: str, dtype: str) -> Cell:
     """Look up what is known about a format on a device, such as `cuda:0`, in a dtype."""
     return CELLS[name, device.partition(":")[0], dtype]
+
+
+def group_dtypes(name: str, kind: str) -> dict[Cell, list[str]]:
+    """Tell what is known about a format on a kind of device, with the dtypes of which it is known."""
+    groups: dict[Cell, list[str]] = {}
+    for dtype in DTYPE_BYTES:
+        groups.setdefault(find_cell(name, kind, dtype), []).append(dtype)
+    return groups
 
 
 def resolve_recipe(options: LoadOptions, machine: Machine, listener: Listener) -> Recipe | None:

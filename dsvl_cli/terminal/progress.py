@@ -20,6 +20,7 @@ _REDRAW_SECONDS = 0.1
 _LOG_SECONDS = 30.0
 _LOG_STEP_SECONDS = 1.0
 _BAR_COLUMNS = 20
+_SHORTEST_DETAIL = 10  # characters of what is behind a colon, below which other fields make room for it
 
 
 @dataclass(slots=True)
@@ -100,7 +101,10 @@ def _bar(done: int, total: int, marks: str) -> str:
 
 
 def _progress_line(what: str, bar: str, done: int, total: int, rate: float, width: int) -> str:
-    """Compose what, bar, bytes, rate and time left, as far as they fit into one line of less than `width` columns."""
+    """Compose what, bar, bytes, rate and time left, as far as they fit into one line of less than `width` columns.
+
+    The rate and the bar go first, then the beginning of what stands behind a colon.
+    """
     size = f"{format_bytes(done)} of {format_bytes(total)}"
     fields = [sanitize_line(what), bar, f"{100 * done // total} %", size]
     dispensable = [bar, size]
@@ -108,8 +112,14 @@ def _progress_line(what: str, bar: str, done: int, total: int, rate: float, widt
         speed, left = f"{format_bytes(rate)}/s", f"{_clock_time((total - done) / rate)} left"
         fields += [speed, left]
         dispensable = [speed, bar, size, left]
-    while dispensable and len("  ".join(fields)) >= width:
-        fields.remove(dispensable.pop(0))
+    while (excess := len("  ".join(fields)) + 1 - width) > 0:
+        begin, colon, detail = fields[0].partition(": ")
+        if bar not in fields and len(detail) - excess > _SHORTEST_DETAIL:
+            fields[0] = f"{begin}{colon}…{detail[excess + 1 :]}"
+        elif dispensable:
+            fields.remove(dispensable.pop(0))
+        else:
+            break
     return "  ".join(fields)[: width - 1]
 
 
