@@ -43,7 +43,7 @@ def make_rows(asked: Asked, formats: tuple[str, ...], limits: Limits, shape: Sha
         rows += [
             Row(what, step, "ms", peer, asked.step(peer), STEP_LLAMA_GOALS.get(bytes_each), limit),
         ]
-    return rows
+    return [row for row in rows if row.reference is not None]
 
 
 def main() -> None:

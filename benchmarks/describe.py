@@ -38,7 +38,9 @@ def make_rows(asked: Asked, formats: tuple[str, ...], limits: Limits, shape: Sha
         kinds = [llama_kind(name)] if llama_kind(name) == "q4_0" or name != best else [llama_kind(name), "q4_0"]
         for kind in kinds:
             seconds = asked.whole(f"llama.cpp {kind}")
-            reference = None if seconds is None else seconds + asked.picture()
+            if seconds is None:
+                continue
+            reference = seconds + asked.picture()
             kind_goal = llama_goal if kind == "q4_0" else None
             rows.append(Row(what, whole, "s", f"llama.cpp {kind} + our picture", reference, kind_goal, limit))
     return rows

@@ -67,7 +67,7 @@ def main() -> None:
             read_weights(setup.checkpoint)
             runs.setdefault(f"dsvl {name}", []).append(setup.ours("memory", name, *new_tokens))
     notes = [
-        "weights and cache are what the format needs by its width, scales left out, with the towers in 16 bits",
+        "weights and cache are what the format needs by its width, scales left out; towers in 16 bits, fp32 in 32",
         f"{setup.threads} threads, {setup.rounds} rounds, warm page cache; a first start may find an earlier copy",
         *setup.skipped_formats,
     ]

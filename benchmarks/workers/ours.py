@@ -72,6 +72,12 @@ def answer(model: VisionLanguageModel, conversation: Conversation, new_tokens: i
     }
 
 
+def warm_up(model: VisionLanguageModel) -> None:
+    """Answer something short, which lets libraries set up what they set up once."""
+    answer(model, Conversation([Message("user", (WARM_UP,))]), 2)
+    model.forget()
+
+
 def show(image: str, text: str = DEFAULT_PROMPT) -> Conversation:
     """Ask about a picture, which is read from its file anew."""
     return Conversation([Message("user", (read_picture(image), text))])
@@ -92,7 +98,7 @@ def measure_ask(model: VisionLanguageModel, args: argparse.Namespace) -> Figures
         model.forget()
         return timed(lambda: model.network.features([read_picture(args.image)]))
 
-    answer(model, Conversation([Message("user", (WARM_UP,))]), 2)
+    warm_up(model)
     return {
         "picture_seconds": encode(),
         "runs": [ask(args.new_tokens) for _ in range(args.repeats)],
@@ -127,7 +133,7 @@ def measure_turns(model: VisionLanguageModel, args: argparse.Namespace) -> Figur
             "second_seconds": follow["seconds"],
         }
 
-    answer(model, Conversation([Message("user", (WARM_UP,))]), 2)
+    warm_up(model)
     return {"runs": [turn() for _ in range(args.repeats)]}
 
 
@@ -154,7 +160,7 @@ def measure_batch(model: VisionLanguageModel, args: argparse.Namespace) -> Figur
             if outcome.reply is None or outcome.reply.finish_reason != "length":
                 raise SystemExit("dsvl did not answer every picture to the last token")
 
-    model.forget()
+    warm_up(model)
     pictures = draw_pictures(args.image, args.pictures)
     seconds = timed(lambda: answer_pictures(pictures))
     return {"runs": [{"pictures": args.pictures, "seconds": seconds}]}

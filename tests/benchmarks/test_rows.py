@@ -50,6 +50,14 @@ def test_decode_holds_each_format_against_the_peer_as_wide() -> None:
     assert find(rows, "decode step, bnb-int8", "llama.cpp q8_0").ratio == pytest.approx(1.2)
 
 
+def test_a_peer_that_is_not_there_has_no_rows() -> None:
+    found = asked()
+    found.runs = {name: runs for name, runs in found.runs.items() if not name.startswith("llama.cpp")}
+    for make_rows in (decode.make_rows, describe.make_rows):
+        rows = make_rows(found, ("bf16", "bnb-int8"), LIMITS, SHAPE, 11)
+        assert {row.beside for row in rows} == {"transformers bf16"}
+
+
 def test_describe_gives_the_goals_to_the_fastest_format() -> None:
     rows = describe.make_rows(asked(), ("bf16", "bnb-int8"), LIMITS, SHAPE, 11)
     best = find(rows, "question to last word, bnb-int8 (the fastest)", "transformers")
