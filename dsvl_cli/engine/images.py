@@ -65,7 +65,7 @@ def read_picture(source: str, *, stdin: BinaryIO | None = None, offline: bool = 
     """
     if source == "-":
         return picture_from_bytes(_read_stdin(stdin), source)
-    if _is_address(source):
+    if is_address(source):
         from dsvl_cli.engine.fetch import fetch_picture
 
         return picture_from_bytes(*fetch_picture(source, offline=offline))
@@ -79,6 +79,15 @@ def picture_from_path(path: Path, name: str | None = None) -> Picture:
         ImageError: there is no sound picture of a bearable size.
     """
     name = str(path) if name is None else name
+    return picture_from_bytes(read_file(path, name), name)
+
+
+def read_file(path: Path, name: str) -> bytes:
+    """Read the bytes of a regular file of a bearable size; whether they are a picture is not looked at.
+
+    Raises:
+        ImageError: there is no such file, or it cannot be read; `name` is what it is called.
+    """
     try:
         status = path.stat()  # before opening, for opening a pipe would wait for its other end
         if stat.S_ISDIR(status.st_mode):
@@ -88,7 +97,7 @@ def picture_from_path(path: Path, name: str | None = None) -> Picture:
         if status.st_size > MAX_BYTES:
             raise _too_large(name)
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except FileNotFoundError as exc:
         raise ImageError(f"{name}: no such file", _similar_name(path)) from exc
     except PermissionError as exc:
@@ -97,7 +106,6 @@ def picture_from_path(path: Path, name: str | None = None) -> Picture:
         raise ImageError(f"{name}: cannot be read: {exc.strerror or 'the system refuses'}") from exc
     except ValueError as exc:  # a NUL in the path
         raise ImageError(f"{name}: not a valid path") from exc
-    return picture_from_bytes(data, name)
 
 
 def picture_from_bytes(data: bytes, name: str) -> Picture:
@@ -158,7 +166,7 @@ def expand_sources(arguments: Sequence[str]) -> list[str]:
     """
     sources: list[str] = []
     for argument in arguments:
-        if argument == "-" or _is_address(argument):
+        if argument == "-" or is_address(argument):
             sources.append(argument)
         elif os.path.isdir(argument):
             raise DsvlError(f"{argument}: a folder, not a picture", _folder_hint(argument))
@@ -199,7 +207,8 @@ class _RecentImages:
 _recent = _RecentImages()
 
 
-def _is_address(source: str) -> bool:
+def is_address(source: str) -> bool:
+    """Whether a source is an http(s) address."""
     return source[:8].lower().startswith(("http://", "https://"))
 
 
