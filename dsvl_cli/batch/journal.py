@@ -42,12 +42,12 @@ class Journal:
         self,
         path: Path,
         on_load: Callable[[Mapping[str, Any]], None] = lambda _: None,
-        sync_seconds: float = SYNC_SECONDS,
+        sync_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = path
         self._on_load = on_load
-        self._sync_seconds = sync_seconds
+        self._sync_seconds = SYNC_SECONDS if sync_seconds is None else sync_seconds
         self._clock = clock
         self._places: dict[str, int] = {}  # id -> where its line begins
         self._open: dict[str, Status] = {}  # of those that are not simply answered

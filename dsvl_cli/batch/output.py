@@ -192,6 +192,8 @@ class KeptOutput:
         before = self.journal.read(row.id) if status is not None else None
         self.journal.append(row, **self._sink.more(row))
         self._is_changed = True
+        if not isinstance(self._sink, JournalOnly):
+            self.journal.sync()  # else a power cut could leave a text without its row
         self._sink.write(row, before)
 
     def finish(self) -> None:

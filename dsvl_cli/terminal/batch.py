@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from dsvl_cli.errors import DsvlError
@@ -21,7 +20,7 @@ _DAY = 86_400
 
 
 class BatchProgress:
-    """Tells how far a batch is. The work goes on when nobody is there to be told any more.
+    """Tells how far a batch is.
 
     Args:
         console: where to say it.
@@ -60,30 +59,26 @@ class BatchProgress:
         if now - self._shown_at < (_REDRAW_SECONDS if redraws else _LOG_SECONDS):
             return
         self._shown_at = now
-        with suppress(OSError):
-            if redraws:
-                self._console.redraw_line(self._line(done, due, failed, suspect))
-            else:
-                self._console.status(", ".join(self._fields(done, due, failed, suspect)))
+        if redraws:
+            self._console.redraw_line(self._line(done, due, failed, suspect))
+        else:
+            self._console.status(", ".join(self._fields(done, due, failed, suspect)))
 
     def error(self, message: str) -> None:
         """Tell of an item that failed; after the first few no more."""
         self._errors += 1
-        with suppress(OSError):
-            if self._errors <= _MOST_ERRORS:
-                self._console.error(DsvlError(message))
-            elif self._errors == _MOST_ERRORS + 1:
-                self._console.status(f"more errors are not told here; they are in {self._place}")
+        if self._errors <= _MOST_ERRORS:
+            self._console.error(DsvlError(message))
+        elif self._errors == _MOST_ERRORS + 1:
+            self._console.status(f"more errors are not told here; they are in {self._place}")
 
     def say(self, text: str) -> None:
         """Say a line."""
-        with suppress(OSError):
-            self._console.status(text)
+        self._console.status(text)
 
     def close(self) -> None:
         """Take the drawn line away."""
-        with suppress(OSError):
-            self._console.clear_redrawn_line()
+        self._console.clear_redrawn_line()
 
     def _fields(self, done: int, due: int | None, failed: int, suspect: int) -> list[str]:
         """How many, of how many, failed, suspect, rate and time left, in words; those that are not known left out."""
