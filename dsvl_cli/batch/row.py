@@ -78,8 +78,8 @@ class Row:
         answers: what was said, by the same names. Where a question failed, it is missing, and `error` says why.
         model: what the user calls the model.
         width, height: of the (first) picture, upright, in pixels; None where it could not be decoded, or there is none.
-        sha256: of the picture's bytes, hexadecimal; of several pictures, of their digests, one after the other; None
-            where they could not be read.
+        sha256: of the picture's bytes, hexadecimal; of several pictures, of their hexadecimal digests, one after the
+            other; None where they could not be read, or there is none.
         error: why answers are missing; None where none is.
     """
 
@@ -138,18 +138,8 @@ class Row:
         return fields
 
     def to_json(self) -> str:
-        """The row as one line of UTF-8, without a line feed.
-
-        A path that is not UTF-8 makes the line ASCII: its odd bytes become escapes of lone surrogates, as Python reads
-        them back.
-        """
-        fields = self.to_fields()
-        line = json.dumps(fields, ensure_ascii=False)
-        try:
-            line.encode()
-        except UnicodeEncodeError:
-            return json.dumps(fields)
-        return line
+        """The row as one line, without a line feed; see `encode`."""
+        return encode(self.to_fields()).decode()
 
     @classmethod
     def from_json(cls, line: str | bytes) -> Row:
@@ -182,3 +172,15 @@ class Row:
             error=None if message is None else Failure(fields["error_type"], message),
             **{name: fields[name] for name in _ABOUT},
         )
+
+
+def encode(fields: Mapping[str, Any]) -> bytes:
+    """Write the fields of a row as one line of UTF-8, without a line feed.
+
+    A path that is not UTF-8 makes the line ASCII: its odd bytes become escapes of lone surrogates, as Python reads
+    them back.
+    """
+    try:
+        return json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(fields).encode()
