@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from dsvl_cli.engine.conversation import Picture
 from dsvl_cli.engine.signatures import SAVE_AS_PNG, damaged, is_heic, not_a_picture
+from dsvl_cli.engine.tiff import count_pages
 from dsvl_cli.errors import DsvlError, ImageError
 
 if TYPE_CHECKING:
@@ -256,7 +257,7 @@ def _decode(data: bytes, name: str) -> tuple[Image, tuple[str, ...]]:
         image = Image.open(io.BytesIO(data), formats=formats)
         if image.width * image.height > MAX_PIXELS:
             raise _too_large(name, f"{MAX_PIXELS // 10**6} megapixels")
-        notes = _notes(image)
+        notes = _notes(image, data)
         image.load()
         return _to_rgb(_upright(image), name), notes
     except ImageError:
@@ -302,9 +303,9 @@ def _formats(data: bytes, name: str) -> tuple[str, ...]:
     return ("HEIF",)
 
 
-def _notes(image: Image) -> tuple[str, ...]:
+def _notes(image: Image, data: bytes) -> tuple[str, ...]:
     notes: list[str] = []
-    frames = getattr(image, "n_frames", 1)
+    frames = count_pages(data) if image.format == "TIFF" else getattr(image, "n_frames", 1)
     if frames > 1 and image.format == "TIFF":
         notes.append(f"only the first of {frames} pages is used")
     elif frames > 1 and image.format == "HEIF":
