@@ -262,7 +262,7 @@ NAMES = (
     b"surrogate-\xed\xa0\x80.png", b"n" * 251 + b".png", b"\xc3\xa9" * 125 + b".png", b" leading space.png",
     b"trailing space .png", b"-dash.png", b"--prompt.png", b"=1+1.png", b"@SUM(A1).png", b"+1.png", b'"quotes".png',
     b"'single'.png", b"a,b;c.png", b"$(touch x).png", b"`touch x`.png", b"a;b|c&d.png", b"back\\slash.png", b"*.png",
-    b"[abc]?.png", b"{a,b}.png", b"100%.png", b"%41.png", b"#hash.png", b"~.png", b"a::b.png", b"<b>bold</b>.png",
+    b"[abc]?.png", b"{a,b}.png", b"100%.png", b"%41.png", b"#hash.png", b"~.png", b"a::b.png", b"<b>bold<b>.png",
     b"rtl-\xe2\x80\xaegnp.png", b"zero\xe2\x80\x8bwidth.png", b"line\xe2\x80\xa8separator.png",
     b"e\xcc\x81.png", b"\xf0\x9f\x98\x80.png", b"UPPER.PNG", b"two.dots..png", b"CON.png", b"null.png", b"[/].png",
 )  # fmt: skip

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from dsvl_cli.engine.images import decode, picture_from_bytes
 from dsvl_cli.errors import ImageError
-from tests.batch.malformed import DAMAGES, FORMATS, NAMES, bombs, malformed, odd, sound
+from tests.batch.malformed import DAMAGES, FORMATS, NAMES, bombs, malformed, odd, sound, write_all
 
 
 def outcome(name: str, data: bytes) -> str:
@@ -71,3 +76,24 @@ def test_every_format_is_sound_before_it_is_damaged() -> None:
     for kind in FORMATS:
         for n in range(8):
             assert outcome(kind, sound(kind, random.Random(n))) == "picture"
+
+
+@pytest.mark.soak
+def test_the_command_makes_one_row_of_each(tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out.jsonl"
+    folder.mkdir()
+    written = write_all(folder)
+    command = [sys.executable, "-m", "dsvl_cli", "batch", str(folder), "-o", str(out), "-m", "tiny"]
+    done = subprocess.run([*command, "--max-new-tokens", "2"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr[-2000:]
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    rows = [json.loads(line) for line in out.read_bytes().splitlines()]
+    found = [os.path.basename(os.fsencode(row["id"])) for row in rows]
+    assert len(found) == written
+    assert set(found) == set(os.listdir(os.fsencode(folder)))
+    for name, row in zip(found, rows, strict=True):
+        assert (row["error"] is None) == (row["width"] is not None)
+        assert row["error_type"] in (None, "ImageError")
+        if name in NAMES:
+            assert row["error"] is None
