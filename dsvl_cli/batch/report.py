@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import os
 import re
 import shutil
 import tempfile
@@ -19,12 +18,14 @@ from html import escape
 from pathlib import Path
 from typing import BinaryIO
 
+from dsvl_cli.batch.disk import explained, new_file
 from dsvl_cli.batch.row import ONLY, Row, Status
 from dsvl_cli.engine.images import decode, picture_from_bytes
-from dsvl_cli.errors import DsvlError, ImageError
+from dsvl_cli.errors import ImageError
 
 THUMBNAIL_PIXELS = 160
 _QUALITY = 60
+_CHUNK_BYTES = 2**20
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _NAMES: dict[Status, str] = {"answered": "answered", "suspect": "suspect", "error": "errors"}
 
@@ -127,20 +128,13 @@ def write_report(
     Raises:
         DsvlError: it cannot be written.
     """
-    beside = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
-    try:
-        # How many there are of each kind is only known at the end, but stands at the top.
-        with tempfile.TemporaryFile(dir=path.parent) as cards, beside.open("wb") as page:
-            counts, first = _write_cards(cards, rows, thumbnail_of)
-            page.write(_encode(_head(title, about, counts, first)))
-            cards.seek(0)
-            shutil.copyfileobj(cards, page, 2**20)
-            page.write(_encode(_foot()))
-        beside.replace(path)
-    except OSError as exc:
-        raise DsvlError(f"{path} cannot be written: {exc.strerror}", "choose another place") from exc
-    finally:
-        beside.unlink(missing_ok=True)
+    # How many there are of each kind is only known at the end, but stands at the top.
+    with explained(path), tempfile.TemporaryFile(dir=path.parent) as cards, new_file(path) as page:
+        counts, first = _write_cards(cards, rows, thumbnail_of)
+        page.write(_encode(_head(title, about, counts, first)))
+        cards.seek(0)
+        shutil.copyfileobj(cards, page, _CHUNK_BYTES)
+        page.write(_encode(_foot()))
 
 
 def make_thumbnail(data: bytes) -> bytes | None:
