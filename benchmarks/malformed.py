@@ -2,7 +2,8 @@
 
 Decodes 1,000 malformed pictures of 10 formats, 25 bombs and 40 odd but sound ones as `dsvl batch` does, and prints the
 longest time and the most memory beyond the process's own. Fails where one takes 5 seconds, 300 MiB, or ends in anything
-but a picture or an error that is told.
+but a picture or an error that is told. Sound pictures of as many pixels as are allowed are shown beside them: they take
+more memory, since decoding them needs 4 to 5 bytes a pixel.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import asdict, dataclass
 
 from benchmarks.timing import describe_machine
 from dsvl_cli.engine.images import decode, picture_from_bytes
-from tests.batch.malformed import FORMATS, SEED, bombs, malformed, odd
+from tests.batch.malformed import FORMATS, SEED, bombs, large, malformed, odd
 from tests.engine.pictures import encoded, scene
 
 MAX_SECONDS = 5.0
@@ -54,6 +55,7 @@ def main() -> None:
         "malformed": malformed(arguments.count, arguments.seed),
         "bombs": bombs(),
         "odd": odd(),
+        "large": large(),
     }
     print(f"{'':12} {'number':>6} {'pictures':>8} {'refused':>8} {'other':>6}   longest, and most memory")
     results = {}
@@ -68,7 +70,7 @@ def main() -> None:
             f"{slowest.seconds:.2f} s ({slowest.name}), {largest.mebibytes:.0f} MiB ({largest.name})"
         )
         results[group] = {"outcomes": outcomes, "slowest": asdict(slowest), "largest": asdict(largest)}
-        bad += [cost for cost in costs if not is_bearable(cost)]
+        bad += [cost for cost in costs if group != "large" and not is_bearable(cost)]
     print(json.dumps({"benchmark": "malformed", "results": results, "machine": describe_machine()}))
     for cost in bad:
         print(f"too much: {cost.name}: {cost.outcome}, {cost.seconds:.2f} s, {cost.mebibytes:.0f} MiB")

@@ -129,13 +129,13 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     yield "gif-frame-larger-than-its-screen", gif_frames(1, (60_000, 60_000))
     yield "gif-many-frames", gif_frames(200_000, (1, 1))
     yield "jpeg-header", jpeg_header(65_500, 65_500)
+    yield "jpeg-many-scans", jpeg_scans(6000, 60)
     yield "webp-header", riff(b"VP8X", b"\0\0\0\0" + (2**24 - 1).to_bytes(3, "little") * 2)
     yield "webp-lossless-header", riff(b"VP8L", b"\x2f" + (16_383 | 16_383 << 14).to_bytes(4, "little") + bytes(20))
     yield "bmp-header", bmp_header(2**31 - 1, 2**31 - 1, 0)
     yield "bmp-run-length", bmp_header(40_000, 40_000, 1) + b"\xff\0" * 50_000
     yield "tiff-header", tiff(100_000, 100_000)
     yield "tiff-many-pages", tiff_pages(100_000)
-    yield "tiff-pages-in-a-ring", tiff_pages(3, ring=True)
     yield "ppm-header", b"P6 99999 99999 255\n" + bytes(300)
     yield "ppm-endless-header", b"P6 #" + b"x" * 2_000_000
     yield "ico-of-a-png-bomb", ico(bomb())
@@ -157,6 +157,13 @@ def jpeg_header(width: int, height: int) -> bytes:
     data = encoded(scene(), "JPEG")
     place = data.index(b"\xff\xc0") + 5
     return data[:place] + struct.pack(">HH", height, width) + data[place + 4 :]
+
+
+def jpeg_scans(side: int, count: int) -> bytes:
+    """A progressive picture of one colour whose last scan comes many times."""
+    data = encoded(Image.new("L", (side, side)), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * count + data[-2:]
 
 
 def bmp_header(width: int, height: int, compression: int) -> bytes:
@@ -190,6 +197,14 @@ def ico(data: bytes) -> bytes:
 def jpeg2000(width: int, height: int) -> bytes:
     size = struct.pack(">HHIIIIIIIIH", 41, 0, width, height, 0, 0, 1, 1, 0, 0, 1) + b"\7\1\1"
     return b"\xff\x4f\xff\x51" + size + bytes(100)
+
+
+def large() -> Iterator[tuple[str, bytes]]:
+    """Small files of sound pictures just below the limit of pixels, which is where the most memory goes."""
+    side = 13_000
+    for name, depth, colour_type, channels in (("one-bit", 1, 0, 1), ("grey", 8, 0, 1), ("rgb", 8, 2, 3)):
+        row = bytes(1 + (side * depth * channels + 7) // 8)
+        yield name, png(side, side, depth, colour_type, row * side)
 
 
 def odd() -> Iterator[tuple[str, bytes]]:
