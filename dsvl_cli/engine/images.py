@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from dsvl_cli.engine.conversation import Picture
 from dsvl_cli.engine.signatures import SAVE_AS_PNG, damaged, is_heic, not_a_picture
+from dsvl_cli.engine.tiff import count_pages
 from dsvl_cli.errors import DsvlError, ImageError
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ PICTURE_EXTENSIONS = (
 )  # fmt: skip
 
 _NARROW = 24  # length over width from which a picture is said to be narrow
+_MANY_SCANS = 30
+_MAX_SCANNED_PIXELS = 1_500_000_000  # about 4 seconds' worth
 _CACHED_PICTURES = 4
 _CACHED_BYTES = 256 * 2**20
 _silence = logging.NullHandler()
@@ -256,7 +259,8 @@ def _decode(data: bytes, name: str) -> tuple[Image, tuple[str, ...]]:
         image = Image.open(io.BytesIO(data), formats=formats)
         if image.width * image.height > MAX_PIXELS:
             raise _too_large(name, f"{MAX_PIXELS // 10**6} megapixels")
-        notes = _notes(image)
+        _check_scans(image, data, name)
+        notes = _notes(image, data)
         image.load()
         return _to_rgb(_upright(image), name), notes
     except ImageError:
@@ -269,6 +273,18 @@ def _decode(data: bytes, name: str) -> tuple[Image, tuple[str, ...]]:
         raise ImageError(f"{name}: not enough memory to decode it", "make it smaller first") from exc
     except Exception as exc:  # a damaged file can make Pillow raise nearly anything
         raise damaged(name) from exc
+
+
+def _check_scans(image: Image, data: bytes, name: str) -> None:
+    """Refuse a JPEG that goes over all its pixels so often that decoding takes longer than a few seconds.
+
+    The attack: https://libjpeg-turbo.org/pmwiki/uploads/About/TwoIssueswiththeJPEGStandard.pdf
+    """
+    if image.format not in ("JPEG", "MPO"):
+        return
+    scans = data.count(b"\xff\xda")  # cannot stand within a scan
+    if scans > _MANY_SCANS and scans * image.width * image.height > _MAX_SCANNED_PIXELS:
+        raise ImageError(f"{name}: a JPEG of {scans} scans, more than any camera or program writes", SAVE_AS_PNG)
 
 
 def _quiet_pillow() -> None:
@@ -302,9 +318,9 @@ def _formats(data: bytes, name: str) -> tuple[str, ...]:
     return ("HEIF",)
 
 
-def _notes(image: Image) -> tuple[str, ...]:
+def _notes(image: Image, data: bytes) -> tuple[str, ...]:
     notes: list[str] = []
-    frames = getattr(image, "n_frames", 1)
+    frames = count_pages(data) if image.format == "TIFF" else getattr(image, "n_frames", 1)
     if frames > 1 and image.format == "TIFF":
         notes.append(f"only the first of {frames} pages is used")
     elif frames > 1 and image.format == "HEIF":
