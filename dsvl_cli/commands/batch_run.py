@@ -172,7 +172,8 @@ class _Teller:
 
     def __call__(self, row: Row, tally: Tally) -> None:
         if row.error is not None:
-            self._progress.error(row.error.message)
+            message = row.error.message
+            self._progress.error(message if message.startswith(row.path) else f"{row.path}: {message}")
         due = self._supply.due if self._supply.is_complete else None
         self._progress.update(tally.done, due, tally.failed, tally.suspect)
 
@@ -245,8 +246,20 @@ def _open_output(job: Job, settings: Settings) -> KeptOutput | StreamOutput:
 
 
 def _write_report(job: Job, kept: KeptOutput | None) -> None:
-    if job.values["report"] is None or kept is None:
+    path = job.values["report"]
+    if path is None or kept is None:
         return
+    from dsvl_cli.batch.lookup import ItemLookup
+    from dsvl_cli.batch.report import make_thumbnail, write_report
+
+    lookup = ItemLookup()
+
+    def thumbnail_of(row: Row) -> bytes | None:
+        data = lookup.read(row)
+        return make_thumbnail(data[0]) if data else None
+
+    about = f"{kept.shown}, {kept.settings.model}: {' / '.join(kept.settings.prompts.values())}"
+    write_report(path, kept.journal.rows(), thumbnail_of, about=about)
 
 
 def _conclude(
