@@ -3,9 +3,10 @@
 # BEGIN of what generate.py writes
 _dsvl_command() {
     case $1 in
-        'dsvl') commands='chat describe quantize doctor sessions' options='--version,-V --install-completion --show-completion --help,-h' ;;
+        'dsvl') commands='chat describe batch quantize doctor sessions' options='--version,-V --install-completion --show-completion --help,-h' ;;
         'dsvl chat') commands='' options='--continue,-c --session --no-save --overflow --system,-s --max-new-tokens,--max-tokens --temperature,--temp --top-p --top-k --min-p --repetition-penalty --seed +--stop --model,-m --profile --revision --offline --device --dtype --attn-implementation,--attn --device-map --threads --quantization --group-size --include-vision --include-head --force --json --plain --quiet,-q --verbose,-v --debug --help,-h' ;;
         'dsvl describe') commands='' options='--prompt,-p --together --system,-s --max-new-tokens,--max-tokens --temperature,--temp --top-p --top-k --min-p --repetition-penalty --seed +--stop --model,-m --profile --revision --offline --device --dtype --attn-implementation,--attn --device-map --threads --quantization --group-size --include-vision --include-head --force --json --no-stream --stats --plain --quiet,-q --verbose,-v --debug --help,-h' ;;
+        'dsvl batch') commands='' options='--recursive,-r +--ext --follow-links --files-from --prompt,-p --prompt-file --ask --out,-o --format --existing --overwrite --report --batch-size --retry-errors --retry-suspect --max-errors --dry-run --check --system,-s --max-new-tokens,--max-tokens --temperature,--temp --top-p --top-k --min-p --repetition-penalty --seed +--stop --model,-m --profile --revision --offline --device --dtype --attn-implementation,--attn --device-map --threads --quantization --group-size --include-vision --include-head --force --plain --quiet,-q --verbose,-v --debug --help,-h' ;;
         'dsvl quantize') commands='' options='--format,-f --group-size --include-vision --include-head --overwrite --verify --revision --offline --device --threads --force --json --plain --quiet,-q --verbose,-v --debug --help,-h' ;;
         'dsvl doctor') commands='' options='--profile --json --help,-h' ;;
         'dsvl sessions') commands='list show search export rm' options='--help,-h' ;;
@@ -19,17 +20,19 @@ _dsvl_command() {
 
 _dsvl_kind() {
     case $1 in
-        'dsvl chat|--session' | 'dsvl chat|--system' | 'dsvl chat|-s' | 'dsvl chat|--max-new-tokens' | 'dsvl chat|--max-tokens' | 'dsvl chat|--temperature' | 'dsvl chat|--temp' | 'dsvl chat|--top-p' | 'dsvl chat|--top-k' | 'dsvl chat|--min-p' | 'dsvl chat|--repetition-penalty' | 'dsvl chat|--seed' | 'dsvl chat|--stop' | 'dsvl chat|--profile' | 'dsvl chat|--revision' | 'dsvl chat|--threads' | 'dsvl chat|--group-size' | 'dsvl describe|--prompt' | 'dsvl describe|-p' | 'dsvl describe|--system' | 'dsvl describe|-s' | 'dsvl describe|--max-new-tokens' | 'dsvl describe|--max-tokens' | 'dsvl describe|--temperature' | 'dsvl describe|--temp' | 'dsvl describe|--top-p' | 'dsvl describe|--top-k' | 'dsvl describe|--min-p' | 'dsvl describe|--repetition-penalty' | 'dsvl describe|--seed' | 'dsvl describe|--stop' | 'dsvl describe|--profile' | 'dsvl describe|--revision' | 'dsvl describe|--threads' | 'dsvl describe|--group-size' | 'dsvl quantize|--group-size' | 'dsvl quantize|--revision' | 'dsvl quantize|--threads' | 'dsvl quantize|2' | 'dsvl doctor|--profile' | 'dsvl sessions list|--limit' | 'dsvl sessions list|-n' | 'dsvl sessions show|1' | 'dsvl sessions search|'[0-9]* | 'dsvl sessions export|1' | 'dsvl sessions rm|'[0-9]*) kind=text ;;
+        'dsvl chat|--session' | 'dsvl chat|--system' | 'dsvl chat|-s' | 'dsvl chat|--max-new-tokens' | 'dsvl chat|--max-tokens' | 'dsvl chat|--temperature' | 'dsvl chat|--temp' | 'dsvl chat|--top-p' | 'dsvl chat|--top-k' | 'dsvl chat|--min-p' | 'dsvl chat|--repetition-penalty' | 'dsvl chat|--seed' | 'dsvl chat|--stop' | 'dsvl chat|--profile' | 'dsvl chat|--revision' | 'dsvl chat|--threads' | 'dsvl chat|--group-size' | 'dsvl describe|--prompt' | 'dsvl describe|-p' | 'dsvl describe|--system' | 'dsvl describe|-s' | 'dsvl describe|--max-new-tokens' | 'dsvl describe|--max-tokens' | 'dsvl describe|--temperature' | 'dsvl describe|--temp' | 'dsvl describe|--top-p' | 'dsvl describe|--top-k' | 'dsvl describe|--min-p' | 'dsvl describe|--repetition-penalty' | 'dsvl describe|--seed' | 'dsvl describe|--stop' | 'dsvl describe|--profile' | 'dsvl describe|--revision' | 'dsvl describe|--threads' | 'dsvl describe|--group-size' | 'dsvl batch|--ext' | 'dsvl batch|--prompt' | 'dsvl batch|-p' | 'dsvl batch|--batch-size' | 'dsvl batch|--max-errors' | 'dsvl batch|--system' | 'dsvl batch|-s' | 'dsvl batch|--max-new-tokens' | 'dsvl batch|--max-tokens' | 'dsvl batch|--temperature' | 'dsvl batch|--temp' | 'dsvl batch|--top-p' | 'dsvl batch|--top-k' | 'dsvl batch|--min-p' | 'dsvl batch|--repetition-penalty' | 'dsvl batch|--seed' | 'dsvl batch|--stop' | 'dsvl batch|--profile' | 'dsvl batch|--revision' | 'dsvl batch|--threads' | 'dsvl batch|--group-size' | 'dsvl quantize|--group-size' | 'dsvl quantize|--revision' | 'dsvl quantize|--threads' | 'dsvl quantize|2' | 'dsvl doctor|--profile' | 'dsvl sessions list|--limit' | 'dsvl sessions list|-n' | 'dsvl sessions show|1' | 'dsvl sessions search|'[0-9]* | 'dsvl sessions export|1' | 'dsvl sessions rm|'[0-9]*) kind=text ;;
         'dsvl chat|--overflow') kind=overflow ;;
-        'dsvl chat|--model' | 'dsvl chat|-m' | 'dsvl describe|--model' | 'dsvl describe|-m') kind=model_folders ;;
-        'dsvl chat|--device' | 'dsvl describe|--device' | 'dsvl quantize|--device') kind=device ;;
-        'dsvl chat|--dtype' | 'dsvl describe|--dtype') kind=dtype ;;
-        'dsvl chat|--attn-implementation' | 'dsvl chat|--attn' | 'dsvl describe|--attn-implementation' | 'dsvl describe|--attn') kind=attn_implementation ;;
-        'dsvl chat|--device-map' | 'dsvl describe|--device-map') kind=device_map ;;
-        'dsvl chat|--quantization' | 'dsvl describe|--quantization' | 'dsvl quantize|--format' | 'dsvl quantize|-f') kind=quantization ;;
-        'dsvl chat|'[0-9]* | 'dsvl describe|'[0-9]* | 'dsvl quantize|'[0-9]*) kind=pictures ;;
+        'dsvl chat|--model' | 'dsvl chat|-m' | 'dsvl describe|--model' | 'dsvl describe|-m' | 'dsvl batch|--model' | 'dsvl batch|-m') kind=model_folders ;;
+        'dsvl chat|--device' | 'dsvl describe|--device' | 'dsvl batch|--device' | 'dsvl quantize|--device') kind=device ;;
+        'dsvl chat|--dtype' | 'dsvl describe|--dtype' | 'dsvl batch|--dtype') kind=dtype ;;
+        'dsvl chat|--attn-implementation' | 'dsvl chat|--attn' | 'dsvl describe|--attn-implementation' | 'dsvl describe|--attn' | 'dsvl batch|--attn-implementation' | 'dsvl batch|--attn') kind=attn_implementation ;;
+        'dsvl chat|--device-map' | 'dsvl describe|--device-map' | 'dsvl batch|--device-map') kind=device_map ;;
+        'dsvl chat|--quantization' | 'dsvl describe|--quantization' | 'dsvl batch|--quantization' | 'dsvl quantize|--format' | 'dsvl quantize|-f') kind=quantization ;;
+        'dsvl chat|'[0-9]* | 'dsvl describe|'[0-9]* | 'dsvl batch|'[0-9]* | 'dsvl quantize|'[0-9]*) kind=pictures ;;
+        'dsvl batch|--files-from' | 'dsvl batch|--prompt-file' | 'dsvl batch|--ask' | 'dsvl batch|--out' | 'dsvl batch|-o' | 'dsvl batch|--report' | 'dsvl batch|--check' | 'dsvl sessions export|2') kind=files ;;
+        'dsvl batch|--format') kind=format ;;
+        'dsvl batch|--existing') kind=existing ;;
         'dsvl quantize|1') kind=model ;;
-        'dsvl sessions export|2') kind=files ;;
         *) return 1 ;;
     esac
 }
@@ -44,8 +47,10 @@ _dsvl_values() {
         device_map) values='auto' paths= ;;
         quantization) values='4bit 8bit bnb-nf4 bnb-fp4 bnb-int8 torchao-int8 torchao-int8-dynamic torchao-int4' paths= ;;
         pictures) values='' paths=pictures ;;
-        model) values='tiny 1.3b 7b 1.3b-base 7b-base' paths= ;;
         files) values='' paths=files ;;
+        format) values='jsonl csv parquet txt' paths= ;;
+        existing) values='skip overwrite append prepend' paths= ;;
+        model) values='tiny 1.3b 7b 1.3b-base 7b-base' paths= ;;
         *) values='' paths='' ;;
     esac
 }

@@ -23,7 +23,7 @@ function __dsvl_paths
 end
 
 # BEGIN of what generate.py writes
-set -g __dsvl_commands 'dsvl' 'dsvl chat' 'dsvl describe' 'dsvl quantize' 'dsvl doctor' 'dsvl sessions' 'dsvl sessions list' 'dsvl sessions show' 'dsvl sessions search' 'dsvl sessions export' 'dsvl sessions rm'
+set -g __dsvl_commands 'dsvl' 'dsvl chat' 'dsvl describe' 'dsvl batch' 'dsvl quantize' 'dsvl doctor' 'dsvl sessions' 'dsvl sessions list' 'dsvl sessions show' 'dsvl sessions search' 'dsvl sessions export' 'dsvl sessions rm'
 set -g __dsvl_extensions 'jpg|jpeg|jpe|jfif|mpo|png|apng|webp|gif|bmp|tif|tiff|ppm|pgm|pbm|pnm|pfm|ico|avif|jp2|j2k|heic|heif'
 
 function __dsvl_values
@@ -68,20 +68,31 @@ function __dsvl_values
             printf '%s\t%s\n' 'torchao-int4' ''
         case pictures
             __dsvl_paths pictures
+        case files
+            __dsvl_paths files
+        case format
+            printf '%s\t%s\n' 'jsonl' ''
+            printf '%s\t%s\n' 'csv' ''
+            printf '%s\t%s\n' 'parquet' ''
+            printf '%s\t%s\n' 'txt' ''
+        case existing
+            printf '%s\t%s\n' 'skip' ''
+            printf '%s\t%s\n' 'overwrite' ''
+            printf '%s\t%s\n' 'append' ''
+            printf '%s\t%s\n' 'prepend' ''
         case model
             printf '%s\t%s\n' 'tiny' 'the model that comes with dsvl'
             printf '%s\t%s\n' '1.3b' 'deepseek-community/deepseek-vl-1.3b-chat'
             printf '%s\t%s\n' '7b' 'deepseek-community/deepseek-vl-7b-chat'
             printf '%s\t%s\n' '1.3b-base' 'deepseek-community/deepseek-vl-1.3b-base'
             printf '%s\t%s\n' '7b-base' 'deepseek-community/deepseek-vl-7b-base'
-        case files
-            __dsvl_paths files
     end
 end
 
 complete -c dsvl -f
 complete -c dsvl -n "__dsvl_at 'dsvl'" -a chat -d 'Talk about pictures; the conversation is kept.'
 complete -c dsvl -n "__dsvl_at 'dsvl'" -a describe -d 'Describe pictures, or answer a question about them.'
+complete -c dsvl -n "__dsvl_at 'dsvl'" -a batch -d 'Answer about many pictures, and lose nothing: one row a picture, an answer or an error.'
 complete -c dsvl -n "__dsvl_at 'dsvl'" -a quantize -d 'Write a quantized copy of a model: a folder that transformers loads anywhere.'
 complete -c dsvl -n "__dsvl_at 'dsvl'" -a doctor -d 'Show what dsvl finds on this machine and what it would choose.'
 complete -c dsvl -n "__dsvl_at 'dsvl'" -a sessions -d 'List, show, search, export and remove the conversations that were kept.'
@@ -157,6 +168,53 @@ complete -c dsvl -n "__dsvl_at 'dsvl describe'" -l quiet -s q -d 'No status mess
 complete -c dsvl -n "__dsvl_at 'dsvl describe'" -l verbose -s v -d 'Say what was chosen (device, dtype, attention) and why.'
 complete -c dsvl -n "__dsvl_at 'dsvl describe'" -l debug -d 'Show the traceback of an error.'
 complete -c dsvl -n "__dsvl_at 'dsvl describe'" -l help -s h -d 'Show this message and exit.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -a '(__dsvl_values pictures)'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l recursive -s r -d 'Look into the folders within.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l ext -x -a '(__dsvl_values text)' -d 'In folders take files of this extension; may be repeated.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l follow-links -d 'Follow links within folders.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l files-from -x -a '(__dsvl_values files)' -d 'Read paths from a file, or from stdin with -: one a line, or ended by NULs.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l prompt -s p -x -a '(__dsvl_values text)' -d 'What to ask. By default: Describe this image.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l prompt-file -x -a '(__dsvl_values files)' -d 'Ask what stands there.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l ask -x -a '(__dsvl_values files)' -d 'Ask several questions, one column each: a TOML file of lines such as colour = "Which colour is it?"'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l out -s o -x -a '(__dsvl_values files)' -d 'A .jsonl, .csv or .parquet file, a folder for text files, or - for rows on stdout.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l format -x -a '(__dsvl_values format)' -d 'What OUT is, where its name does not say so.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l existing -x -a '(__dsvl_values existing)' -d 'What becomes of text files that are there already; by default skip.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l overwrite -d 'Begin anew, and drop the rows in OUT.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l report -x -a '(__dsvl_values files)' -d 'Also write a page of thumbnails, answers and errors, in HTML.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l batch-size -x -a '(__dsvl_values text)' -d 'So many answers at a time; auto takes what the memory bears.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l retry-errors -d 'Do again what failed before.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l retry-suspect -d 'Do again, with other sampling, what looped, was empty, echoed the prompt or was cut.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l max-errors -x -a '(__dsvl_values text)' -d 'Stop when more than N have failed. A hundred in a row always stop it.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l dry-run -d 'Say what would be done, and do nothing.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l check -x -a '(__dsvl_values files)' -d 'Only tell which rows of an OUT are stale: picture changed or gone, other prompt or model.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l system -s s -x -a '(__dsvl_values text)' -d 'Replaces the model\'s default system text, as DeepSeek\'s own code does; \'\' leaves it out.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l max-new-tokens -l max-tokens -x -a '(__dsvl_values text)' -d 'Longest answer.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l temperature -l temp -x -a '(__dsvl_values text)' -d '0 always takes the likeliest token; higher is more varied.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l top-p -x -a '(__dsvl_values text)' -d 'Sample among the likeliest tokens that sum to P.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l top-k -x -a '(__dsvl_values text)' -d 'Sample among the K likeliest tokens; 0 is off.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l min-p -x -a '(__dsvl_values text)' -d 'Drop tokens less than P times as likely as the likeliest.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l repetition-penalty -x -a '(__dsvl_values text)' -d 'Above 1 makes repeating less likely.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l seed -x -a '(__dsvl_values text)' -d 'Makes sampling repeatable.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l stop -x -a '(__dsvl_values text)' -d 'End the answer before TEXT; may be repeated.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l model -s m -x -a '(__dsvl_values model_folders)' -d 'tiny, 1.3b, 7b, 1.3b-base, 7b-base, a Hugging Face id, or a folder. tiny comes with dsvl.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l profile -x -a '(__dsvl_values text)' -d 'A group of settings out of config.toml.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l revision -x -a '(__dsvl_values text)' -d 'Branch, tag or commit of the model on the hub.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l offline -d 'Never open a connection.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l device -x -a '(__dsvl_values device)' -d 'Where to compute.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l dtype -x -a '(__dsvl_values dtype)' -d 'Number format; auto takes a fast one.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l attn-implementation -l attn -x -a '(__dsvl_values attn_implementation)' -d 'Attention backend.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l device-map -x -a '(__dsvl_values device_map)' -d 'auto: spread over several GPUs.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l threads -x -a '(__dsvl_values text)' -d 'CPU threads.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l quantization -x -a '(__dsvl_values quantization)' -d 'Quantize while loading; 4bit and 8bit take the best format of that width.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l group-size -x -a '(__dsvl_values text)' -d 'Weights that share a scale in torchao-int4: 32, 64, 128 or 256.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l include-vision -d 'Quantize the vision towers too; not advised.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l include-head -d 'Quantize the output head too; not advised.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l force -d 'Load even if the memory will probably not do.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l plain -d 'No colour, no redrawing: for screen readers and logs.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l quiet -s q -d 'No status messages.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l verbose -s v -d 'Say what was chosen (device, dtype, attention) and why.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l debug -d 'Show the traceback of an error.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l help -s h -d 'Show this message and exit.'
 complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -a '(__dsvl_values model)'
 complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -a '(__dsvl_values pictures)'
 complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l format -s f -x -a '(__dsvl_values quantization)' -d 'How to store the weights.'

@@ -11,12 +11,14 @@ $dsvlValues = @{
     device_map = @{ Paths = ''; Words = @(,@('auto', '')) }
     quantization = @{ Paths = ''; Words = @(@('4bit', ''), @('8bit', ''), @('bnb-nf4', ''), @('bnb-fp4', ''), @('bnb-int8', ''), @('torchao-int8', ''), @('torchao-int8-dynamic', ''), @('torchao-int4', '')) }
     pictures = @{ Paths = 'pictures'; Words = @() }
-    model = @{ Paths = ''; Words = @(@('tiny', 'the model that comes with dsvl'), @('1.3b', 'deepseek-community/deepseek-vl-1.3b-chat'), @('7b', 'deepseek-community/deepseek-vl-7b-chat'), @('1.3b-base', 'deepseek-community/deepseek-vl-1.3b-base'), @('7b-base', 'deepseek-community/deepseek-vl-7b-base')) }
     files = @{ Paths = 'files'; Words = @() }
+    format = @{ Paths = ''; Words = @(@('jsonl', ''), @('csv', ''), @('parquet', ''), @('txt', '')) }
+    existing = @{ Paths = ''; Words = @(@('skip', ''), @('overwrite', ''), @('append', ''), @('prepend', '')) }
+    model = @{ Paths = ''; Words = @(@('tiny', 'the model that comes with dsvl'), @('1.3b', 'deepseek-community/deepseek-vl-1.3b-chat'), @('7b', 'deepseek-community/deepseek-vl-7b-chat'), @('1.3b-base', 'deepseek-community/deepseek-vl-1.3b-base'), @('7b-base', 'deepseek-community/deepseek-vl-7b-base')) }
 }
 $dsvlCommands = @{
     'dsvl' = @{
-        Commands = @(@('chat', 'Talk about pictures; the conversation is kept.'), @('describe', 'Describe pictures, or answer a question about them.'), @('quantize', 'Write a quantized copy of a model: a folder that transformers loads anywhere.'), @('doctor', 'Show what dsvl finds on this machine and what it would choose.'), @('sessions', 'List, show, search, export and remove the conversations that were kept.'))
+        Commands = @(@('chat', 'Talk about pictures; the conversation is kept.'), @('describe', 'Describe pictures, or answer a question about them.'), @('batch', 'Answer about many pictures, and lose nothing: one row a picture, an answer or an error.'), @('quantize', 'Write a quantized copy of a model: a folder that transformers loads anywhere.'), @('doctor', 'Show what dsvl finds on this machine and what it would choose.'), @('sessions', 'List, show, search, export and remove the conversations that were kept.'))
         Arguments = @()
         Options = @(
             @{ Names = @('--version', '-V'); Kind = $null; Repeatable = $False; Help = 'Show the version.' }
@@ -96,6 +98,58 @@ $dsvlCommands = @{
             @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'One JSON object a line on stdout.' }
             @{ Names = @('--no-stream'); Kind = $null; Repeatable = $False; Help = 'Print an answer when it is whole.' }
             @{ Names = @('--stats'); Kind = $null; Repeatable = $False; Help = 'Tokens, seconds and memory on stderr.' }
+            @{ Names = @('--plain'); Kind = $null; Repeatable = $False; Help = 'No colour, no redrawing: for screen readers and logs.' }
+            @{ Names = @('--quiet', '-q'); Kind = $null; Repeatable = $False; Help = 'No status messages.' }
+            @{ Names = @('--verbose', '-v'); Kind = $null; Repeatable = $False; Help = 'Say what was chosen (device, dtype, attention) and why.' }
+            @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
+            @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
+        )
+    }
+    'dsvl batch' = @{
+        Commands = @()
+        Arguments = @('pictures')
+        Options = @(
+            @{ Names = @('--recursive', '-r'); Kind = $null; Repeatable = $False; Help = 'Look into the folders within.' }
+            @{ Names = @('--ext'); Kind = 'text'; Repeatable = $True; Help = 'In folders take files of this extension; may be repeated.' }
+            @{ Names = @('--follow-links'); Kind = $null; Repeatable = $False; Help = 'Follow links within folders.' }
+            @{ Names = @('--files-from'); Kind = 'files'; Repeatable = $False; Help = 'Read paths from a file, or from stdin with -: one a line, or ended by NULs.' }
+            @{ Names = @('--prompt', '-p'); Kind = 'text'; Repeatable = $False; Help = 'What to ask. By default: Describe this image.' }
+            @{ Names = @('--prompt-file'); Kind = 'files'; Repeatable = $False; Help = 'Ask what stands there.' }
+            @{ Names = @('--ask'); Kind = 'files'; Repeatable = $False; Help = 'Ask several questions, one column each: a TOML file of lines such as colour = "Which colour is it?"' }
+            @{ Names = @('--out', '-o'); Kind = 'files'; Repeatable = $False; Help = 'A .jsonl, .csv or .parquet file, a folder for text files, or - for rows on stdout.' }
+            @{ Names = @('--format'); Kind = 'format'; Repeatable = $False; Help = 'What OUT is, where its name does not say so.' }
+            @{ Names = @('--existing'); Kind = 'existing'; Repeatable = $False; Help = 'What becomes of text files that are there already; by default skip.' }
+            @{ Names = @('--overwrite'); Kind = $null; Repeatable = $False; Help = 'Begin anew, and drop the rows in OUT.' }
+            @{ Names = @('--report'); Kind = 'files'; Repeatable = $False; Help = 'Also write a page of thumbnails, answers and errors, in HTML.' }
+            @{ Names = @('--batch-size'); Kind = 'text'; Repeatable = $False; Help = 'So many answers at a time; auto takes what the memory bears.' }
+            @{ Names = @('--retry-errors'); Kind = $null; Repeatable = $False; Help = 'Do again what failed before.' }
+            @{ Names = @('--retry-suspect'); Kind = $null; Repeatable = $False; Help = 'Do again, with other sampling, what looped, was empty, echoed the prompt or was cut.' }
+            @{ Names = @('--max-errors'); Kind = 'text'; Repeatable = $False; Help = 'Stop when more than N have failed. A hundred in a row always stop it.' }
+            @{ Names = @('--dry-run'); Kind = $null; Repeatable = $False; Help = 'Say what would be done, and do nothing.' }
+            @{ Names = @('--check'); Kind = 'files'; Repeatable = $False; Help = 'Only tell which rows of an OUT are stale: picture changed or gone, other prompt or model.' }
+            @{ Names = @('--system', '-s'); Kind = 'text'; Repeatable = $False; Help = 'Replaces the model''s default system text, as DeepSeek''s own code does; '''' leaves it out.' }
+            @{ Names = @('--max-new-tokens', '--max-tokens'); Kind = 'text'; Repeatable = $False; Help = 'Longest answer.' }
+            @{ Names = @('--temperature', '--temp'); Kind = 'text'; Repeatable = $False; Help = '0 always takes the likeliest token; higher is more varied.' }
+            @{ Names = @('--top-p'); Kind = 'text'; Repeatable = $False; Help = 'Sample among the likeliest tokens that sum to P.' }
+            @{ Names = @('--top-k'); Kind = 'text'; Repeatable = $False; Help = 'Sample among the K likeliest tokens; 0 is off.' }
+            @{ Names = @('--min-p'); Kind = 'text'; Repeatable = $False; Help = 'Drop tokens less than P times as likely as the likeliest.' }
+            @{ Names = @('--repetition-penalty'); Kind = 'text'; Repeatable = $False; Help = 'Above 1 makes repeating less likely.' }
+            @{ Names = @('--seed'); Kind = 'text'; Repeatable = $False; Help = 'Makes sampling repeatable.' }
+            @{ Names = @('--stop'); Kind = 'text'; Repeatable = $True; Help = 'End the answer before TEXT; may be repeated.' }
+            @{ Names = @('--model', '-m'); Kind = 'model_folders'; Repeatable = $False; Help = 'tiny, 1.3b, 7b, 1.3b-base, 7b-base, a Hugging Face id, or a folder. tiny comes with dsvl.' }
+            @{ Names = @('--profile'); Kind = 'text'; Repeatable = $False; Help = 'A group of settings out of config.toml.' }
+            @{ Names = @('--revision'); Kind = 'text'; Repeatable = $False; Help = 'Branch, tag or commit of the model on the hub.' }
+            @{ Names = @('--offline'); Kind = $null; Repeatable = $False; Help = 'Never open a connection.' }
+            @{ Names = @('--device'); Kind = 'device'; Repeatable = $False; Help = 'Where to compute.' }
+            @{ Names = @('--dtype'); Kind = 'dtype'; Repeatable = $False; Help = 'Number format; auto takes a fast one.' }
+            @{ Names = @('--attn-implementation', '--attn'); Kind = 'attn_implementation'; Repeatable = $False; Help = 'Attention backend.' }
+            @{ Names = @('--device-map'); Kind = 'device_map'; Repeatable = $False; Help = 'auto: spread over several GPUs.' }
+            @{ Names = @('--threads'); Kind = 'text'; Repeatable = $False; Help = 'CPU threads.' }
+            @{ Names = @('--quantization'); Kind = 'quantization'; Repeatable = $False; Help = 'Quantize while loading; 4bit and 8bit take the best format of that width.' }
+            @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights that share a scale in torchao-int4: 32, 64, 128 or 256.' }
+            @{ Names = @('--include-vision'); Kind = $null; Repeatable = $False; Help = 'Quantize the vision towers too; not advised.' }
+            @{ Names = @('--include-head'); Kind = $null; Repeatable = $False; Help = 'Quantize the output head too; not advised.' }
+            @{ Names = @('--force'); Kind = $null; Repeatable = $False; Help = 'Load even if the memory will probably not do.' }
             @{ Names = @('--plain'); Kind = $null; Repeatable = $False; Help = 'No colour, no redrawing: for screen readers and logs.' }
             @{ Names = @('--quiet', '-q'); Kind = $null; Repeatable = $False; Help = 'No status messages.' }
             @{ Names = @('--verbose', '-v'); Kind = $null; Repeatable = $False; Help = 'Say what was chosen (device, dtype, attention) and why.' }

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from dsvl_cli import __version__
-from dsvl_cli.commands import chat, describe, doctor, quantize, sessions
+from dsvl_cli.commands import batch, chat, describe, doctor, quantize, sessions
 from dsvl_cli.errors import DsvlError, ExitStatus, SomeFailed, UsageError, is_out_of_memory
 from dsvl_cli.terminal.console import Console, Environment
 
@@ -43,6 +43,7 @@ app = typer.Typer(
 )
 app.command(epilog=chat.HELP_EPILOG)(chat.chat)
 app.command(epilog=describe.HELP_EPILOG)(describe.describe)
+app.command(epilog=batch.HELP_EPILOG)(batch.batch)
 app.command(epilog=quantize.HELP_EPILOG)(quantize.quantize)
 app.command()(doctor.doctor)
 app.add_typer(sessions.app, name="sessions")

@@ -19,6 +19,7 @@ class Item:
         prompt: of its own, instead of the run's. May hold `<image>` marks.
         system: of its own, instead of the run's.
         sampling: of its own: changes of the run's `SamplingParams` by field.
+        root: the folder that was searched for it, whose tree sidecars mirror; "" where it was named itself.
     """
 
     id: str
@@ -27,3 +28,4 @@ class Item:
     prompt: str | None = None
     system: str | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    root: str = ""

@@ -214,6 +214,12 @@ def sampling_params(values: Mapping[str, Any]) -> SamplingParams:
     return SamplingParams(**params)
 
 
+def given(ctx: typer.Context) -> frozenset[str]:
+    """The names of the values that stand on the command line, not in the environment or a file."""
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    return frozenset(name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE")
+
+
 def make_console(values: Mapping[str, Any]) -> Console:
     """Make the console that the flags about output ask for."""
     return Console(Environment.system(), verbose=values["verbose"], quiet=values["quiet"], plain=values["plain"])

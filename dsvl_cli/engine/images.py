@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from dsvl_cli.engine.conversation import Picture
 from dsvl_cli.engine.signatures import SAVE_AS_PNG, damaged, is_heic, not_a_picture
+from dsvl_cli.engine.tiff import count_pages
 from dsvl_cli.errors import DsvlError, ImageError
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ PICTURE_EXTENSIONS = (
 )  # fmt: skip
 
 _NARROW = 24  # length over width from which a picture is said to be narrow
+_MANY_SCANS = 30
+_MAX_SCANNED_PIXELS = 1_500_000_000  # about 4 seconds' worth
 _CACHED_PICTURES = 4
 _CACHED_BYTES = 256 * 2**20
 _silence = logging.NullHandler()
@@ -65,7 +68,7 @@ def read_picture(source: str, *, stdin: BinaryIO | None = None, offline: bool = 
     """
     if source == "-":
         return picture_from_bytes(_read_stdin(stdin), source)
-    if _is_address(source):
+    if is_address(source):
         from dsvl_cli.engine.fetch import fetch_picture
 
         return picture_from_bytes(*fetch_picture(source, offline=offline))
@@ -79,6 +82,15 @@ def picture_from_path(path: Path, name: str | None = None) -> Picture:
         ImageError: there is no sound picture of a bearable size.
     """
     name = str(path) if name is None else name
+    return picture_from_bytes(read_file(path, name), name)
+
+
+def read_file(path: Path, name: str) -> bytes:
+    """Read the bytes of a regular file of a bearable size; whether they are a picture is not looked at.
+
+    Raises:
+        ImageError: there is no such file, or it cannot be read; `name` is what it is called.
+    """
     try:
         status = path.stat()  # before opening, for opening a pipe would wait for its other end
         if stat.S_ISDIR(status.st_mode):
@@ -88,7 +100,7 @@ def picture_from_path(path: Path, name: str | None = None) -> Picture:
         if status.st_size > MAX_BYTES:
             raise _too_large(name)
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except FileNotFoundError as exc:
         raise ImageError(f"{name}: no such file", _similar_name(path)) from exc
     except PermissionError as exc:
@@ -97,7 +109,6 @@ def picture_from_path(path: Path, name: str | None = None) -> Picture:
         raise ImageError(f"{name}: cannot be read: {exc.strerror or 'the system refuses'}") from exc
     except ValueError as exc:  # a NUL in the path
         raise ImageError(f"{name}: not a valid path") from exc
-    return picture_from_bytes(data, name)
 
 
 def picture_from_bytes(data: bytes, name: str) -> Picture:
@@ -158,7 +169,7 @@ def expand_sources(arguments: Sequence[str]) -> list[str]:
     """
     sources: list[str] = []
     for argument in arguments:
-        if argument == "-" or _is_address(argument):
+        if argument == "-" or is_address(argument):
             sources.append(argument)
         elif os.path.isdir(argument):
             raise DsvlError(f"{argument}: a folder, not a picture", _folder_hint(argument))
@@ -199,7 +210,8 @@ class _RecentImages:
 _recent = _RecentImages()
 
 
-def _is_address(source: str) -> bool:
+def is_address(source: str) -> bool:
+    """Whether a source is an http(s) address."""
     return source[:8].lower().startswith(("http://", "https://"))
 
 
@@ -247,7 +259,8 @@ def _decode(data: bytes, name: str) -> tuple[Image, tuple[str, ...]]:
         image = Image.open(io.BytesIO(data), formats=formats)
         if image.width * image.height > MAX_PIXELS:
             raise _too_large(name, f"{MAX_PIXELS // 10**6} megapixels")
-        notes = _notes(image)
+        _check_scans(image, data, name)
+        notes = _notes(image, data)
         image.load()
         return _to_rgb(_upright(image), name), notes
     except ImageError:
@@ -260,6 +273,18 @@ def _decode(data: bytes, name: str) -> tuple[Image, tuple[str, ...]]:
         raise ImageError(f"{name}: not enough memory to decode it", "make it smaller first") from exc
     except Exception as exc:  # a damaged file can make Pillow raise nearly anything
         raise damaged(name) from exc
+
+
+def _check_scans(image: Image, data: bytes, name: str) -> None:
+    """Refuse a JPEG that goes over all its pixels so often that decoding takes longer than a few seconds.
+
+    The attack: https://libjpeg-turbo.org/pmwiki/uploads/About/TwoIssueswiththeJPEGStandard.pdf
+    """
+    if image.format not in ("JPEG", "MPO"):
+        return
+    scans = data.count(b"\xff\xda")  # cannot stand within a scan
+    if scans > _MANY_SCANS and scans * image.width * image.height > _MAX_SCANNED_PIXELS:
+        raise ImageError(f"{name}: a JPEG of {scans} scans, more than any camera or program writes", SAVE_AS_PNG)
 
 
 def _quiet_pillow() -> None:
@@ -293,9 +318,9 @@ def _formats(data: bytes, name: str) -> tuple[str, ...]:
     return ("HEIF",)
 
 
-def _notes(image: Image) -> tuple[str, ...]:
+def _notes(image: Image, data: bytes) -> tuple[str, ...]:
     notes: list[str] = []
-    frames = getattr(image, "n_frames", 1)
+    frames = count_pages(data) if image.format == "TIFF" else getattr(image, "n_frames", 1)
     if frames > 1 and image.format == "TIFF":
         notes.append(f"only the first of {frames} pages is used")
     elif frames > 1 and image.format == "HEIF":

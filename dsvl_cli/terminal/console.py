@@ -12,7 +12,7 @@ import os
 import sys
 import textwrap
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
@@ -265,10 +265,11 @@ class Console:
 
     def _write_status(self, text: str) -> None:
         stream = self.environment.stderr
-        # Whatever the encoding is, a message must not fail.
+        # Whatever the encoding is, and whether anybody listens any more: a message must not end the work.
         encoding = stream.encoding or "utf-8"
-        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        stream.flush()
+        with suppress(OSError):
+            stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+            stream.flush()
 
     def _size(self, stream: TextIO) -> tuple[int, int]:
         try:

@@ -76,8 +76,8 @@ class ConsoleListener:
         elif now - transfer.shown_at >= _REDRAW_SECONDS:
             transfer.shown_at = now
             rate = _rate(done, transfer, now)
-            bar = _bar(done, total, "━╌" if self._console.status_is_unicode else "#-")
-            self._console.redraw_line(_progress_line(what, bar, done, total, rate, self._console.status_width))
+            drawn = bar(done, total, "━╌" if self._console.status_is_unicode else "#-")
+            self._console.redraw_line(_progress_line(what, drawn, done, total, rate, self._console.status_width))
 
     def _log(self, what: str, done: int, total: int, transfer: _Transfer, now: float) -> None:
         tenth = 10 * done // total if total > 0 else 10
@@ -95,26 +95,27 @@ def _rate(done: int, transfer: _Transfer, now: float) -> float:
     return (done - transfer.begun_with) / seconds if seconds > 0 else 0.0
 
 
-def _bar(done: int, total: int, marks: str) -> str:
+def bar(done: int, total: int, marks: str) -> str:
+    """Draw a bar out of two marks: what is done, and what is not."""
     filled = _BAR_COLUMNS * done // total
     return marks[0] * filled + marks[1] * (_BAR_COLUMNS - filled)
 
 
-def _progress_line(what: str, bar: str, done: int, total: int, rate: float, width: int) -> str:
+def _progress_line(what: str, drawn: str, done: int, total: int, rate: float, width: int) -> str:
     """Compose what, bar, bytes, rate and time left, as far as they fit into one line of less than `width` columns.
 
     The rate and the bar go first, then the beginning of what stands behind a colon.
     """
     size = f"{format_bytes(done)} of {format_bytes(total)}"
-    fields = [sanitize_line(what), bar, f"{100 * done // total} %", size]
-    dispensable = [bar, size]
+    fields = [sanitize_line(what), drawn, f"{100 * done // total} %", size]
+    dispensable = [drawn, size]
     if rate > 0:
-        speed, left = f"{format_bytes(rate)}/s", f"{_clock_time((total - done) / rate)} left"
+        speed, left = f"{format_bytes(rate)}/s", f"{clock_time((total - done) / rate)} left"
         fields += [speed, left]
-        dispensable = [speed, bar, size, left]
+        dispensable = [speed, drawn, size, left]
     while (excess := len("  ".join(fields)) + 1 - width) > 0:
         begin, colon, detail = fields[0].partition(": ")
-        if bar not in fields and len(detail) - excess > _SHORTEST_DETAIL:
+        if drawn not in fields and len(detail) - excess > _SHORTEST_DETAIL:
             fields[0] = f"{begin}{colon}…{detail[excess + 1 :]}"
         elif dispensable:
             fields.remove(dispensable.pop(0))
@@ -123,7 +124,8 @@ def _progress_line(what: str, bar: str, done: int, total: int, rate: float, widt
     return "  ".join(fields)[: width - 1]
 
 
-def _clock_time(seconds: float) -> str:
+def clock_time(seconds: float) -> str:
+    """Write a duration as `1:02` or `3:01:02`."""
     minutes, rest = divmod(round(min(seconds, 359_999)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -279,6 +279,16 @@ def test_a_bomb_is_refused_before_it_goes_off(size: tuple[int, int]) -> None:
     assert "175 megapixels" in error_of(bomb(*size)).message
 
 
+def test_a_jpeg_of_too_many_scans_is_refused_and_one_of_many_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(scene().convert("L"), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    many = data[:last] + data[last:-2] * 100 + data[-2:]
+    assert decode(picture_from_bytes(many, "small")).size == SIZE
+    monkeypatch.setattr(images, "_MAX_SCANNED_PIXELS", 50 * SIZE[0] * SIZE[1])
+    assert "scans" in error_of(many).message
+    assert decode(picture_from_bytes(data, "progressive")).size == SIZE
+
+
 def test_a_large_picture_below_the_limit_gets_past_the_header() -> None:
     assert "damaged" in error_of(bomb(10_000, 10_000)).message  # its pixels are missing, not too many
 

@@ -1,0 +1,262 @@
+"""The one place that decides what becomes of an item: items -> rows.
+
+A `Captioner` is called with items and gives rows. It knows nothing of files, journals or progress, so that another
+engine, on other machines, can run the same one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+from dsvl_cli.batch.item import Item
+from dsvl_cli.batch.row import ONLY, Answer, Failure, Row
+from dsvl_cli.engine.conversation import (
+    BatchModel,
+    Conversation,
+    FinishReason,
+    Message,
+    Outcome,
+    Picture,
+    Request,
+    compose_parts,
+)
+from dsvl_cli.engine.images import picture_from_bytes
+from dsvl_cli.engine.options import SamplingParams
+from dsvl_cli.errors import DsvlError, ImageError
+
+Judge = Callable[[str, str, FinishReason], str | None]
+
+_THREADS = 4
+_AHEAD = 16  # pictures that are read before they are asked for; each keeps its encoded bytes in memory
+_MANY_ROWS = 16  # so many rows without an answer are given away before more is taken up
+_PATIENCE_SECONDS = 0.2  # for the next item, before what is in flight is ended without it
+_POLL_SECONDS = 0.02
+
+
+@dataclass(slots=True)
+class _Task:
+    """An item on its way to its row."""
+
+    item: Item
+    prompts: Mapping[str, str]
+    pictures: Sequence[Picture] = ()
+    sha256: str | None = None
+    failure: Failure | None = None
+    answers: dict[str, Answer] = field(default_factory=dict)
+    open: int = 0  # questions without an outcome
+
+
+class Captioner:
+    """Asks a model about each item; see `__call__`.
+
+    Args:
+        model: answers.
+        questions: what is asked about each picture, by name; `{ONLY: prompt}` for one question. An item's own prompt
+            takes their place.
+        system: replaces the model's default system text; None keeps it.
+        sampling: how to answer.
+        batch_size: at most so many requests at a time; None leaves it to the model.
+        judge: takes text, prompt and finish reason of an answer, and says why it is suspect, if it is.
+    """
+
+    def __init__(
+        self,
+        model: BatchModel,
+        questions: Mapping[str, str],
+        system: str | None,
+        sampling: SamplingParams,
+        batch_size: int | None = None,
+        judge: Judge = lambda *_: None,
+    ) -> None:
+        self._model = model
+        self._questions = questions
+        self._system = system
+        self._sampling = sampling
+        self._batch_size = batch_size
+        self._judge = judge
+        self._stopped = False
+        self._tasks: dict[int, _Task] = {}
+        self._rows: deque[Row] = deque()
+        self._taken = 0
+
+    def stop(self) -> None:
+        """Take up nothing more; what is in flight still becomes rows. Any thread or signal handler may call it."""
+        self._stopped = True
+
+    def __call__(self, items: Iterable[Item | None]) -> Iterator[Row]:
+        """Give a row for each item, as soon as there is one; in general in another order.
+
+        Pictures are read and checked ahead in threads. Closing the iterator stops the work.
+
+        Args:
+            items: taken a few ahead of the work. None among them says that there is nothing to take just now.
+        """
+        pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), "read")
+        try:
+            ahead = _ReadAhead(pool, items, self._prepare)
+            while not (ahead.is_done or self._stopped):
+                with closing(_as_generator(self._model.answer_all(self._requests(ahead), self._batch_size))) as found:
+                    for outcome in found:
+                        self._settle(outcome)
+                        yield from self._take_rows()
+                yield from self._take_rows()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _take_rows(self) -> Iterator[Row]:
+        while self._rows:
+            yield self._rows.popleft()
+
+    def _prepare(self, item: Item) -> _Task:
+        """Read an item's pictures and see whether they are sound; called in threads."""
+        prompts = self._questions if item.prompt is None else {ONLY: item.prompt}
+        task = _Task(item, prompts)
+        try:
+            data = item.read()
+            task.sha256 = hash_pictures(data)
+            task.pictures = [picture_from_bytes(each, item.path) for each in data]
+        except DsvlError as error:
+            task.failure = _failure(error)
+        except MemoryError:
+            task.failure = _failure(ImageError(f"{item.path}: not enough memory to read it"))
+        except OSError as exc:
+            task.failure = _failure(ImageError(f"{item.path}: cannot be read: {exc.strerror or 'the system refuses'}"))
+        return task
+
+    def _requests(self, ahead: _ReadAhead) -> Iterator[Request]:
+        """Write the requests of one call of the model.
+
+        They end where there is nothing to take for a while, so that what is in flight ends without it, and where many
+        rows without an answer wait to be given away.
+        """
+        is_working = False
+        while not self._stopped and len(self._rows) < _MANY_ROWS:
+            task = ahead.take(lambda: self._stopped, _PATIENCE_SECONDS if is_working or self._rows else None)
+            if task is None:
+                return
+            requests = list(self._write(task))
+            if not requests:
+                self._rows.append(self._row(task))
+            is_working = is_working or bool(requests)
+            yield from requests
+
+    def _write(self, task: _Task) -> Iterator[Request]:
+        """Write an item's requests, the questions about one picture one after the other; none where it has failed."""
+        if task.failure is not None:
+            return
+        number, self._taken = self._taken, self._taken + 1
+        system = self._system if task.item.system is None else task.item.system
+        requests = []
+        try:
+            sampling = replace(self._sampling, **task.item.sampling)
+            for name, prompt in task.prompts.items():
+                talk = Conversation([Message("user", compose_parts(prompt, task.pictures))], system)
+                requests.append(Request((number, name), talk, sampling))
+        except DsvlError as error:
+            task.failure = _failure(error)
+            return
+        except TypeError as exc:  # a request's field that there is not
+            task.failure = Failure("UsageError", f"{task.item.path}: {exc}")
+            return
+        task.open = len(requests)
+        self._tasks[number] = task
+        yield from requests
+
+    def _settle(self, outcome: Outcome) -> None:
+        number, name = cast("tuple[int, str]", outcome.key)
+        task = self._tasks[number]
+        task.open -= 1
+        reply = outcome.reply
+        if outcome.error is not None:
+            task.failure = task.failure or _failure(outcome.error)
+        elif reply is not None:
+            stats = reply.stats
+            task.answers[name] = Answer(
+                reply.text,
+                reply.finish_reason,
+                stats.prompt_tokens if stats else None,
+                stats.generated_tokens if stats else None,
+                round(stats.prompt_seconds + stats.generate_seconds, 3) if stats else None,
+                self._judge(reply.text, task.prompts[name], reply.finish_reason),
+            )
+        if not task.open:
+            del self._tasks[number]
+            self._rows.append(self._row(task))
+
+    def _row(self, task: _Task) -> Row:
+        first = task.pictures[0] if task.pictures else None
+        return Row(
+            id=task.item.id,
+            path=task.item.path,
+            prompts=task.prompts,
+            answers={name: task.answers[name] for name in task.prompts if name in task.answers},
+            model=self._model.name,
+            width=first.width if first else None,
+            height=first.height if first else None,
+            sha256=task.sha256,
+            error=task.failure,
+        )
+
+
+class _ReadAhead:
+    """Items being prepared in threads, given away in their order."""
+
+    def __init__(
+        self, pool: ThreadPoolExecutor, items: Iterable[Item | None], prepare: Callable[[Item], _Task]
+    ) -> None:
+        self._pool = pool
+        self._items = iter(items)
+        self._prepare = prepare
+        self._futures: deque[Future[_Task]] = deque()
+        self._is_exhausted = False
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing will come any more."""
+        return self._is_exhausted and not self._futures
+
+    def take(self, is_stopped: Callable[[], bool], patience: float | None) -> _Task | None:
+        """Take the next one; None where there is none, nothing came in `patience` seconds, or the work is stopped."""
+        waited = 0.0
+        while True:
+            self._fill()
+            if self._futures:
+                return self._futures.popleft().result()
+            if self.is_done or is_stopped() or (patience is not None and waited >= patience):
+                return None
+            time.sleep(_POLL_SECONDS)
+            waited += _POLL_SECONDS
+
+    def _fill(self) -> None:
+        while not self._is_exhausted and len(self._futures) < _AHEAD:
+            try:
+                item = next(self._items)
+            except StopIteration:
+                self._is_exhausted = True
+                return
+            if item is None:
+                return
+            self._futures.append(self._pool.submit(self._prepare, item))
+
+
+def hash_pictures(data: Sequence[bytes]) -> str | None:
+    """The hexadecimal SHA-256 of a picture; of several, of their digests one after the other; None of none."""
+    digests = "".join(hashlib.sha256(each).hexdigest() for each in data)
+    return hashlib.sha256(digests.encode()).hexdigest() if len(data) > 1 else digests or None
+
+
+def _failure(error: DsvlError) -> Failure:
+    return Failure(type(error).__name__, error.message)
+
+
+def _as_generator(outcomes: Iterator[Outcome]) -> Generator[Outcome, None, None]:
+    """Closable, whatever kind of iterator a model gives."""
+    yield from outcomes

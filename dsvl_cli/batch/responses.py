@@ -1,0 +1,37 @@
+"""A row in the form of the output of OpenAI's batches, which answers `requests`. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def to_response(fields: Mapping[str, Any], created: int) -> dict[str, Any]:
+    """Write a flat row as one line of such an output.
+
+    Suspect answers are answers there: the form has no place for a doubt beside the reason why the text ended.
+
+    Args:
+        fields: of the row, as `Row.to_fields` gives them.
+        created: when, in seconds since 1970.
+    """
+    response, error = None, None
+    if fields["error"] is not None:
+        error = {"code": fields["error_type"], "message": fields["error"]}
+    else:
+        prompt_tokens, tokens = fields["prompt_tokens"] or 0, fields["tokens"] or 0
+        message = {"role": "assistant", "content": fields["text"]}
+        body = {
+            "id": f"chatcmpl-{fields['id']}",
+            "object": "chat.completion",
+            "created": created,
+            "model": fields["model"],
+            "choices": [{"index": 0, "message": message, "finish_reason": fields["finish_reason"]}],
+            "usage": {
+                "prompt_tokens": prompt_tokens,
+                "completion_tokens": tokens,
+                "total_tokens": prompt_tokens + tokens,
+            },
+        }
+        response = {"status_code": 200, "request_id": f"request-{fields['id']}", "body": body}
+    return {"id": f"batch-{fields['id']}", "custom_id": fields["id"], "response": response, "error": error}

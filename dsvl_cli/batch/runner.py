@@ -1,0 +1,123 @@
+"""Items -> rows -> output, with an eye on what fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from dsvl_cli.batch.item import Item
+from dsvl_cli.batch.row import Row
+from dsvl_cli.errors import DsvlError
+
+Ending = Literal["done", "stopped", "max-errors", "all-fail"]
+
+FAILURES_IN_A_ROW = 100
+
+
+class Rows(Protocol):
+    """What takes rows: see `dsvl_cli.batch.output`."""
+
+    def write(self, row: Row) -> None:
+        """Keep a row."""
+
+    def finish(self) -> None:
+        """Bring everything to its place."""
+
+
+class Caption(Protocol):
+    """What makes rows: see `dsvl_cli.batch.captioner`."""
+
+    def __call__(self, items: Iterable[Item | None]) -> Iterator[Row]:
+        """Give a row for each item."""
+        ...
+
+    def stop(self) -> None:
+        """Take up nothing more."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was done in one run.
+
+    Attributes:
+        answered, suspect, failed: rows by what they count as.
+        ending: why the run ended.
+    """
+
+    answered: int = 0
+    suspect: int = 0
+    failed: int = 0
+    ending: Ending = "done"
+
+    @property
+    def done(self) -> int:
+        """How many rows were made."""
+        return self.answered + self.suspect + self.failed
+
+
+class Runner:
+    """Runs a captioner over items and keeps what comes of it.
+
+    Args:
+        caption: makes rows of items.
+        output: keeps them.
+        max_errors: stop when more items than that have failed; None for no limit.
+        tell: is told each row, with the tally so far.
+    """
+
+    def __init__(
+        self,
+        caption: Caption,
+        output: Rows,
+        max_errors: int | None = None,
+        tell: Callable[[Row, Tally], None] = lambda *_: None,
+    ) -> None:
+        self.tally = Tally()
+        self._caption = caption
+        self._output = output
+        self._max_errors = max_errors
+        self._tell = tell
+        self._in_a_row = 0
+
+    def stop(self, ending: Ending = "stopped") -> None:
+        """Take up nothing more; what is in flight is finished and kept."""
+        if self.tally.ending == "done":
+            self.tally.ending = ending
+            self._caption.stop()
+
+    def run(self, items: Iterable[Item | None]) -> Tally:
+        """Make and keep the rows of all items.
+
+        Whatever ends it, the rows that were made are kept, and the output is finished but for an error in writing it.
+
+        Raises:
+            DsvlError: a row cannot be written, or an item cannot be found.
+        """
+        try:
+            for row in self._caption(items):
+                self._output.write(row)
+                self._count(row)
+                self._tell(row, self.tally)
+        except Exception:
+            with suppress(DsvlError, OSError):  # the first error says why
+                self._output.finish()
+            raise
+        self._output.finish()
+        return self.tally
+
+    def _count(self, row: Row) -> None:
+        if row.status == "error":
+            self.tally.failed += 1
+            self._in_a_row += 1
+        else:
+            self._in_a_row = 0
+            if row.status == "suspect":
+                self.tally.suspect += 1
+            else:
+                self.tally.answered += 1
+        if self._max_errors is not None and self.tally.failed > self._max_errors:
+            self.stop("max-errors")
+        elif self._in_a_row >= FAILURES_IN_A_ROW:
+            self.stop("all-fail")

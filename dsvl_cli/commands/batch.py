@@ -1,0 +1,101 @@
+"""`dsvl batch SOURCE... -o OUT`: answer about every picture of a folder, a list or a data set."""
+
+from __future__ import annotations
+
+import typer
+
+from dsvl_cli.commands import batch_options, options
+from dsvl_cli.engine.options import DEFAULT_GROUP_SIZE, DEFAULT_MODEL
+
+HELP_EPILOG = """
+[bold]Examples[/bold]
+
+[dim]Captions for a folder and the folders within. After a crash or Ctrl-C the same command goes on.[/dim]
+
+dsvl batch photos -r -o captions.jsonl
+
+[dim]A table; a text file beside each picture; several questions, a column each.[/dim]
+
+dsvl batch photos -o captions.csv -p "What is in this picture?"
+
+dsvl batch photos -o photos --existing skip
+
+dsvl batch photos -o answers.parquet --ask questions.toml
+
+[dim]Names from a pipe, rows into a pipe.[/dim]
+
+find . -name '*.jpg' | dsvl batch --files-from - -o - | jq .text
+
+[dim]What failed, once more; what is out of date.[/dim]
+
+dsvl batch photos -o captions.jsonl --retry-errors
+
+dsvl batch --check captions.jsonl
+"""
+
+
+def batch(
+    ctx: typer.Context,
+    sources: batch_options.Sources = None,
+    recursive: batch_options.Recursive = False,
+    ext: batch_options.Extensions = None,
+    follow_links: batch_options.FollowLinks = False,
+    files_from: batch_options.FilesFrom = None,
+    prompt: batch_options.Prompt = None,
+    prompt_file: batch_options.PromptFile = None,
+    ask: batch_options.Ask = None,
+    out: batch_options.Out = None,
+    format: batch_options.Format = None,  # noqa: A002
+    existing: batch_options.Existing = None,
+    overwrite: batch_options.Overwrite = False,
+    report: batch_options.Report = None,
+    batch_size: batch_options.BatchSize = "auto",
+    retry_errors: batch_options.RetryErrors = False,
+    retry_suspect: batch_options.RetrySuspect = False,
+    max_errors: batch_options.MaxErrors = None,
+    dry_run: batch_options.DryRun = False,
+    check: batch_options.Check = None,
+    system: options.System = None,
+    max_new_tokens: options.MaxNewTokens = 512,
+    temperature: options.Temperature = 0.0,
+    top_p: options.TopP = 1.0,
+    top_k: options.TopK = 0,
+    min_p: options.MinP = 0.0,
+    repetition_penalty: options.RepetitionPenalty = 1.0,
+    seed: options.Seed = None,
+    stop: options.Stop = None,
+    model: options.Model = DEFAULT_MODEL,
+    profile: options.Profile = None,
+    revision: options.Revision = None,
+    offline: options.Offline = False,
+    device: options.Device = "auto",
+    dtype: options.DtypeOption = "auto",
+    attn_implementation: options.AttentionOption = "auto",
+    device_map: options.DeviceMap = None,
+    threads: options.Threads = None,
+    quantization: options.QuantizationOption = None,
+    group_size: options.GroupSize = DEFAULT_GROUP_SIZE,
+    include_vision: options.IncludeVision = False,
+    include_head: options.IncludeHead = False,
+    force: options.Force = False,
+    plain: options.Plain = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    debug: options.Debug = False,
+) -> None:
+    """Answer about many pictures, and lose nothing: one row a picture, an answer or an error.
+
+    Rows are written as they come, and what ends the run, a kill included, costs no row that was written: the same
+    command goes on where it was.
+    """
+    from dsvl_cli.commands.batch_job import Job
+    from dsvl_cli.commands.batch_run import check_output, preview_batch, run_batch
+
+    console = options.make_console(ctx.params)
+    job = Job.of(ctx.params, options.load_options(ctx.params), options.sampling_params(ctx.params), options.given(ctx))
+    if check is not None:
+        check_output(console, job, check)
+    elif dry_run:
+        preview_batch(console, job)
+    else:
+        run_batch(console, job)

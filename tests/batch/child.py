@@ -1,0 +1,114 @@
+"""`python -m tests.batch.child PLAN ARGUMENT...`: `dsvl batch` with a fake model, and with whatever PLAN lets go wrong.
+
+PLAN is a JSON object, every field of which may be missing:
+
+    kill        the number of the operation on the disk (a write, an fsync or a rename) that kills the process
+    when        `before`, `half` (half of what is written), or `after` that operation
+    fail        the number of the operation from which on all fail
+    errno       with what
+    short       every write takes only so many bytes
+    log         a file to which each picture that the model is asked about is added, and `!` for each batch
+    seconds     how long a batch takes
+    signal      sends itself this signal when the model is asked the second time
+    bad         the pictures of this width cannot be answered about
+    count       a file to which the number of operations is written at the end
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+from dsvl_cli.batch import disk, journal
+from dsvl_cli.engine.conversation import Request
+from dsvl_cli.errors import ContextOverflow
+from tests.batch.fakes import FakeBatchModel
+
+
+class FaultySystem(disk.System):
+    def __init__(self, plan: dict[str, Any]) -> None:
+        self.plan = plan
+        self.operations = 0
+
+    def write(self, handle: int, data: memoryview) -> int:
+        half = max(1, len(data) // 2)
+        self.begin(lambda: os.write(handle, data[:half]))
+        written = super().write(handle, data[: self.plan.get("short", len(data))])
+        self.end()
+        return written
+
+    def sync(self, handle: int) -> None:
+        self.begin()
+        super().sync(handle)
+        self.end()
+
+    def replace(self, source: Path, target: Path) -> None:
+        self.begin()
+        super().replace(source, target)
+        self.end()
+
+    def begin(self, half: Any = lambda: None) -> None:
+        self.operations += 1
+        if self.operations == self.plan.get("kill"):
+            if self.plan["when"] == "half":
+                half()
+            if self.plan["when"] != "after":
+                os.kill(os.getpid(), signal.SIGKILL)
+        if self.operations >= self.plan.get("fail", sys.maxsize):
+            half()
+            code = getattr(errno, self.plan["errno"])
+            raise OSError(code, os.strerror(code))
+
+    def end(self) -> None:
+        if self.operations == self.plan.get("kill"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def make_model(plan: dict[str, Any]) -> FakeBatchModel:
+    model = FakeBatchModel(seconds=plan.get("seconds", 0.0))
+
+    def before_batch(batch: list[Request]) -> None:
+        if "log" in plan:
+            with open(plan["log"], "ab", buffering=0) as file:
+                pictures = [picture for request in batch for picture in request.conversation.pictures]
+                file.write("".join([*(f"{picture.sha256}\n" for picture in pictures), "!\n"]).encode())
+        if "signal" in plan and len(model.sizes) == 2:
+            os.kill(os.getpid(), plan["signal"])
+
+    def fails(request: Request) -> ContextOverflow | None:
+        bad = any(picture.width == plan.get("bad") for picture in request.conversation.pictures)
+        return ContextOverflow(700, 600) if bad else None
+
+    model.before_batch = before_batch
+    model.fails = fails
+    return model
+
+
+def main() -> int:
+    plan = json.loads(sys.argv[1])
+    system = FaultySystem(plan)
+    disk.system.write = system.write  # type: ignore[method-assign]
+    disk.system.sync = system.sync  # type: ignore[method-assign]
+    disk.system.replace = system.replace  # type: ignore[method-assign]
+    journal.SYNC_SECONDS = 0.0
+    # In place of the module that imports torch.
+    engine_model: Any = types.ModuleType("dsvl_cli.engine.model")
+    engine_model.load_model = lambda *_: make_model(plan)
+    sys.modules["dsvl_cli.engine.model"] = engine_model
+    from dsvl_cli.cli import main as dsvl
+
+    status = dsvl(["batch", *sys.argv[2:], "--model", "tiny"])
+    assert "torch" not in sys.modules
+    if "count" in plan:
+        Path(plan["count"]).write_text(str(system.operations))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""Items -> rows: one each, whatever happens to them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from dsvl_cli.batch.captioner import Captioner, hash_pictures
+from dsvl_cli.batch.guard import find_suspicion
+from dsvl_cli.batch.item import Item
+from dsvl_cli.batch.row import ONLY, Row
+from dsvl_cli.engine.conversation import Request
+from dsvl_cli.engine.options import SamplingParams
+from dsvl_cli.errors import ContextOverflow, DsvlError, ImageError
+from tests.batch.fakes import BATCH, FakeBatchModel, item, png
+
+ONE = {ONLY: "What is it?"}
+
+
+def caption(
+    items: list[Item | None], model: FakeBatchModel | None = None, questions: dict[str, str] | None = None
+) -> list[Row]:
+    model = model or FakeBatchModel()
+    return list(Captioner(model, questions or ONE, None, SamplingParams(), None, find_suspicion)(items))
+
+
+def test_every_item_becomes_one_row_about_its_own_picture() -> None:
+    items = [item(number) for number in range(50)]
+    rows = {row.id: row for row in caption([*items])}
+    assert len(rows) == 50
+    for each in items:
+        row = rows[each.id]
+        sha256 = hash_pictures(each.read())
+        assert row.sha256 == sha256
+        assert row.text == f"What is it? I see {str(sha256)[:8]} of 8x6."
+        assert (row.status, row.width, row.height, row.model) == ("answered", 8, 6, "fake")
+        assert row.answers[ONLY].finish_reason == "stop"
+
+
+def test_what_cannot_be_read_becomes_an_error_row() -> None:
+    def vanish() -> list[bytes]:
+        raise ImageError("gone.png: no such file")
+
+    def refuse() -> list[bytes]:
+        raise PermissionError(13, "Permission denied")
+
+    broken = [item(1, b"no picture", "broken.png"), Item("gone.png", "gone.png", vanish), Item("p", "p", refuse)]
+    rows = {row.id: row for row in caption([item(0), *broken, item(2)])}
+    assert {name: row.status for name, row in rows.items()} == {
+        "000.png": "answered", "broken.png": "error", "gone.png": "error", "p": "error", "002.png": "answered",
+    }  # fmt: skip
+    assert rows["broken.png"].sha256 == hash_pictures([b"no picture"])
+    assert rows["gone.png"].error is not None
+    assert (rows["gone.png"].error.type, rows["gone.png"].error.message) == ("ImageError", "gone.png: no such file")
+    assert rows["p"].error is not None
+    assert "Permission denied" in rows["p"].error.message
+
+
+def test_errors_come_out_while_others_are_still_to_be_read() -> None:
+    """A hundred thousand broken files are neither kept in memory nor told at the end."""
+    taken = 0
+
+    def endless() -> Iterator[Item]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield item(taken, b"broken")
+
+    rows = Captioner(FakeBatchModel(), ONE, None, SamplingParams())(endless())
+    assert [next(rows).status for _ in range(100)] == ["error"] * 100
+    assert taken < 200
+    rows.close()  # type: ignore[attr-defined]
+
+
+def test_several_questions_about_a_picture_follow_each_other_and_make_one_row() -> None:
+    model = FakeBatchModel()
+    rows = caption([item(1), item(2)], model, {"colour": "Which colour?", "kind": "Which kind?"})
+    asked = [request.conversation.messages[0] for request in model.asked]
+    assert [message.text for message in asked] == ["Which colour?", "Which kind?"] * 2
+    assert [message.pictures[0].sha256 for message in asked[:2]] == [hash_pictures([png(1)])] * 2
+    for row in rows:
+        assert {name: answer.text.split(" I see")[0] for name, answer in row.answers.items()} == {
+            "colour": "Which colour?", "kind": "Which kind?",
+        }  # fmt: skip
+        assert Row.from_json(row.to_json()) == row
+
+
+def test_one_failed_question_makes_an_error_row_that_keeps_the_other_answer() -> None:
+    def fails(request: Request) -> DsvlError | None:
+        return ContextOverflow(700, 600) if request.conversation.messages[0].text == "Which kind?" else None
+
+    (row,) = caption([item(1)], FakeBatchModel(fails=fails), {"colour": "Which colour?", "kind": "Which kind?"})
+    assert row.status == "error"
+    assert row.error is not None
+    assert row.error.type == "ContextOverflow"
+    assert list(row.answers) == ["colour"]
+    assert Row.from_json(row.to_json()) == row
+
+
+def test_an_item_may_ask_for_itself() -> None:
+    model = FakeBatchModel()
+    own = replace(item(1), prompt="<image> against <image>?", system="Be brief.", sampling={"temperature": 0.5})
+    own = replace(own, read=lambda: [png(1), png(2)])
+    (row,) = caption([own], model)
+    assert row.prompts == {ONLY: "<image> against <image>?"}
+    assert model.asked[0].conversation.system == "Be brief."
+    assert model.asked[0].sampling == SamplingParams(temperature=0.5)
+    assert len(model.asked[0].conversation.pictures) == 2
+    assert row.sha256 == hash_pictures([png(1), png(2)])
+
+
+@pytest.mark.parametrize("sampling", [{"temperature": -1.0}, {"unheard_of": 1}])
+def test_wrong_sampling_of_an_item_is_its_own_error(sampling: dict[str, float]) -> None:
+    bad, good = caption([replace(item(1), sampling=sampling), item(2)])
+    assert bad.error is not None
+    assert bad.error.type == "UsageError"
+    assert good.status == "answered"
+
+
+def test_answers_that_are_no_good_are_suspect() -> None:
+    (row,) = caption([item(1)], FakeBatchModel(answer=lambda _: "a cat " * 100))
+    assert row.status == "suspect"
+    assert row.suspicion
+    (cut,) = Captioner(FakeBatchModel(), ONE, None, SamplingParams(max_new_tokens=3), None, find_suspicion)([item(1)])
+    assert cut.answers[ONLY].finish_reason == "length"
+    assert cut.status == "suspect"
+
+
+def test_nothing_to_take_ends_the_batch_in_flight_early() -> None:
+    """Rows of a slow list come out although the batch is not full."""
+    model = FakeBatchModel()
+    released = threading.Event()
+
+    def slow() -> Iterator[Item | None]:
+        yield item(1)
+        while not released.is_set():
+            yield None
+        yield item(2)
+
+    rows = Captioner(model, ONE, None, SamplingParams())(slow())
+    assert next(rows).id == "001.png"
+    released.set()
+    assert [row.id for row in rows] == ["002.png"]
+    assert model.sizes == [1, 1]
+
+
+def test_stop_lets_the_batch_in_flight_end_and_takes_no_other() -> None:
+    model = FakeBatchModel()
+    captioner = Captioner(model, ONE, None, SamplingParams())
+    model.before_batch = lambda _: captioner.stop()
+    rows = list(captioner([item(number) for number in range(100)]))
+    assert len(rows) == BATCH
+    assert model.sizes == [BATCH]
