@@ -39,7 +39,7 @@ def reference(params: SamplingParams, ids: list[int], logits: torch.Tensor) -> t
         if params.min_p > 0.0:
             processors.append(MinPLogitsWarper(params.min_p))
     rows: Any = torch.tensor([ids], dtype=torch.long)
-    scores: torch.Tensor = processors(rows, logits[None])[0]  # type: ignore[arg-type]
+    scores: torch.Tensor = processors(rows, logits[None])[0]
     return scores
 
 
