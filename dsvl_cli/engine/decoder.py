@@ -169,23 +169,22 @@ class Decoder:
                 x = x[ends]  # of what follows only the sequences' last tokens matter
             x = x + self.kernels.linear(attended, layer.output)
             normed = self._normalized(x, layer.feed_forward_norm)
-            gate = self.kernels.linear(normed, layer.gate)
-            up = self.kernels.linear(normed, layer.up)
+            gate, up = self.kernels.linears(normed, (layer.gate, layer.up))
             x = x + self.kernels.linear(functional.silu(gate).mul_(up), layer.down)
         for segment in segments:
             segment.cache.length += segment.count
         return self.kernels.linear(self._normalized(x, self.norm), self.head).float()
 
     def _normalized(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return functional.rms_norm(x, (self.config.hidden_size,), weight, self.config.rms_norm_eps)
+        return self.kernels.normalize(x, weight, self.config.rms_norm_eps)
 
     def _rotations(self, segments: Sequence[Segment]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give cosines and sines `(tokens, 1, head_dim)` of the new positions."""
+        """Give cosines and sines `(tokens, head_dim)` of the new positions."""
         places = torch.cat(
             [torch.arange(one.cache.length, one.cache.length + one.count, device=self.device) for one in segments]
         )
         angles = torch.outer(places.float(), self._frequencies)
-        angles = torch.cat((angles, angles), dim=1).unsqueeze(1)
+        angles = torch.cat((angles, angles), dim=1)
         dtype = self.kernels.compute_dtype
         return angles.cos().to(dtype), angles.sin().to(dtype)
 
@@ -202,18 +201,23 @@ class Decoder:
         """Attend in one layer; give `(tokens, hidden)`, in the last layer that of each sequence's last token."""
         config = self.config
         tokens = len(x)
-        keys = _rotated(self.kernels.linear(x, layer.key).view(tokens, config.kv_heads, config.head_dim), cos, sin)
-        values = self.kernels.linear(x, layer.value).view(tokens, config.kv_heads, config.head_dim)
-        keys, values = keys.to(self._cache_dtype).transpose(0, 1), values.to(self._cache_dtype).transpose(0, 1)
         ends = _ends(segments)
+        is_pruned = index == len(self.layers) - 1 and tokens > len(segments)
+        if is_pruned:  # only the sequences' last tokens ask; all give keys and values
+            places = [end - 1 for end in ends]
+            (queries,) = self.kernels.linears(x[places], (layer.query,))
+            keys, values = self.kernels.linears(x, (layer.key, layer.value))
+        else:
+            queries, keys, values = self.kernels.linears(x, (layer.query, layer.key, layer.value))
+        keys = self.kernels.rotate(keys.view(tokens, config.kv_heads, config.head_dim), cos, sin)
+        values = values.view(tokens, config.kv_heads, config.head_dim)
+        if is_pruned:
+            cos, sin = cos[places], sin[places]
+        queries = self.kernels.rotate(queries.view(-1, config.heads, config.head_dim), cos, sin)
+        keys, values = keys.to(self._cache_dtype).transpose(0, 1), values.to(self._cache_dtype).transpose(0, 1)
         for segment, cache, end in zip(segments, caches, ends, strict=True):
             new = slice(end - segment.count, end)
             cache.write(segment.cache.length, keys[:, new], values[:, new], segment.cache.reserve)
-        is_last = index == len(self.layers) - 1
-        if is_last and tokens > len(segments):
-            places = [end - 1 for end in ends]
-            x, cos, sin = x[places], cos[places], sin[places]
-        queries = _rotated(self.kernels.linear(x, layer.query).view(-1, config.heads, config.head_dim), cos, sin)
         scale = config.head_dim**-0.5
         if len(queries) == len(segments):
             lengths = [segment.cache.length + segment.count for segment in segments]
@@ -257,13 +261,6 @@ def _attend_many(queries: torch.Tensor, cache: LayerCache, before: int, scale: f
         enable_gqa=queries.shape[1] != keys.shape[1],
     )
     return output[0].transpose(0, 1)
-
-
-def _rotated(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Turn `(tokens, heads, head_dim)` by their positions (Su et al., "RoFormer", 2021); halves as transformers has."""
-    half = states.shape[-1] // 2
-    turned = torch.cat((-states[..., half:], states[..., :half]), dim=-1)
-    return states * cos + turned * sin
 
 
 def _ends(segments: Sequence[Segment]) -> list[int]:

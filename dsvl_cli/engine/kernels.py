@@ -23,7 +23,8 @@ from dsvl_cli.engine.kv_cache import LayerCache
 from dsvl_cli.engine.native.compiler import load_library
 from dsvl_cli.engine.progress import Choice
 
-GROUP = 32  # int4 weights that share a scale
+GROUP = 64  # int4 weights that share a scale
+_COLUMNS = 32  # in-features are a multiple of it where a row of them is multiplied in compiled code
 _FEW_PLAIN_ROWS = 4  # up to so many torch multiplies in bfloat16 sooner than it widens, on any CPU
 _FEW_ROWS = 40  # up to so many a row at a time is faster than widening the weights for them
 
@@ -45,7 +46,7 @@ class Weight:
     Attributes:
         kind: how `data` is stored.
         data: `(out_features, in_features)`; of INT4 two weights a byte, `(out_features, in_features / 2)`.
-        scales: INT8: `(out_features,)` in float32; INT4: `(out_features, in_features / 32)` in bfloat16.
+        scales: INT8: `(out_features,)` in float32; INT4: `(out_features, in_features / 64)` in bfloat16.
         shape: `(out_features, in_features)`.
     """
 
@@ -80,8 +81,23 @@ class Kernels(Protocol):
         """Multiply `(rows, in_features)` with a weight: `(rows, out_features)`."""
         ...
 
+    def linears(self, x: torch.Tensor, weights: Sequence[Linear]) -> list[torch.Tensor]:
+        """Multiply the same rows with several weights."""
+        ...
+
+    def normalize(self, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+        """Divide rows `(rows, hidden)` by their root mean square, and multiply with `(hidden,)`."""
+        ...
+
+    def rotate(self, states: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
+        """Turn `(tokens, heads, head_dim)` by `(tokens, head_dim)`; the states may be overwritten.
+
+        After Su et al., "RoFormer", 2021; the two halves of a head are paired, as transformers has it.
+        """
+        ...
+
     def quantize(self, weight: torch.Tensor, kind: Kind) -> Weight:
-        """Bring a weight `(out_features, in_features)` to 8 or 4 bits; in-features are a multiple of 32."""
+        """Bring a weight `(out_features, in_features)` to 8 or 4 bits; in-features are a multiple of 64."""
         ...
 
     def attend(
@@ -126,6 +142,20 @@ class PlainKernels:
             return functional.linear(x.to(weight.data.dtype), weight.data).to(x.dtype)
         return functional.linear(x, self.widen(weight))
 
+    def linears(self, x: torch.Tensor, weights: Sequence[Linear]) -> list[torch.Tensor]:
+        """Multiply, one after the other."""
+        return [self.linear(x, weight) for weight in weights]
+
+    def normalize(self, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+        """Normalize."""
+        return functional.rms_norm(x, weight.shape, weight, epsilon)
+
+    def rotate(self, states: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
+        """Turn."""
+        half = states.shape[-1] // 2
+        turned = torch.cat((-states[..., half:], states[..., :half]), dim=-1)
+        return states * cosines.unsqueeze(1) + turned * sines.unsqueeze(1)
+
     def widen(self, weight: Weight) -> torch.Tensor:
         """Give the weight as `(out_features, in_features)` of `compute_dtype`, in a buffer until the next call."""
         wide = self._buffer(weight)
@@ -134,7 +164,7 @@ class PlainKernels:
         return wide.copy_(dequantize(weight))
 
     def quantize(self, weight: torch.Tensor, kind: Kind) -> Weight:
-        """Bring a weight `(out_features, in_features)` to 8 or 4 bits; in-features are a multiple of 32."""
+        """Bring a weight `(out_features, in_features)` to 8 or 4 bits; in-features are a multiple of 64."""
         return quantize(weight, kind)
 
     def _buffer(self, weight: Weight) -> torch.Tensor:
@@ -171,33 +201,65 @@ class NativeKernels(PlainKernels):
 
     def linear(self, x: torch.Tensor, weight: Linear) -> torch.Tensor:
         """Multiply."""
-        if not isinstance(weight, Weight) or len(x) > _FEW_ROWS or weight.shape[1] % GROUP or weight.kind > Kind.INT4:
-            return super().linear(x, weight)
-        if weight.kind is Kind.FLOAT32 and len(x) > 1:
-            return functional.linear(x, weight.data)
-        rows, (outs, columns) = len(x), weight.shape
+        return self.linears(x, [weight])[0]
+
+    def linears(self, x: torch.Tensor, weights: Sequence[Linear]) -> list[torch.Tensor]:
+        """Multiply; weights of one kind in one call, which divides them among the threads once."""
+        rows = len(x)
+        stored = [weight for weight in weights if isinstance(weight, Weight)]
+        kind = stored[0].kind if stored else Kind.FLOAT16
+        if (
+            rows > _FEW_ROWS
+            or len(stored) < len(weights)
+            or any(weight.kind is not kind for weight in stored)
+            or kind > Kind.INT4
+            or (kind is Kind.FLOAT32 and rows > 1)
+            or x.shape[1] % _COLUMNS
+        ):
+            return [super(NativeKernels, self).linear(x, weight) for weight in weights]
         x = x.contiguous()
-        y = torch.empty((rows, outs))
-        room = 0 if weight.scales is None else rows * columns * 5 // 4
+        count, columns = len(stored), x.shape[1]
+        results = [torch.empty((rows, weight.shape[0])) for weight in stored]
+        room = 0 if kind < Kind.INT8 else rows * columns * 5 // 4
         if self._bytes.numel() < room:
             self._bytes = torch.empty(room, dtype=torch.int8)
+        pointers = ctypes.c_void_p * count
+        scales = [None if weight.scales is None else weight.scales.data_ptr() for weight in stored]
         self._library.dsvl_linear(
-            int(weight.kind),
+            int(kind),
             _address(x),
             rows,
-            _address(weight.data),
-            None if weight.scales is None else _address(weight.scales),
-            _address(self._bytes),
-            ctypes.c_int64(outs),
             ctypes.c_int64(columns),
-            _address(y),
+            count,
+            pointers(*(weight.data.data_ptr() for weight in stored)),
+            pointers(*scales),
+            (ctypes.c_int64 * count)(*(weight.shape[0] for weight in stored)),
+            pointers(*(result.data_ptr() for result in results)),
+            _address(self._bytes),
             torch.get_num_threads(),
         )
+        return results
+
+    def normalize(self, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+        """Normalize."""
+        if len(x) > _FEW_ROWS:
+            return super().normalize(x, weight, epsilon)
+        x = x.contiguous()
+        y = torch.empty_like(x)
+        rows, columns = (ctypes.c_int64(size) for size in x.shape)
+        self._library.dsvl_normalize(_address(x), _address(weight), ctypes.c_float(epsilon), rows, columns, _address(y))
         return y
+
+    def rotate(self, states: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
+        """Turn in place."""
+        states = states.contiguous()
+        sizes = (ctypes.c_int64(size) for size in states.shape)
+        self._library.dsvl_rotate(_address(states), _address(cosines), _address(sines), *sizes)
+        return states
 
     def widen(self, weight: Weight) -> torch.Tensor:
         """Widen."""
-        if weight.scales is None or weight.shape[1] % GROUP:
+        if weight.scales is None:
             return super().widen(weight)
         wide = self._buffer(weight)
         outs, columns = weight.shape
@@ -285,8 +347,8 @@ def find_fault(kernels: Kernels) -> str | None:
     """Compare a backend with the plain one on a small problem; name what disagrees, None where nothing does."""
     generator = torch.Generator().manual_seed(0)
     plain = PlainKernels()
-    dense = torch.randn((36, 288), generator=generator)
-    x = torch.randn((3, 288), generator=generator)
+    dense = torch.randn((36, 640), generator=generator)
+    x = torch.randn((3, 640), generator=generator)
     for weight in (
         Weight.dense(dense),
         Weight.dense(dense.bfloat16()),
@@ -299,7 +361,14 @@ def find_fault(kernels: Kernels) -> str | None:
             wanted, found = functional.linear(x[:rows], plain.widen(weight)), kernels.linear(x[:rows], weight)
             if not torch.allclose(wanted, found, rtol=0, atol=tolerance * float(wanted.abs().max())):
                 return f"{weight.kind.name} products"
-    query = torch.randn((1, 4, 32), generator=generator)
+    scale, angles = torch.rand(x.shape[1], generator=generator), torch.rand((2, 32), generator=generator)
+    if not torch.allclose(plain.normalize(x, scale, 1e-6), kernels.normalize(x, scale, 1e-6), atol=1e-4):
+        return "norms"
+    query = torch.randn((2, 4, 32), generator=generator)
+    turned = kernels.rotate(query.clone(), angles, angles)
+    if not torch.allclose(plain.rotate(query, angles, angles), turned, atol=1e-4):
+        return "positions"
+    query = query[:1]
     cache = LayerCache()
     states = torch.randn((2, 2, 70, 32), generator=generator)
     for dtype in (torch.float32, torch.bfloat16):
@@ -314,9 +383,9 @@ def find_fault(kernels: Kernels) -> str | None:
 def quantize(weight: torch.Tensor, kind: Kind) -> Weight:
     """Bring a weight `(out_features, in_features)` to 8 or 4 bits.
 
-    INT8: -127 to 127, one scale a row. INT4: -8 to 7 in groups of 32 along a row; of each group the weight that is
+    INT8: -127 to 127, one scale a row. INT4: -8 to 7 in groups of 64 along a row; of each group the weight that is
     largest becomes -8 or a little less, as in llama.cpp's q4_0, so that all 16 values are used; in-features are a
-    multiple of 32.
+    multiple of 64.
     """
     wide = weight.float()
     shape = (weight.shape[0], weight.shape[1])
@@ -326,7 +395,7 @@ def quantize(weight: torch.Tensor, kind: Kind) -> Weight:
     groups = wide.view(shape[0], -1, GROUP)
     scales = _choose_scales(groups)
     codes = groups.div(scales.float().unsqueeze(2)).round_().clamp_(-8, 7).add_(8).to(torch.uint8)
-    packed = codes[..., :16] | codes[..., 16:] << 4
+    packed = codes[..., : GROUP // 2] | codes[..., GROUP // 2 :] << 4
     return Weight(kind, packed.reshape(shape[0], -1), scales, shape)
 
 
@@ -352,7 +421,7 @@ def dequantize(weight: Weight) -> torch.Tensor:
     assert weight.scales is not None
     if weight.kind is Kind.INT8:
         return weight.data.float() * weight.scales.unsqueeze(1)
-    packed = weight.data.view(weight.shape[0], -1, 16)
+    packed = weight.data.view(weight.shape[0], -1, GROUP // 2)
     codes = torch.cat((packed & 15, packed >> 4), dim=2).float().sub_(8)
     return codes.mul_(weight.scales.float().unsqueeze(2)).view(weight.shape)
 

@@ -21,7 +21,7 @@ from dsvl_cli.engine.progress import Listener
 from dsvl_cli.engine.safetensors import serialize
 
 LARGEST_BYTES = 16 * 10**9  # of all files together
-_VERSION = "1"  # of the way of packing
+_VERSION = "2"  # of the way of packing
 
 
 def packed_folder() -> Path:

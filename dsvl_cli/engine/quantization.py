@@ -8,7 +8,7 @@ No torch here: which layers are quantized is chosen in `layers.py`, how a weight
     torchao-int8-dynamic    the same, and activations are brought to 8 bits on the fly
     torchao-int4            4 bits in groups of `group_size`
     int8, int4              dsvl's own kernels for CPUs (kernels.py), only while loading: 8 bits with one scale a row,
-                            4 bits in groups of 32
+                            4 bits in groups of 64
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ FORMATS = {
         Format("torchao-int8", 8, "torchao", 1, 1, layer_error=0.05, block_error=0.5),
         Format("torchao-int8-dynamic", 8, "torchao", 1, 1, layer_error=0.05, block_error=0.5),
         Format("torchao-int4", 4, "torchao", DEFAULT_GROUP_SIZE, 8, layer_error=0.20, block_error=0.6),
-        Format("int8", 8, OWN_PACKAGE, 32, 1, layer_error=0.05, block_error=0.5),
-        Format("int4", 4, OWN_PACKAGE, 32, 1, layer_error=0.15, block_error=0.4),
+        Format("int8", 8, OWN_PACKAGE, 64, 1, layer_error=0.05, block_error=0.5),
+        Format("int4", 4, OWN_PACKAGE, 64, 1, layer_error=0.15, block_error=0.4),
     )
 }
 STORED_FORMATS = {name: entry for name, entry in FORMATS.items() if entry.is_stored}
@@ -163,7 +163,7 @@ class Recipe:
         if self.format.name == "torchao-int4":
             return 4 + 32 / self.group_size
         if self.format.name == "int4":
-            return 4 + 16 / 32
+            return 4 + 16 / 64
         return self.format.bits + (8 / 64 + 32 / (64 * 256) if self.format.bits == 4 else 32 / 256)
 
 

@@ -2,8 +2,8 @@
 //
 // Both read each byte of the weights or of the cache once and compute little with it, so the memory is the limit, and
 // torch's kernels for these shapes stay far from it on many CPUs. Weights of 16 and 32 bits are widened to float in
-// registers. For weights of 8 and 4 bits the activations are brought to 8 bits, each group of 32 with a scale of its
-// own, and multiplied as integers, as llama.cpp does it. All sums over groups are float.
+// registers. For weights of 8 and 4 bits the activations are brought to 8 bits, each group of 32 or 64 with a scale of
+// its own, and multiplied as integers, as llama.cpp does it; sums over groups are float.
 //
 // Vectors of 256 bits, with the vector types of GCC and Clang: one source for AVX2, AVX-512, NEON and what comes; the
 // few places where x86 needs its own instructions have a plain twin. compiler.py compiles it at the first use, and
@@ -17,7 +17,8 @@
 #endif
 
 #define LANES 8
-#define GROUP 32   // activations, and int4 weights, that share a scale
+#define GROUP 32   // activations that share a scale where the weights are int8
+#define PACK 64    // int4 weights that share a scale, and the activations they are multiplied with
 #define BLOCK 512  // columns that are widened at once when several rows share them
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
@@ -59,8 +60,8 @@ INLINE vec from_halves(half_vec halves) {
 
 INLINE vec to_float(ivec values) { return __builtin_convertvector(values, vec); }
 
-// Products of 32 weights with 32 activations of 8 bits, in sums of four: int8 weights of -127 to 127, or int4 weights,
-// of which the first 16 lie in the low halves of 16 bytes and the others in the high halves, each plus 8 (the 8 is not
+// Products of weights with activations of 8 bits, in eight sums: 32 int8 weights of -127 to 127, or 64 int4 weights.
+// Of these the first 32 lie in the low halves of 32 bytes and the others in the high halves, each plus 8 (the 8 is not
 // taken off).
 #if defined(__AVX2__)
 INLINE ivec multiply_unsigned(__m256i weights, __m256i activations) {
@@ -80,9 +81,19 @@ INLINE ivec multiply_int8(const char *weights, const int8_t *activations) {
 }
 
 INLINE ivec multiply_int4(const char *weights, const int8_t *activations) {
-    __m128i packed = LOAD(__m128i, weights);
-    __m256i w = _mm256_inserti128_si256(_mm256_castsi128_si256(packed), _mm_srli_epi16(packed, 4), 1);
-    return multiply_unsigned(_mm256_and_si256(w, _mm256_set1_epi8(15)), LOAD(__m256i, activations));
+    const __m256i mask = _mm256_set1_epi8(15);
+    __m256i packed = LOAD(__m256i, weights), low = _mm256_and_si256(packed, mask);
+    __m256i high = _mm256_and_si256(_mm256_srli_epi16(packed, 4), mask);
+    __m256i x0 = LOAD(__m256i, activations), x1 = LOAD(__m256i, activations + 32);
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+    return (ivec)_mm256_dpbusd_epi32(_mm256_dpbusd_epi32(_mm256_setzero_si256(), low, x0), high, x1);
+#elif defined(__AVXVNNI__)
+    return (ivec)_mm256_dpbusd_avx_epi32(_mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), low, x0), high, x1);
+#else
+    // Sums of four fit into 16 bits: 4 * 15 * 127.
+    __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(low, x0), _mm256_maddubs_epi16(high, x1));
+    return (ivec)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+#endif
 }
 #else
 INLINE ivec multiply_int8(const char *weights, const int8_t *activations) {
@@ -95,10 +106,8 @@ INLINE ivec multiply_int8(const char *weights, const int8_t *activations) {
 INLINE ivec multiply_int4(const char *weights, const int8_t *activations) {
     const uint8_t *w = (const uint8_t *)weights;
     ivec total = {0};
-    for (int i = 0; i < 16; i++) {
-        total[i / 4] += (int32_t)(w[i] & 15) * activations[i];
-        total[4 + i / 4] += (int32_t)(w[i] >> 4) * activations[16 + i];
-    }
+    for (int i = 0; i < PACK / 2; i++)
+        total[i / 4] += (int32_t)(w[i] & 15) * activations[i] + (int32_t)(w[i] >> 4) * activations[PACK / 2 + i];
     return total;
 }
 #endif
@@ -150,7 +159,7 @@ INLINE void dot_int4(
     int64_t ahead
 ) {
     vec total[4] = {{0}}, offset[4] = {{0}};
-    int64_t groups = columns / GROUP, group = 0;
+    int64_t groups = columns / PACK, group = 0;
     for (; group + LANES <= groups; group += LANES)
         for (int r = 0; r < 4; r++) {
             float products[LANES];
@@ -158,27 +167,35 @@ INLINE void dot_int4(
             vec scaled = wide * LOAD(vec, x.scales + group);
             memcpy(products, &scaled, sizeof products);
             offset[r] += wide * LOAD(vec, x.eightfold + group);
-            for (int g = 0; g < LANES; g++) {
-                if (g % 4 == 0) __builtin_prefetch(w[r] + 16 * (group + g) + ahead);
-                total[r] += to_float(multiply_int4(w[r] + 16 * (group + g), x.values + GROUP * (group + g))) * products[g];
+            const char *row = w[r] + PACK / 2 * group;
+            const int8_t *values = x.values + PACK * group;
+            for (int g = 0; g < LANES; g++, row += PACK / 2, values += PACK) {
+                if (g % 2 == 0) __builtin_prefetch(row + ahead);
+                total[r] += to_float(multiply_int4(row, values)) * products[g];
             }
         }
     for (; group < groups; group++)
         for (int r = 0; r < 4; r++) {
             float scale = from_bfloat16(scales[r][group]);
-            total[r] += to_float(multiply_int4(w[r] + 16 * group, x.values + GROUP * group)) * (scale * x.scales[group]);
+            ivec products = multiply_int4(w[r] + PACK / 2 * group, x.values + PACK * group);
+            total[r] += to_float(products) * (scale * x.scales[group]);
             offset[r][0] += scale * x.eightfold[group];
         }
     for (int r = 0; r < 4; r++) y[r] = sum(total[r] - offset[r]);
 }
 
-INLINE void quantize_row(const float *x, int64_t columns, int8_t *values, float *scales, float *eightfold) {
-    for (int64_t group = 0; group < columns / GROUP; group++, x += GROUP, values += GROUP) {
+INLINE void quantize_row(const float *x, int64_t columns, int size, int8_t *values, float *scales, float *eightfold) {
+    for (int64_t group = 0; group < columns / size; group++, x += size, values += size) {
         float largest = 0;
-        for (int i = 0; i < GROUP; i++) largest = fmaxf(largest, fabsf(x[i]));
+#pragma omp simd reduction(max : largest)
+        for (int i = 0; i < size; i++) {
+            float magnitude = x[i] < 0 ? -x[i] : x[i];
+            largest = magnitude > largest ? magnitude : largest;
+        }
         float inverse = largest > 0 ? 127.0f / largest : 0;
         int32_t total = 0;
-        for (int i = 0; i < GROUP; i++) {
+#pragma omp simd reduction(+ : total)
+        for (int i = 0; i < size; i++) {
             int32_t value = (int32_t)(x[i] * inverse + (x[i] < 0 ? -0.5f : 0.5f));
             values[i] = (int8_t)value;
             total += value;
@@ -211,11 +228,12 @@ INLINE void multiply_block(
 }
 
 INLINE void multiply(
-    enum kind kind, const float *x, const int8_t *values, const float *x_scales, const float *eightfold, int rows,
-    const char *w, const void *scales, int64_t outs, int64_t columns, float *y, int threads
+    enum kind kind, const float *x, const int8_t *room, int rows, const char *w, const void *scales, int64_t outs,
+    int64_t columns, float *y
 ) {
-    int64_t bytes = row_bytes(kind, columns), groups = columns / GROUP;
-#pragma omp parallel for schedule(static) num_threads(threads)
+    int64_t bytes = row_bytes(kind, columns), groups = columns / (kind == INT4 ? PACK : GROUP);
+    const float *x_scales = (const float *)(room + rows * columns), *eightfold = x_scales + rows * groups;
+#pragma omp for schedule(static) nowait
     for (int64_t out = 0; out < outs; out += 4) {
         int count = outs - out < 4 ? (int)(outs - out) : 4;
         int64_t ahead = outs - out < 8 ? 0 : 4 * bytes;
@@ -229,7 +247,7 @@ INLINE void multiply(
         }
         if (kind == INT8 || kind == INT4) {
             for (int n = 0; n < rows; n++) {
-                struct activations one = {values + n * columns, x_scales + n * groups, eightfold + n * groups};
+                struct activations one = {room + n * columns, x_scales + n * groups, eightfold + n * groups};
                 if (kind == INT4)
                     dot_int4(four, one, row, scale, columns, ahead);
                 else
@@ -256,22 +274,50 @@ INLINE void multiply(
     }
 }
 
-// y (rows, outs) = x (rows, columns) times the transposed weights (outs, columns); `columns` is a multiple of 32.
-// INT8: `scales` holds a float for each out; INT4: a bfloat16 for each group of each out. `room` has, for these two,
-// rows * columns bytes and then 2 * rows * columns / 32 floats.
+// For each of `count` weights of one kind: y[i] (rows, outs[i]) = x (rows, columns) times the transposed w[i]
+// (outs[i], columns); `columns` is a multiple of 32, for INT4 of 64. INT8: scales[i] holds a float for each out; INT4: a
+// bfloat16 for each group of each out. `room` has, for these two, rows * columns bytes and then 2 * rows * columns / 32
+// floats.
 void dsvl_linear(
-    int kind, const float *x, int rows, const void *w, const void *scales, int8_t *room, int64_t outs, int64_t columns,
-    float *y, int threads
+    int kind, const float *x, int rows, int64_t columns, int count, const void *const *w, const void *const *scales,
+    const int64_t *outs, float *const *y, int8_t *room, int threads
 ) {
-    int64_t groups = columns / GROUP;
+    int size = kind == INT4 ? PACK : GROUP;
+    int64_t groups = columns / size;
     float *x_scales = (float *)(room + rows * columns), *eightfold = x_scales + rows * groups;
     if (kind == INT8 || kind == INT4)
         for (int n = 0; n < rows; n++)
-            quantize_row(x + n * columns, columns, room + n * columns, x_scales + n * groups, eightfold + n * groups);
-    if (kind == FLOAT32) multiply(FLOAT32, x, room, x_scales, eightfold, rows, w, scales, outs, columns, y, threads);
-    if (kind == BFLOAT16) multiply(BFLOAT16, x, room, x_scales, eightfold, rows, w, scales, outs, columns, y, threads);
-    if (kind == INT8) multiply(INT8, x, room, x_scales, eightfold, rows, w, scales, outs, columns, y, threads);
-    if (kind == INT4) multiply(INT4, x, room, x_scales, eightfold, rows, w, scales, outs, columns, y, threads);
+            quantize_row(x + n * columns, columns, size, room + n * columns, x_scales + n * groups, eightfold + n * groups);
+#pragma omp parallel num_threads(threads)
+    for (int i = 0; i < count; i++) {
+        if (kind == FLOAT32) multiply(FLOAT32, x, room, rows, w[i], scales[i], outs[i], columns, y[i]);
+        if (kind == BFLOAT16) multiply(BFLOAT16, x, room, rows, w[i], scales[i], outs[i], columns, y[i]);
+        if (kind == INT8) multiply(INT8, x, room, rows, w[i], scales[i], outs[i], columns, y[i]);
+        if (kind == INT4) multiply(INT4, x, room, rows, w[i], scales[i], outs[i], columns, y[i]);
+    }
+}
+
+// Root mean square normalization of rows (rows, columns).
+void dsvl_normalize(const float *x, const float *weight, float epsilon, int64_t rows, int64_t columns, float *y) {
+    for (int64_t n = 0; n < rows; n++, x += columns, y += columns) {
+        float total = 0;
+#pragma omp simd reduction(+ : total)
+        for (int64_t i = 0; i < columns; i++) total += x[i] * x[i];
+        float scale = 1.0f / sqrtf(total / (float)columns + epsilon);
+        for (int64_t i = 0; i < columns; i++) y[i] = x[i] * scale * weight[i];
+    }
+}
+
+// Heads (rows, heads, dim) turned in place by cosines and sines (rows, dim).
+void dsvl_rotate(float *x, const float *cosines, const float *sines, int64_t rows, int64_t heads, int64_t dim) {
+    int64_t half = dim / 2;
+    for (int64_t n = 0; n < rows; n++, cosines += dim, sines += dim)
+        for (int64_t h = 0; h < heads; h++, x += dim)
+            for (int64_t i = 0; i < half; i++) {
+                float left = x[i], right = x[half + i];
+                x[i] = left * cosines[i] - right * sines[i];
+                x[half + i] = right * cosines[half + i] + left * sines[half + i];
+            }
 }
 
 INLINE float nearest_code(float weight, float scale) {
@@ -283,35 +329,38 @@ INLINE float nearest_code(float weight, float scale) {
 INLINE void pack_group(const float *w, uint8_t *data, uint16_t *scale) {
     static const float steps[] = {-8.0f, -8.5f, -7.5f, -9.0f, 7.5f};
     float largest = 0, best = INFINITY, chosen = 1;
-    for (int i = 0; i < GROUP; i++)
+    for (int i = 0; i < PACK; i++)
         if (fabsf(w[i]) > fabsf(largest)) largest = w[i];
     for (int s = 0; s < 5; s++) {
         float candidate = from_bfloat16(to_bfloat16(largest / steps[s]));
         if (candidate == 0) candidate = from_bfloat16(to_bfloat16(1e-12f));
         float error = 0;
 #pragma omp simd reduction(+ : error)
-        for (int i = 0; i < GROUP; i++) {
+        for (int i = 0; i < PACK; i++) {
             float code = nearest_code(w[i], candidate);
             error += (code * candidate - w[i]) * (code * candidate - w[i]);
         }
         if (error < best) best = error, chosen = candidate;
     }
     *scale = to_bfloat16(chosen);
-    for (int i = 0; i < 16; i++) {
-        int low = 8 + (int)nearest_code(w[i], chosen), high = 8 + (int)nearest_code(w[16 + i], chosen);
+    for (int i = 0; i < PACK / 2; i++) {
+        int low = 8 + (int)nearest_code(w[i], chosen), high = 8 + (int)nearest_code(w[PACK / 2 + i], chosen);
         data[i] = (uint8_t)(low | high << 4);
     }
 }
 
-// Float weights (outs, columns), quantized; `columns` is a multiple of 32.
+// Float weights (outs, columns), quantized; `columns` is a multiple of 64.
 void dsvl_pack(int kind, const float *w, int64_t outs, int64_t columns, void *data, void *scales, int threads) {
-    int64_t groups = columns / GROUP;
+    int64_t groups = columns / PACK;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t out = 0; out < outs; out++) {
         const float *row = w + out * columns;
         if (kind == INT4) {
             for (int64_t group = 0; group < groups; group++)
-                pack_group(row + GROUP * group, (uint8_t *)data + 16 * (out * groups + group), (uint16_t *)scales + out * groups + group);
+                pack_group(
+                    row + PACK * group, (uint8_t *)data + PACK / 2 * (out * groups + group),
+                    (uint16_t *)scales + out * groups + group
+                );
             continue;
         }
         float largest = 0;
@@ -324,7 +373,7 @@ void dsvl_pack(int kind, const float *w, int64_t outs, int64_t columns, void *da
 
 // Quantized weights (outs, columns), widened to float.
 void dsvl_widen(int kind, const char *w, const void *scales, int64_t outs, int64_t columns, float *to, int threads) {
-    int64_t groups = columns / GROUP;
+    int64_t groups = columns / PACK;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t out = 0; out < outs; out++) {
         float *row = to + out * columns;
@@ -335,11 +384,11 @@ void dsvl_widen(int kind, const char *w, const void *scales, int64_t outs, int64
             continue;
         }
         const uint8_t *from = (const uint8_t *)w + out * columns / 2;
-        for (int64_t group = 0; group < groups; group++, from += 16, row += GROUP) {
+        for (int64_t group = 0; group < groups; group++, from += PACK / 2, row += PACK) {
             float scale = from_bfloat16(((const uint16_t *)scales)[out * groups + group]);
-            for (int i = 0; i < 16; i++) {
+            for (int i = 0; i < PACK / 2; i++) {
                 row[i] = scale * (float)((int)(from[i] & 15) - 8);
-                row[16 + i] = scale * (float)((int)(from[i] >> 4) - 8);
+                row[PACK / 2 + i] = scale * (float)((int)(from[i] >> 4) - 8);
             }
         }
     }
