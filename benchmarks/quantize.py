@@ -1,7 +1,7 @@
 """What quantizing costs, beside transformers' own way, and what it costs tiny's skills.
 
 python -m benchmarks.quantize cost CHECKPOINT [--formats bnb-nf4 bnb-int8] [--threads N] [--json]
-python -m benchmarks.quantize skills [--formats ...] [--per-skill 500] [--json]
+python -m benchmarks.quantize skills [--formats ...] [--dtype auto] [--per-skill 500] [--json]
 
 `cost` runs each way in a process of its own, and counts from where everything is imported: seconds until the folder is
 on the disk, and the most anonymous memory (Linux's RssAnon; files that are mapped into memory are not in it), looked
@@ -103,24 +103,24 @@ def measure_cost(source: Path, formats: list[str], threads: int) -> list[dict[st
     return rows
 
 
-def measure_skills(formats: list[str], per_skill: int) -> dict[str, dict[str, float]]:
+def measure_skills(formats: list[str], dtype: str, per_skill: int) -> dict[str, dict[str, float]]:
     """Measure tiny's skills before and after, on the same scenes, each in a new process."""
     from dsvl_cli.engine.requantize import quantize_checkpoint
 
     source = check_folder("tiny", EMBEDDED_FOLDER)
-    tables = {"source": _evaluate(EMBEDDED_FOLDER, per_skill)}
+    tables = {"source": _evaluate(EMBEDDED_FOLDER, dtype, per_skill)}
     for name in formats:
         folder = Path(tempfile.mkdtemp())
         try:
             quantize_checkpoint(source, folder / "out", Recipe(FORMATS[name]), Silence())
-            tables[name] = _evaluate(folder / "out", per_skill)
+            tables[name] = _evaluate(folder / "out", dtype, per_skill)
         finally:
             shutil.rmtree(folder)
     return tables
 
 
-def _evaluate(folder: Path, per_skill: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "training.evaluate", "--checkpoint", str(folder)]
+def _evaluate(folder: Path, dtype: str, per_skill: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.skills", str(folder), "--dtype", dtype]
     run = subprocess.run(
         [*command, "--per-skill", str(per_skill), "--json"], stdout=subprocess.PIPE, text=True, check=True
     )
@@ -153,6 +153,7 @@ def main() -> None:
     cost.add_argument("checkpoint", type=Path)
     skills = commands.add_parser("skills")
     skills.add_argument("--per-skill", type=int, default=500)
+    skills.add_argument("--dtype", default="auto")
     once = commands.add_parser("once")
     for name in ("way", "format"):
         once.add_argument(name)
@@ -172,7 +173,7 @@ def main() -> None:
         rows = measure_cost(options.checkpoint.resolve(), options.formats, options.threads)
         print(json.dumps(rows)) if options.json else _print_cost(rows)
         return
-    tables = measure_skills(options.formats, options.per_skill)
+    tables = measure_skills(options.formats, options.dtype, options.per_skill)
     print(json.dumps(tables)) if options.json else _print_skills(tables)
 
 
