@@ -26,7 +26,8 @@ def plan(names: list[str], checkpoint: Path, results: Path, more: list[str]) -> 
         if name in FULL_SIZE:
             commands.append([module, str(checkpoint), "--results", str(results), *more])
         elif name == "quantize":
-            commands.append([module, "cost", str(checkpoint)])
+            commands.append([module, "cost", str(checkpoint), "--results", str(results)])
+            commands.append([module, "skills", "--results", str(results)])
         else:
             commands.append([module, "--results", str(results)])
     return commands

@@ -1,7 +1,7 @@
 """What quantizing costs, beside transformers' own way, and what it costs tiny's skills.
 
-python -m benchmarks.quantize cost CHECKPOINT [--formats bnb-nf4 bnb-int8] [--threads N] [--json]
-python -m benchmarks.quantize skills [--formats ...] [--per-skill 500] [--json]
+python -m benchmarks.quantize cost CHECKPOINT [--formats bnb-nf4 bnb-int8] [--threads N] [--results FILE]
+python -m benchmarks.quantize skills [--formats ...] [--dtype auto] [--per-skill 500] [--results FILE]
 
 `cost` runs each way in a process of its own, and counts from where everything is imported: seconds until the folder is
 on the disk, and the most anonymous memory (Linux's RssAnon; files that are mapped into memory are not in it), looked
@@ -13,47 +13,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
+from benchmarks.anonymous import Peak, read_anonymous
+from benchmarks.results import Goal, Result, Row, publish
 from dsvl_cli.engine.checkpoint import EMBEDDED_FOLDER, check_folder
 from dsvl_cli.engine.progress import Silence
-from dsvl_cli.engine.quantization import FORMATS, Recipe
+from dsvl_cli.engine.quantization import FORMATS, STORED_FORMATS, Recipe, Verdict, find_cell
+from dsvl_cli.engine.requantize import SHARD_BYTES
 
 _WAYS = ("dsvl", "transformers")
-_POLL_SECONDS = 0.005
-
-
-def read_anonymous() -> int:
-    """Give the bytes of anonymous memory that this process holds. Linux only."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("/proc/self/status tells no RssAnon")
-
-
-class _Peak(threading.Thread):
-    """Watches the anonymous memory of this process until it is stopped."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.bytes = 0
-        self._done = threading.Event()
-
-    def run(self) -> None:
-        while not self._done.wait(_POLL_SECONDS):
-            self.bytes = max(self.bytes, read_anonymous())
-
-    def stop(self) -> int:
-        self._done.set()
-        self.join()
-        return self.bytes
 
 
 def quantize_once(way: str, name: str, source: Path, target: Path, threads: int) -> dict[str, float]:
@@ -71,21 +46,20 @@ def quantize_once(way: str, name: str, source: Path, target: Path, threads: int)
     with mute_libraries():
         skeleton = make_skeleton(checkpoint)  # imports the model's class
         config = make_quantization_config(recipe, select_layers(skeleton, recipe), "cpu")
-        before, peak = read_anonymous(), _Peak()
-        peak.start()
-        start = time.perf_counter()
-        if way == "dsvl":
-            quantize_checkpoint(checkpoint, target, recipe, Silence())
-        else:
-            model_class = find_model_class(checkpoint.model_type)
-            model = model_class.from_pretrained(
-                source, dtype="auto", device_map="cpu", quantization_config=config, local_files_only=True
-            )
-            model.save_pretrained(target)
-            os.sync()  # dsvl brings its files to the disk too
-        seconds = time.perf_counter() - start
+        before, start = read_anonymous(), time.perf_counter()
+        with Peak() as peak:
+            if way == "dsvl":
+                quantize_checkpoint(checkpoint, target, recipe, Silence())
+            else:
+                model_class = find_model_class(checkpoint.model_type)
+                model = model_class.from_pretrained(
+                    source, dtype="auto", device_map="cpu", quantization_config=config, local_files_only=True
+                )
+                model.save_pretrained(target)
+                os.sync()  # dsvl brings its files to the disk too
+            seconds = time.perf_counter() - start
     written = sum(path.stat().st_size for path in target.glob("*.safetensors"))
-    return {"seconds": seconds, "anonymous_bytes": peak.stop() - before, "written_bytes": written}
+    return {"seconds": seconds, "anonymous_bytes": peak.bytes - before, "written_bytes": written}
 
 
 def measure_cost(source: Path, formats: list[str], threads: int) -> list[dict[str, Any]]:
@@ -99,28 +73,43 @@ def measure_cost(source: Path, formats: list[str], threads: int) -> list[dict[st
                     [*command, "--threads", str(threads)], stdout=subprocess.PIPE, text=True, check=True
                 )
             row = json.loads(run.stdout.splitlines()[-1])
-            rows.append({"format": name, "way": way, **row, "ratio": row["anonymous_bytes"] / row["written_bytes"]})
+            rows.append({"format": name, "way": way, **row})
     return rows
 
 
-def measure_skills(formats: list[str], per_skill: int) -> dict[str, dict[str, float]]:
+def describe_cost(runs: list[dict[str, Any]]) -> Result:
+    """Set the measurements beside the goals: half the time for nf4; memory of 1.25 times what is written and a file."""
+    rows = []
+    for ours, theirs in zip(runs[::2], runs[1::2], strict=True):
+        name = ours["format"]
+        goal = Goal("at most", 0.5) if name == "bnb-nf4" else None
+        rows.append(Row(f"{name}: time", ours["seconds"], "s", "transformers", theirs["seconds"], goal))
+        memory = ours["anonymous_bytes"] / 1e9
+        bound = (1.25 * ours["written_bytes"] + SHARD_BYTES) / 1e9
+        rows.append(Row(f"{name}: memory", memory, "GB", "transformers", theirs["anonymous_bytes"] / 1e9))
+        rows.append(Row("", memory, "GB", "1.25 x written + one file", bound, Goal("at most", 1)))
+    notes = ["anonymous memory beyond the imports, and seconds until the folder is on the disk; each way a new process"]
+    return Result("quantize cost", "Quantizing", rows, notes, {"runs": runs})
+
+
+def measure_skills(formats: list[str], dtype: str, per_skill: int) -> dict[str, dict[str, float]]:
     """Measure tiny's skills before and after, on the same scenes, each in a new process."""
     from dsvl_cli.engine.requantize import quantize_checkpoint
 
     source = check_folder("tiny", EMBEDDED_FOLDER)
-    tables = {"source": _evaluate(EMBEDDED_FOLDER, per_skill)}
+    tables = {"source": _evaluate(["tiny"], dtype, per_skill)}
     for name in formats:
-        folder = Path(tempfile.mkdtemp())
-        try:
-            quantize_checkpoint(source, folder / "out", Recipe(FORMATS[name]), Silence())
-            tables[name] = _evaluate(folder / "out", per_skill)
-        finally:
-            shutil.rmtree(folder)
+        if name not in STORED_FORMATS:
+            tables[name] = _evaluate(["tiny", "--quantization", name], dtype, per_skill)
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            quantize_checkpoint(source, Path(folder, "out"), Recipe(FORMATS[name]), Silence())
+            tables[name] = _evaluate([f"{folder}/out"], dtype, per_skill)
     return tables
 
 
-def _evaluate(folder: Path, per_skill: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "training.evaluate", "--checkpoint", str(folder)]
+def _evaluate(model: list[str], dtype: str, per_skill: int) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.skills", *model, "--dtype", dtype]
     run = subprocess.run(
         [*command, "--per-skill", str(per_skill), "--json"], stdout=subprocess.PIPE, text=True, check=True
     )
@@ -128,21 +117,19 @@ def _evaluate(folder: Path, per_skill: int) -> dict[str, float]:
     return table
 
 
-def _print_cost(rows: list[dict[str, Any]]) -> None:
-    print("| format | way | seconds | anonymous memory | written | memory / written |\n|---|---|---|---|---|---|")
-    for row in rows:
-        sizes = f"{row['anonymous_bytes'] / 1e9:.2f} GB | {row['written_bytes'] / 1e9:.2f} GB | {row['ratio']:.2f}"
-        print(f"| {row['format']} | {row['way']} | {row['seconds']:.1f} | {sizes} |")
-
-
-def _print_skills(tables: dict[str, dict[str, float]]) -> None:
-    source = tables.pop("source")
-    print(f"| skill | source | {' | '.join(tables)} |\n|---|---|{'---|' * len(tables)}")
-    for skill, share in source.items():
-        changes = " | ".join(f"{100 * (table[skill] - share):+.1f}" for table in tables.values())
-        print(f"| {skill} | {100 * share:.1f} % | {changes} |")
-    means = [sum(table.values()) / len(table) for table in (source, *tables.values())]
-    print(f"| mean | {100 * means[0]:.1f} % | {' | '.join(f'{100 * (mean - means[0]):+.1f}' for mean in means[1:])} |")
+def describe_skills(tables: dict[str, dict[str, float]], dtype: str, per_skill: int) -> Result:
+    """Set each format's mean beside the source's; what a format may lose of it is 1 point in 8 bits, 4 in 4."""
+    source = tables["source"]
+    rows, notes = [], [f"right answers over the same {per_skill} scenes of each of {len(source)} skills, dtype {dtype}"]
+    for name, table in tables.items():
+        if name == "source":
+            continue
+        before, after = 100 * mean(source.values()), 100 * mean(table.values())
+        rows.append(Row(f"{name}: mean of the skills", after, "%", "tiny as it is", before))
+        rows.append(Row(f"{name}: lost", before - after, "%", goal=Goal("under", {4: 4, 8: 1}[FORMATS[name].bits])))
+        changes = [f"{skill} {change:+.1f}" for skill in source if (change := 100 * (table[skill] - source[skill]))]
+        notes.append(f"{name}, in points: {', '.join(changes) or 'nothing'}; the other skills are unchanged")
+    return Result("quantize skills", "Skills of quantized models", rows, notes, {"skills": tables})
 
 
 def main() -> None:
@@ -153,15 +140,17 @@ def main() -> None:
     cost.add_argument("checkpoint", type=Path)
     skills = commands.add_parser("skills")
     skills.add_argument("--per-skill", type=int, default=500)
+    skills.add_argument("--dtype", default="auto")
     once = commands.add_parser("once")
     for name in ("way", "format"):
         once.add_argument(name)
     for name in ("source", "target"):
         once.add_argument(name, type=Path)
-    on_cpu = [name for name in FORMATS if name != "torchao-int4"]
-    for command in (cost, skills):
-        command.add_argument("--formats", nargs="+", choices=on_cpu, default=on_cpu)
-        command.add_argument("--json", action="store_true")
+    on_cpu = [name for name in FORMATS if find_cell(name, "cpu", "bfloat16").verdict is Verdict.WORKS]
+    stored = [name for name in on_cpu if name in STORED_FORMATS]
+    for command, formats in ((cost, stored), (skills, on_cpu)):
+        command.add_argument("--formats", nargs="+", choices=formats, default=formats)
+        command.add_argument("--results", type=Path, metavar="FILE", help="write the section into this file")
     for command in (cost, once):
         command.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
@@ -169,11 +158,11 @@ def main() -> None:
         print(json.dumps(quantize_once(options.way, options.format, options.source, options.target, options.threads)))
         return
     if options.command == "cost":
-        rows = measure_cost(options.checkpoint.resolve(), options.formats, options.threads)
-        print(json.dumps(rows)) if options.json else _print_cost(rows)
+        runs = measure_cost(options.checkpoint.resolve(), options.formats, options.threads)
+        publish(describe_cost(runs), options.results)
         return
-    tables = measure_skills(options.formats, options.per_skill)
-    print(json.dumps(tables)) if options.json else _print_skills(tables)
+    tables = measure_skills(options.formats, options.dtype, options.per_skill)
+    publish(describe_skills(tables, options.dtype, options.per_skill), options.results)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def quantize_model(
 
         listener = console.listener()
         machine = detect_machine()
-        recipe = resolve_recipe(load, machine, listener)
+        recipe = resolve_recipe(load, machine, listener, to_store=True)
         if recipe is None:
             raise UsageError("there is no format to bring the model to", "add --format 4bit")
         if load.threads is not None:

@@ -180,8 +180,16 @@ def group_dtypes(name: str, kind: str) -> dict[Cell, list[str]]:
     return groups
 
 
-def resolve_recipe(options: LoadOptions, machine: Machine, listener: Listener) -> Recipe | None:
+def resolve_recipe(
+    options: LoadOptions, machine: Machine, listener: Listener, *, to_store: bool = False
+) -> Recipe | None:
     """Make sense of `--quantization` on a machine; what cannot work is refused here, before anything is fetched.
+
+    Args:
+        options: what is asked for.
+        machine: what it would run on.
+        listener: is told what was chosen.
+        to_store: a checkpoint is to be written, so that only formats which have one count.
 
     Returns:
         None where no quantization is asked for.
@@ -202,7 +210,7 @@ def resolve_recipe(options: LoadOptions, machine: Machine, listener: Listener) -
             for name in WIDTHS[requested]
             if find_cell(name, device, dtype).verdict is not Verdict.FAILS
             # Without compiled kernels each step would widen all weights anew.
-            and (FORMATS[name].is_stored or machine.native_kernels)
+            and (FORMATS[name].is_stored or (machine.native_kernels and not to_store))
         )
         name = next(fitting)
         reason = f"the best {FORMATS[name].bits} bits on this device; {find_cell(name, device, dtype).verdict}"
@@ -215,6 +223,11 @@ def resolve_recipe(options: LoadOptions, machine: Machine, listener: Listener) -
         sizes = ", ".join(map(str, GROUP_SIZES))
         raise UsageError(f"there is no group size {options.group_size}", f"a group size is one of {sizes}")
     check_format(name, device, dtype)
+    if to_store and not FORMATS[name].is_stored:
+        raise DsvlError(
+            f"{name} is a format for loading, and no checkpoint is written in it",
+            f"use --format {WIDTHS[f'{name[3:]}bit'][1]}",
+        )
     if options.include_vision and not FORMATS[name].is_stored:
         stored = WIDTHS[f"{name[3:]}bit"][1]
         raise DsvlError(f"{name} quantizes only the language model", f"use {stored}, or drop --include-vision")

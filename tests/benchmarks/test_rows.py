@@ -140,7 +140,8 @@ def test_everything_gets_the_options_that_it_knows(tmp_path: Path) -> None:
     commands = plan(["startup", "quantize", "decode"], tmp_path / "full", tmp_path / "R.md", ["--rounds", "1"])
     assert commands == [
         ["benchmarks.startup", "--results", str(tmp_path / "R.md")],
-        ["benchmarks.quantize", "cost", str(tmp_path / "full")],
+        ["benchmarks.quantize", "cost", str(tmp_path / "full"), "--results", str(tmp_path / "R.md")],
+        ["benchmarks.quantize", "skills", "--results", str(tmp_path / "R.md")],
         ["benchmarks.decode", str(tmp_path / "full"), "--results", str(tmp_path / "R.md"), "--rounds", "1"],
     ]
 

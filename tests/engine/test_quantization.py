@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -108,6 +109,19 @@ def test_own_kernels_are_the_best_where_they_are_compiled(width: Any, own: str) 
         assert (recipe.format.name == own) is native
     with pytest.raises(DsvlError, match="only the language model"):
         resolve_recipe(LoadOptions(device="cpu", quantization=own, include_vision=True), MACHINES["cpu"], Ear())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("width", "kind", "dtype"), list(product(WIDTHS, DEVICE_KINDS, DTYPE_BYTES)))
+def test_what_is_to_be_stored_has_a_format_for_checkpoints(width: Any, kind: str, dtype: Any) -> None:
+    machine = replace(MACHINES[kind], native_kernels=True)
+    options = LoadOptions(device=kind, dtype=dtype, quantization=width)
+    recipe = resolve_recipe(options, machine, Ear(), to_store=True)
+    assert recipe is not None
+    assert recipe.format.is_stored
+    for name in ("int4", "int8") if kind == "cpu" and dtype != "float16" else ():
+        with pytest.raises(DsvlError, match="for loading") as caught:
+            resolve_recipe(replace(options, quantization=name), machine, Ear(), to_store=True)
+        assert FORMATS[str(caught.value.hint).split()[-1]].is_stored
 
 
 def test_nothing_is_quantized_unasked() -> None:

@@ -1,26 +1,35 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.skills import measure_skills
 from dsvl_cli.engine.checkpoint import EMBEDDED_FOLDER, Checkpoint, check_folder
 from dsvl_cli.engine.fidelity import ANSWER_TOKENS, Run, compare_answers, draw_pictures, run_model
 from dsvl_cli.engine.machine import detect_machine
 from dsvl_cli.engine.options import LoadOptions
 from dsvl_cli.engine.progress import Silence
-from dsvl_cli.engine.quantization import FORMATS, STORED_FORMATS, Recipe, Verdict, find_cell
+from dsvl_cli.engine.quantization import CELLS, FORMATS, STORED_FORMATS, Recipe, Verdict
 from dsvl_cli.engine.requantize import quantize_checkpoint
 from dsvl_cli.engine.verification import MAX_MEAN_KL, compare_weights, verify_checkpoint
 
-ON_CPU = sorted(name for name in STORED_FORMATS if find_cell(name, "cpu", "bfloat16").verdict is Verdict.WORKS)
+CELLS_ON_CPU = [
+    (name, dtype) for (name, kind, dtype), cell in CELLS.items() if kind == "cpu" and cell.verdict is Verdict.WORKS
+]
+STORED_CELLS = [cell for cell in CELLS_ON_CPU if cell[0] in STORED_FORMATS]
+ON_CPU = sorted({name for name, _ in STORED_CELLS})
 OPTIONS = LoadOptions(device="cpu", dtype="bfloat16")
 LAYER = "model.language_model.layers.1.mlp.up_proj"
 MOST_LOST = {4: 0.04, 8: 0.01}  # of the mean of tiny's skills, by bits
@@ -136,27 +145,65 @@ def test_divergence_is_counted_by_hand() -> None:
     assert comparison.mean_kl == pytest.approx(float(expected) / 2)
 
 
-@pytest.mark.parametrize("name", ON_CPU)
-def test_a_hybrid_stays_near_its_source(hybrid_folder: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [pytest.param(*cell, marks=() if cell[1] == "bfloat16" else pytest.mark.soak) for cell in STORED_CELLS],
+)
+def test_a_hybrid_stays_near_its_source(hybrid_folder: Path, tmp_path: Path, name: str, dtype: Any) -> None:
     source = check_folder("hybrid", hybrid_folder)
     copy = quantize(source, name, tmp_path / "copy")
-    verification = verify_checkpoint(source, copy, OPTIONS, draw_pictures()[:1], Silence())
+    options = LoadOptions(device="cpu", dtype=dtype)
+    verification = verify_checkpoint(source, copy, options, draw_pictures()[:1], Silence())
     assert verification.answers is not None
     assert verification.weights.damaged == ()
     assert verification.answers.mean_kl <= MAX_MEAN_KL[FORMATS[name].bits]
 
 
+# Skills that tiny has nearly wholly, so that a few questions tell a good copy from a bad one.
+SURE_SKILLS = ["colour of 1", "kind of 1", "place of 1", "follow-up"]
+
+
+def options_of(source: Checkpoint, folder: Path, name: Any, dtype: Any) -> LoadOptions:
+    """How to load tiny in a format: from a quantized folder where there is such a one, else quantized at load."""
+    if name not in STORED_FORMATS:
+        return LoadOptions("tiny", device="cpu", dtype=dtype, quantization=name)
+    return LoadOptions(str(quantize(source, name, folder).path), device="cpu", dtype=dtype)
+
+
+@pytest.mark.parametrize(("name", "dtype"), random.Random(2).sample(CELLS_ON_CPU, 2))
+def test_some_of_tinys_skills_are_kept(source: Checkpoint, tmp_path: Path, name: str, dtype: Any) -> None:
+    plain = LoadOptions("tiny", device="cpu", dtype=dtype)
+    before, after = (
+        mean(measure_skills(options, SURE_SKILLS, per_skill=10).values())
+        for options in (plain, options_of(source, tmp_path / "copy", name, dtype))
+    )
+    assert before >= 0.9
+    assert before - after <= 0.05
+
+
 @pytest.mark.soak
-@pytest.mark.parametrize("name", ON_CPU)
-def test_a_new_process_finds_tinys_skills_kept(source: Checkpoint, tmp_path: Path, name: str) -> None:
-    copy = quantize(source, name, tmp_path / "copy")
-    before, after = (_measure_skills(folder) for folder in (source.path, copy.path))
-    lost = (sum(before.values()) - sum(after.values())) / len(before)
-    assert lost <= MOST_LOST[FORMATS[name].bits]
+@pytest.mark.parametrize(("name", "dtype"), CELLS_ON_CPU)
+def test_a_new_process_finds_tinys_skills_kept(
+    source: Checkpoint, tmp_path: Path, before: Callable[[str], float], name: str, dtype: str
+) -> None:
+    after = mean_skill(options_of(source, tmp_path / "copy", name, dtype))
+    assert before(dtype) - after <= MOST_LOST[FORMATS[name].bits]
 
 
-def _measure_skills(folder: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "training.evaluate", "--checkpoint", str(folder), "--per-skill", "200", "--json"]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
+@pytest.fixture(scope="module")
+def before() -> Callable[[str], float]:
+    """The mean of the skills of tiny as it is, by dtype."""
+
+    def measure(dtype: Any) -> float:
+        return mean_skill(LoadOptions("tiny", dtype=dtype))
+
+    return cache(measure)
+
+
+def mean_skill(options: LoadOptions) -> float:
+    command = [sys.executable, "-m", "benchmarks.skills", options.model, "--dtype", options.dtype]
+    if options.quantization is not None:
+        command += ["--quantization", options.quantization]
+    run = subprocess.run([*command, "--per-skill", "100", "--json"], capture_output=True, text=True, check=True)
     table: dict[str, float] = json.loads(run.stdout.splitlines()[-1])
-    return table
+    return mean(table.values())
