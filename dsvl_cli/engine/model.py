@@ -13,6 +13,7 @@ from dsvl_cli.engine.checkpoint import Checkpoint, find_checkpoint
 from dsvl_cli.engine.conversation import Chunk, Conversation, Outcome, Picture, Reply, Request
 from dsvl_cli.engine.generate import Row, check_length, generate
 from dsvl_cli.engine.hardware import DTYPE_BYTES, Plan, check_forecast, forecast_memory, make_plan
+from dsvl_cli.engine.images import decode
 from dsvl_cli.engine.kv_cache import PrefixCache
 from dsvl_cli.engine.layers import (
     cast_unquantized,
@@ -26,6 +27,7 @@ from dsvl_cli.engine.layers import (
 from dsvl_cli.engine.machine import detect_machine
 from dsvl_cli.engine.network import Network
 from dsvl_cli.engine.options import LoadOptions, SamplingParams
+from dsvl_cli.engine.pixels import read_image_processor
 from dsvl_cli.engine.progress import Listener, Silence
 from dsvl_cli.engine.prompt import PreparedPrompt, PromptFormat
 from dsvl_cli.engine.quantization import (
@@ -106,13 +108,7 @@ class VisionLanguageModel:
 
     def view(self, picture: Picture) -> Image:
         """The picture as the model gets it: resized and padded, RGB, `(side, side)` pixels."""
-        from PIL import Image
-
-        processor = self.network.image_processor
-        pixels = self.network.pixels(picture)["pixel_values"][0]
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (processor.image_mean, processor.image_std))
-        values = ((pixels * std + mean) / processor.rescale_factor).round().clamp(0, 255).to(torch.uint8)
-        return Image.fromarray(values.permute(1, 2, 0).numpy(), "RGB")
+        return self.network.image_processor.view(decode(picture))
 
     def stream(self, conversation: Conversation, sampling: SamplingParams) -> Iterator[Chunk]:
         """Answer the last message, or go on with the last answer, piece by piece.
@@ -199,6 +195,7 @@ def load_model(options: LoadOptions, listener: Listener | None = None) -> Vision
     prompt_format = PromptFormat(
         checkpoint.path, image_token_id, has_chat=checkpoint.has_chat, fingerprint=checkpoint.fingerprint
     )
+    image_processor = read_image_processor(checkpoint.path, checkpoint.model_type)
     stored = find_stored_format(checkpoint)
     if stored is not None:
         import_backend(FORMATS[stored].package)
@@ -211,7 +208,7 @@ def load_model(options: LoadOptions, listener: Listener | None = None) -> Vision
                 cast_unquantized(module, getattr(torch, plan.dtype))
         else:
             module = _load_quantized(checkpoint, plan, recipe, listener, force=options.force)
-        network = Network(module, _load_image_processor(checkpoint))
+        network = Network(module, image_processor)
     return VisionLanguageModel(checkpoint, network, prompt_format, plan)
 
 
@@ -247,24 +244,6 @@ def _load_module(checkpoint: Checkpoint, plan: Plan, quantization_config: Any = 
             f"{checkpoint.name} cannot be loaded: its files do not fit together", "download it again"
         ) from exc
     return module.eval()
-
-
-def _load_image_processor(checkpoint: Checkpoint) -> Any:
-    # The PIL class by name: where torchvision happens to be installed, Auto classes would silently take another one
-    # whose pixels differ a little.
-    processor_class: Any
-    if checkpoint.model_type == "deepseek_vl_hybrid":
-        from transformers.models.deepseek_vl_hybrid import image_processing_pil_deepseek_vl_hybrid as hybrid
-
-        processor_class = hybrid.DeepseekVLHybridImageProcessorPil
-    else:
-        from transformers.models.deepseek_vl.image_processing_pil_deepseek_vl import DeepseekVLImageProcessorPil
-
-        processor_class = DeepseekVLImageProcessorPil
-    try:
-        return processor_class.from_pretrained(checkpoint.path, local_files_only=True)
-    except (OSError, ValueError, TypeError) as exc:
-        raise DsvlError(f"{checkpoint.name} has no usable image processor", "download it again") from exc
 
 
 def _end_ids(module: Any, prompt_format: PromptFormat) -> frozenset[int]:

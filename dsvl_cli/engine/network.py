@@ -21,6 +21,7 @@ except ImportError:  # Windows
 from dsvl_cli.engine.conversation import Picture
 from dsvl_cli.engine.images import decode
 from dsvl_cli.engine.kv_cache import GrowingCache
+from dsvl_cli.engine.pixels import ImageProcessor
 
 FEATURE_CACHE_BYTES = 256 * 2**20  # of picture features: 2.3 MB a picture at full size in bf16
 
@@ -33,7 +34,7 @@ class Network:
         image_processor: of the same checkpoint.
     """
 
-    def __init__(self, module: Any, image_processor: Any) -> None:
+    def __init__(self, module: Any, image_processor: ImageProcessor) -> None:
         self.module = module
         self.image_processor = image_processor
         self.layers: int = module.config.text_config.num_hidden_layers
@@ -44,8 +45,7 @@ class Network:
 
     def pixels(self, picture: Picture) -> dict[str, torch.Tensor]:
         """Give `pixel_values` `(1, 3, side, side)` in float32, for 7b also `high_res_pixel_values`, on the CPU."""
-        inputs = self.image_processor(images=[decode(picture)], return_tensors="pt")
-        return {name: inputs[name] for name in ("pixel_values", "high_res_pixel_values") if name in inputs}
+        return self.image_processor(decode(picture))
 
     @torch.inference_mode()
     def features(self, pictures: Sequence[Picture]) -> torch.Tensor:

@@ -137,7 +137,7 @@ def test_an_empty_batch_is_no_work(tiny: VisionLanguageModel) -> None:
 def test_the_view_is_what_the_model_gets(tiny: VisionLanguageModel) -> None:
     wide = draw_picture(4, (200, 100))
     view = tiny.view(wide)
-    side = tiny.network.image_processor.size["height"]
+    side = tiny.network.image_processor.low.side
     assert view.size == (side, side)
     assert view.getpixel((0, 0)) == view.getpixel((side - 1, side - 1)) == (127, 127, 127)
     assert view.getpixel((side // 2, side // 2)) != (127, 127, 127)
