@@ -151,7 +151,7 @@ def _resolution(values: Mapping[str, Any], kind: str = "") -> Resolution:
     return Resolution(
         side=_side(values[f"{kind}size"]),
         min_size=int(values["min_size"]),
-        resample=int(values[f"{kind}resample"]),
+        resample=int(values[f"{kind}resample"] or values["resample"]),  # 0 falls back on the other tower's, as there
         background=(red, green, blue),
         table=_table(values, mean, _triple(values[f"{kind}image_std"])),
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from transformers.models.deepseek_vl.image_processing_pil_deepseek_vl import DeepseekVLImageProcessorPil
@@ -53,7 +53,7 @@ def test_sizes_and_shapes(size: tuple[int, int], hybrid: bool) -> None:
     assert_same({}, noise(*size), hybrid=hybrid)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.generate])  # shrinking takes minutes
 @given(
     size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
     values=st.fixed_dictionaries(
