@@ -23,6 +23,6 @@ completions:
 soak:
     python -m pytest -m soak --timeout 7200
 
-# Measure everything; makes a full-size checkpoint with random weights first (4 GB).
-bench:
-    python -m benchmarks
+# Measure everything into benchmarks/RESULTS.md; makes a full-size checkpoint with random weights first (4 GB).
+bench *arguments:
+    python -m benchmarks {{arguments}}

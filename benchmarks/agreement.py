@@ -1,28 +1,39 @@
-"""`python -m benchmarks.agreement`: how often bfloat16 gives the same greedy answer as `generate` and as float32.
+"""`python -m benchmarks.agreement`: how often a format gives the same greedy answer as float32, in batches too.
 
 In float32 our loop and transformers agree on every token, and tests hold it. bfloat16 rounds differently for every
-shape of a product, so here it is a rate: over drawn scenes with the embedded model, alone and in batches of eight.
+shape of a product, and fewer bits answer a little differently, so here it is a rate: over drawn scenes with the
+embedded model, alone and in batches of eight.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
+from pathlib import Path
 
 import torch
 
+from benchmarks.formats import is_known, load_options
+from benchmarks.results import Result, Row, publish
 from dsvl_cli.engine.conversation import Conversation, Reply
 from dsvl_cli.engine.model import VisionLanguageModel, load_model
-from dsvl_cli.engine.options import LoadOptions, SamplingParams
+from dsvl_cli.engine.options import SamplingParams
+from dsvl_cli.errors import DsvlError
 from tests.engine.test_parity import generate_reference, process, processor_of, random_conversation
 
 GREEDY = SamplingParams(max_new_tokens=48)
 
+Answers = list[tuple[int, ...]]
 
-def batched(model: VisionLanguageModel, talks: list[Conversation], size: int = 8) -> list[tuple[int, ...]]:
+
+def alone(model: VisionLanguageModel, talks: list[Conversation]) -> Answers:
+    """Answer one by one; the ids of each answer."""
+    return [Reply.of(model.stream(talk, GREEDY)).token_ids for talk in talks]
+
+
+def batched(model: VisionLanguageModel, talks: list[Conversation], size: int = 8) -> Answers:
     """Answer in batches; the ids of each answer."""
-    answers: list[tuple[int, ...]] = []
+    answers: Answers = []
     for start in range(0, len(talks), size):
         rows = talks[start : start + size]
         chunks = list(model.stream_batch(rows, GREEDY))
@@ -30,36 +41,51 @@ def batched(model: VisionLanguageModel, talks: list[Conversation], size: int = 8
     return answers
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--conversations", type=int, default=200)
-    args = parser.parse_args()
-    rng = random.Random(7)
-    talks = [random_conversation(rng) for _ in range(args.conversations)]
-    full, half = (load_model(LoadOptions(args.model, dtype=dtype, device="cpu")) for dtype in ("float32", "bfloat16"))
-    processor = processor_of(half)
-    ours = [Reply.of(half.stream(talk, GREEDY)).token_ids for talk in talks]
-    candidates = {
-        "float32, alone": [Reply.of(full.stream(talk, GREEDY)).token_ids for talk in talks],
-        "bfloat16, generate of transformers": [
-            generate_reference(half, cast(process(processor, talk)), GREEDY.max_new_tokens) for talk in talks
-        ],
-        "bfloat16, in batches of eight": batched(half, talks),
-    }
-    rates = {name: sum(a == b for a, b in zip(ours, ids, strict=True)) / len(talks) for name, ids in candidates.items()}
-    print(
-        f"greedy answers of {args.model} in bfloat16, alone, over {len(talks)} conversations, that are the same as in\n"
-    )
-    for name, rate in rates.items():
-        print(f"{name:40} {rate:7.1%}")
-    print(json.dumps({"benchmark": "agreement", "conversations": len(talks), "rates": rates}))
+def generated(model: VisionLanguageModel, talks: list[Conversation]) -> Answers:
+    """Answer with `generate` of transformers in bfloat16."""
+    processor = processor_of(model)
+    return [generate_reference(model, cast(process(processor, talk)), GREEDY.max_new_tokens) for talk in talks]
 
 
 def cast(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Cast the pixels to bfloat16, as the documentation of transformers does."""
     return {name: values.bfloat16() if values.is_floating_point() else values for name, values in inputs.items()}
+
+
+def compare(what: str, ours: Answers, beside: str, others: Answers) -> Row:
+    """Give the percentage of answers that are the same."""
+    same = sum(a == b for a, b in zip(ours, others, strict=True))
+    return Row(what, 100 * same / len(ours), "%", beside)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--formats", nargs="+", default=["bf16", "int8", "int4"])
+    parser.add_argument("--conversations", type=int, default=200)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--results", type=Path, metavar="FILE", help="write the section into this file, as RESULTS.md")
+    args = parser.parse_args()
+    rng = random.Random(7)
+    talks = [random_conversation(rng) for _ in range(args.conversations)]
+    exact = alone(load_model(load_options(args.model, "fp32", args.threads)), talks)
+    rows, notes = [], [f"{len(talks)} conversations with {args.model}; the same means every token of the answer"]
+    for name in args.formats:
+        if not is_known(name):
+            notes.append(f"dsvl has no format {name} yet: skipped")
+            continue
+        try:
+            model = load_model(load_options(args.model, name, args.threads))
+        except DsvlError as error:
+            notes.append(f"{name}: {error.message}")
+            continue
+        ours, what = alone(model, talks), f"the same answers, {name}"
+        rows.append(compare(what, ours, "fp32", exact))
+        rows.append(compare(what, ours, f"{name} in batches of eight", batched(model, talks)))
+        if name == "bf16":
+            rows.append(compare(what, ours, "generate of transformers, bf16", generated(model, talks)))
+    publish(Result("agreement", "Agreement of formats", rows, notes), args.results)
 
 
 if __name__ == "__main__":

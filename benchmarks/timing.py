@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from pathlib import Path
 
 
 def alternate(candidates: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -54,7 +55,17 @@ def describe_machine() -> dict[str, str]:
     machine = detect_machine()
     return {
         "platform": platform.platform(),
+        "processor": _name_processor(),
         "cores": str(os.cpu_count()),
         "features": " ".join(sorted(machine.cpu_features)),
         **{name: version(name) for name in ("torch", "transformers", "typer")},
     }
+
+
+def _name_processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())

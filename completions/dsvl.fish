@@ -66,6 +66,8 @@ function __dsvl_values
             printf '%s\t%s\n' 'torchao-int8' ''
             printf '%s\t%s\n' 'torchao-int8-dynamic' ''
             printf '%s\t%s\n' 'torchao-int4' ''
+            printf '%s\t%s\n' 'int8' ''
+            printf '%s\t%s\n' 'int4' ''
         case pictures
             __dsvl_paths pictures
         case files
@@ -217,12 +219,13 @@ complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l debug -d 'Show the traceback of 
 complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l help -s h -d 'Show this message and exit.'
 complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -a '(__dsvl_values model)'
 complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -a '(__dsvl_values pictures)'
-complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l format -s f -x -a '(__dsvl_values quantization)' -d 'How to store the weights.'
+complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l format -l quantization -s f -x -a '(__dsvl_values quantization)' -d 'How to store the weights.'
 complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l group-size -x -a '(__dsvl_values text)' -d 'Weights that share a scale in torchao-int4: 32, 64, 128 or 256.'
 complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l include-vision -d 'Quantize the vision towers too; not advised.'
 complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l include-head -d 'Quantize the output head too; not advised.'
 complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l overwrite -d 'Replace a model that stands at OUT.'
 complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l verify -d 'Open what was written and compare it with the source; exit 1 if damaged.'
+complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l profile -x -a '(__dsvl_values text)' -d 'A group of settings out of config.toml.'
 complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l revision -x -a '(__dsvl_values text)' -d 'Branch, tag or commit of the model on the hub.'
 complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l offline -d 'Never open a connection.'
 complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l device -x -a '(__dsvl_values device)' -d 'Where to compute.'

@@ -9,7 +9,7 @@ $dsvlValues = @{
     dtype = @{ Paths = ''; Words = @(@('auto', ''), @('bfloat16', ''), @('float16', ''), @('float32', '')) }
     attn_implementation = @{ Paths = ''; Words = @(@('auto', ''), @('eager', ''), @('sdpa', ''), @('flash_attention_2', '')) }
     device_map = @{ Paths = ''; Words = @(,@('auto', '')) }
-    quantization = @{ Paths = ''; Words = @(@('4bit', ''), @('8bit', ''), @('bnb-nf4', ''), @('bnb-fp4', ''), @('bnb-int8', ''), @('torchao-int8', ''), @('torchao-int8-dynamic', ''), @('torchao-int4', '')) }
+    quantization = @{ Paths = ''; Words = @(@('4bit', ''), @('8bit', ''), @('bnb-nf4', ''), @('bnb-fp4', ''), @('bnb-int8', ''), @('torchao-int8', ''), @('torchao-int8-dynamic', ''), @('torchao-int4', ''), @('int8', ''), @('int4', '')) }
     pictures = @{ Paths = 'pictures'; Words = @() }
     files = @{ Paths = 'files'; Words = @() }
     format = @{ Paths = ''; Words = @(@('jsonl', ''), @('csv', ''), @('parquet', ''), @('txt', '')) }
@@ -161,12 +161,13 @@ $dsvlCommands = @{
         Commands = @()
         Arguments = @('model', 'text', 'pictures')
         Options = @(
-            @{ Names = @('--format', '-f'); Kind = 'quantization'; Repeatable = $False; Help = 'How to store the weights.' }
+            @{ Names = @('--format', '--quantization', '-f'); Kind = 'quantization'; Repeatable = $False; Help = 'How to store the weights.' }
             @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights that share a scale in torchao-int4: 32, 64, 128 or 256.' }
             @{ Names = @('--include-vision'); Kind = $null; Repeatable = $False; Help = 'Quantize the vision towers too; not advised.' }
             @{ Names = @('--include-head'); Kind = $null; Repeatable = $False; Help = 'Quantize the output head too; not advised.' }
             @{ Names = @('--overwrite'); Kind = $null; Repeatable = $False; Help = 'Replace a model that stands at OUT.' }
             @{ Names = @('--verify'); Kind = $null; Repeatable = $False; Help = 'Open what was written and compare it with the source; exit 1 if damaged.' }
+            @{ Names = @('--profile'); Kind = 'text'; Repeatable = $False; Help = 'A group of settings out of config.toml.' }
             @{ Names = @('--revision'); Kind = 'text'; Repeatable = $False; Help = 'Branch, tag or commit of the model on the hub.' }
             @{ Names = @('--offline'); Kind = $null; Repeatable = $False; Help = 'Never open a connection.' }
             @{ Names = @('--device'); Kind = 'device'; Repeatable = $False; Help = 'Where to compute.' }

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from dsvl_cli import __version__
 from dsvl_cli.commands import batch, chat, describe, doctor, quantize, sessions
-from dsvl_cli.errors import DsvlError, ExitStatus, SomeFailed, UsageError
+from dsvl_cli.errors import DsvlError, ExitStatus, SomeFailed, UsageError, is_out_of_memory
 from dsvl_cli.terminal.console import Console, Environment
 
 _ENDING_SIGNALS = ("SIGTERM", "SIGHUP")  # SIGHUP is not there on Windows
@@ -111,7 +111,7 @@ def _explain(exc: BaseException) -> DsvlError | None:
         context = getattr(exc, "ctx", None)
         command = context.command_path if context is not None else "dsvl"
         return UsageError(exc.format_message(), f"{command} --help")
-    if _is_out_of_memory(exc):
+    if is_out_of_memory(exc):
         return DsvlError("out of memory", "use a smaller dtype or model, fewer or smaller pictures, or --model tiny")
     return DsvlError(f"this is a bug in dsvl: {type(exc).__name__}: {exc}", "run it again with --debug and report it")
 
@@ -121,15 +121,7 @@ def _status_of(exc: BaseException) -> int:
         return exc.status
     if isinstance(exc, typer.TyperException):
         return ExitStatus.USAGE
-    return ExitStatus.ERROR if _is_out_of_memory(exc) else ExitStatus.BUG
-
-
-def _is_out_of_memory(exc: BaseException) -> bool:
-    # torch says it with a RuntimeError of its own on GPUs and with a plain one on the CPU.
-    return isinstance(exc, MemoryError) or (
-        isinstance(exc, RuntimeError)
-        and (type(exc).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(exc))
-    )
+    return ExitStatus.ERROR if is_out_of_memory(exc) else ExitStatus.BUG
 
 
 def _wants_traceback(arguments: Sequence[str]) -> bool:

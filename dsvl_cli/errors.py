@@ -73,3 +73,11 @@ class ContextOverflow(DsvlError):
 
 class SomeFailed(DsvlError):
     """Some inputs failed, and each failure was already told; only the exit status is left to set."""
+
+
+def is_out_of_memory(exc: BaseException) -> bool:
+    """Tell whether the memory ran out: torch says it with an error of its own on GPUs, with a plain one on the CPU."""
+    return isinstance(exc, MemoryError) or (
+        isinstance(exc, RuntimeError)
+        and (type(exc).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(exc))
+    )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import DeepseekVLHybridConfig, DeepseekVLHybridForConditionalGeneration, GenerationConfig
@@ -15,6 +17,8 @@ from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
 from dsvl_cli.engine.checkpoint import EMBEDDED_FOLDER
+from dsvl_cli.engine.layers import find_model_class
+from dsvl_cli.engine.model import VisionLanguageModel
 
 
 def write_hybrid(folder: Path, seed: int = 0) -> None:
@@ -73,3 +77,13 @@ def _embedded_vocabulary() -> int:
 
     config = json.loads((EMBEDDED_FOLDER / "config.json").read_text(encoding="utf-8"))
     return int(config["text_config"]["vocab_size"])
+
+
+def load_reference(model: VisionLanguageModel) -> Any:
+    """Give transformers' own module with the weights of a float32 model; kept for the next call."""
+    return _load_reference(model.checkpoint.path, model.checkpoint.model_type)
+
+
+@cache
+def _load_reference(folder: Path, model_type: str) -> Any:
+    return find_model_class(model_type).from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dsvl_cli.engine.quantization import DEVICE_KINDS, FORMATS, group_dtypes
 from dsvl_cli.engine.units import format_bytes
 
 ROOT = Path(__file__).parent.parent
@@ -77,6 +78,21 @@ def test_the_table_of_models_follows_from_their_shapes(name: str) -> None:
 def parse(text: str) -> float:
     number, unit = text.split()
     return float(number) * {"MB": 1e6, "GB": 1e9}[unit]
+
+
+def test_the_table_of_formats_is_that_of_the_code() -> None:
+    rows = ["| format | CPU | CUDA | Apple (mps) | Intel (xpu) |", "|---|---|---|---|---|"]
+    for name in FORMATS:
+        cells = []
+        for kind in DEVICE_KINDS:
+            groups = group_dtypes(name, kind)
+            texts = [
+                str(cell.verdict) if len(groups) == 1 else f"{', '.join(dtypes)}: {cell.verdict}"
+                for cell, dtypes in groups.items()
+            ]
+            cells.append("; ".join(sorted(texts)))
+        rows.append(f"| `{name}` | {' | '.join(cells)} |")
+    assert "\n".join(rows) in README, "\n".join(rows)
 
 
 def test_links_lead_somewhere() -> None:

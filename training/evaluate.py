@@ -10,6 +10,7 @@ import json
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,7 +35,7 @@ from training.wording import vary
 
 TINY = Path(__file__).resolve().parent.parent / "dsvl_cli" / "tiny"
 _BATCH = 50  # conversations
-_MOST_NEW_TOKENS = 80
+MOST_NEW_TOKENS = 80
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Question:
     turns: tuple[Turn, ...]
 
 
+Conversation = list[dict[str, Any]]  # messages as `apply_chat_template` of transformers takes them
 Draw = Callable[[random.Random], Question]
 
 
@@ -140,9 +142,9 @@ def _message_parts(parts: Iterable[Part], pictures: list[Image.Image]) -> list[d
     ]
 
 
-def _messages(question: Question, rng: random.Random) -> list[dict[str, Any]]:
+def _messages(question: Question, rng: random.Random) -> Conversation:
     pictures = [draw_scene(scene, rng.randint(64, 640)) for scene in question.scenes]
-    messages: list[dict[str, Any]] = []
+    messages: Conversation = []
     for turn in question.turns:
         messages.append({"role": "user", "content": _message_parts(turn.parts, pictures)})
         messages.append({"role": "assistant", "content": [{"type": "text", "text": turn.answer}]})
@@ -150,7 +152,7 @@ def _messages(question: Question, rng: random.Random) -> list[dict[str, Any]]:
 
 
 def answer(
-    model: DeepseekVLForConditionalGeneration, processor: DeepseekVLProcessor, conversations: list[list[dict[str, Any]]]
+    model: DeepseekVLForConditionalGeneration, processor: DeepseekVLProcessor, conversations: list[Conversation]
 ) -> list[str]:
     """Greedy answers to conversations with pictures, as one batch."""
     inputs: Any = processor.apply_chat_template(
@@ -159,20 +161,27 @@ def answer(
     )  # fmt: skip
     inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
     with torch.inference_mode():
-        output = cast("Any", model).generate(**inputs, do_sample=False, max_new_tokens=_MOST_NEW_TOKENS)
+        output = cast("Any", model).generate(**inputs, do_sample=False, max_new_tokens=MOST_NEW_TOKENS)
     new = output[:, inputs["input_ids"].shape[1] :]
     return [text.strip() for text in processor.batch_decode(new, skip_special_tokens=True)]
 
 
 def evaluate(
-    model: DeepseekVLForConditionalGeneration,
-    processor: DeepseekVLProcessor,
+    answer_all: Callable[[list[Conversation]], list[str]],
     skills: Iterable[str] | None = None,
     per_skill: int = 500,
     seed: int = 0,
     show_wrong: int = 0,
 ) -> dict[str, float]:
-    """The share of exact answers (0 to 1) by skill, of `SKILLS`, over `per_skill` questions each."""
+    """The share of exact answers (0 to 1) by skill, of `SKILLS`, over `per_skill` questions each.
+
+    Args:
+        answer_all: gives the answers to conversations that end with a question.
+        skills: which; all by default.
+        per_skill: how many questions of each.
+        seed: other questions for another seed.
+        show_wrong: print so many wrong answers of each skill.
+    """
     result = {}
     for skill in skills or SKILLS:
         number = list(SKILLS).index(skill)
@@ -183,7 +192,7 @@ def evaluate(
                 rng = split_random("evaluation", seed, number * 1_000_000 + index)
                 questions.append(SKILLS[skill](rng))
                 conversations.append(_messages(questions[-1], rng))
-            for question, said in zip(questions, answer(model, processor, conversations), strict=True):
+            for question, said in zip(questions, answer_all(conversations), strict=True):
                 expected = question.turns[-1].answer
                 right += said == expected
                 if said != expected and wrong < show_wrong:
@@ -205,7 +214,9 @@ def main() -> None:
     options = parser.parse_args()
     processor = DeepseekVLProcessor.from_pretrained(options.checkpoint)
     model = DeepseekVLForConditionalGeneration.from_pretrained(options.checkpoint).eval()
-    table = evaluate(model, processor, options.skills, options.per_skill, options.seed, options.show_wrong)
+    table = evaluate(
+        partial(answer, model, processor), options.skills, options.per_skill, options.seed, options.show_wrong
+    )
     if options.json:
         print(json.dumps(table))
     else:

@@ -123,4 +123,5 @@ def chat(
         session=session,
         save=not no_save,
         as_json=as_json,
+        aliases=options.read_aliases(ctx),
     )

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from dsvl_cli.errors import DsvlError, ExitStatus, ImageError, UsageError
@@ -20,7 +21,7 @@ from dsvl_cli.terminal.script import NoAnswer, ScriptLines, json_writer
 from dsvl_cli.terminal.staging import PictureSources
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from dsvl_cli.engine.conversation import ChatModel, Conversation, Picture
     from dsvl_cli.engine.options import LoadOptions
@@ -42,6 +43,7 @@ def run_chat(
     session: str | None = None,
     save: bool = True,
     as_json: bool = False,
+    aliases: Mapping[str, str] = MappingProxyType({}),
     load: LoadModel | None = None,
 ) -> ExitStatus:
     """Chat: at a terminal with a line editor, else with every line of stdin as a message.
@@ -60,6 +62,7 @@ def run_chat(
         session: continue the conversation of this id or name.
         save: keep the conversation.
         as_json: print each turn as one JSON object.
+        aliases: the user's own names for models, which `/model` takes too.
         load: loads a model by name; the engine's own by default.
 
     Raises:
@@ -73,9 +76,9 @@ def run_chat(
     path = default_store_path(console.environment.variables)
     with SessionStore(path) as store:
         kept = _find_session(store, go_on=go_on, session=session)
-        loading = BackgroundModel(load or _engine_loader(options), console.listener())
+        loading = BackgroundModel(load or _engine_loader(options, aliases), console.listener())
         keeper = store if save else NoKeeper()
-        services = _services(console, keeper, offline=options.offline, as_json=as_json)
+        services = _services(console, keeper, aliases, offline=options.offline, as_json=as_json)
         chat = Chat(console, loading, services, settings, system=system, scripted=not _is_interactive(console))
         if kept is not None:
             chat.open(kept)
@@ -99,13 +102,13 @@ def _find_session(store: SessionStore, *, go_on: bool, session: str | None) -> S
     return latest
 
 
-def _engine_loader(options: LoadOptions) -> LoadModel:
+def _engine_loader(options: LoadOptions, aliases: Mapping[str, str]) -> LoadModel:
     def load(name: str, listener: Listener) -> ChatModel:
         # torch takes seconds to import; this runs behind the prompt.
         _open_torch_libraries()
         from dsvl_cli.engine.model import load_model
 
-        model = load_model(replace(options, model=name), listener)
+        model = load_model(replace(options, model=aliases.get(name.lower(), name)), listener)
         if not model.has_chat:
             raise DsvlError(f"{name} is a base model: it completes text and cannot chat", _chat_model_hint(name))
         return model
@@ -136,11 +139,13 @@ def _chat_model_hint(name: str) -> str:
     return f"use {name.removesuffix('-base')}" if name.endswith("-base") else "use 1.3b or 7b, or another chat model"
 
 
-def _services(console: Console, keeper: ConversationKeeper, *, offline: bool, as_json: bool) -> Services:
+def _services(
+    console: Console, keeper: ConversationKeeper, aliases: Mapping[str, str], *, offline: bool, as_json: bool
+) -> Services:
     from dsvl_cli.engine.checkpoint import ALIASES
 
     sources = _picture_sources(offline=offline)
-    models = tuple(ALIASES)
+    models = tuple(dict.fromkeys([*aliases, *ALIASES]))
     if as_json:
         return Services(sources, keeper, _export, NoAnswer, json_writer(console), models)
     return Services(sources, keeper, _export, lambda: open_answer(console), models=models)

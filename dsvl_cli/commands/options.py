@@ -77,9 +77,16 @@ def _use_config(ctx: typer.Context, profile: str | None) -> str | None:
     return profile
 
 
-def _resolve_alias(ctx: typer.Context, model: str) -> str:
+def resolve_alias(ctx: typer.Context, model: str) -> str:
+    """Take what one of the user's own names stands for, and any other name as it is."""
     config = ctx.find_object(Config)
     return model if config is None else config.resolve_model(model)
+
+
+def read_aliases(ctx: typer.Context) -> Mapping[str, str]:
+    """Give the user's own names for models, in small letters, with what they stand for."""
+    config = ctx.find_object(Config)
+    return {} if config is None else config.aliases
 
 
 def _setting(panel: str, *names: str, help: str, **more: Any) -> Any:  # noqa: A002
@@ -105,7 +112,7 @@ Profile = Annotated[
 Model = Annotated[
     str,
     _setting(
-        _MODEL, "--model", "-m", metavar="NAME|ID|FOLDER", callback=_resolve_alias, autocompletion=complete_model,
+        _MODEL, "--model", "-m", metavar="NAME|ID|FOLDER", callback=resolve_alias, autocompletion=complete_model,
         help="tiny, 1.3b, 7b, 1.3b-base, 7b-base, a Hugging Face id, or a folder. tiny comes with dsvl.",
     ),
 ]  # fmt: skip

@@ -27,6 +27,7 @@ def quantize(
         str,
         typer.Argument(
             metavar="MODEL",
+            callback=options.resolve_alias,
             autocompletion=options.complete_model,
             show_default=False,
             help="An alias, a Hugging Face id, or a folder.",
@@ -44,7 +45,14 @@ def quantize(
     ] = None,
     quantization: Annotated[
         Quantization,
-        typer.Option("--format", "-f", envvar="DSVL_FORMAT", show_envvar=False, help="How to store the weights."),
+        typer.Option(
+            "--format",
+            "--quantization",
+            "-f",
+            envvar="DSVL_QUANTIZATION",
+            show_envvar=False,
+            help="How to store the weights.",
+        ),
     ] = "4bit",
     group_size: options.GroupSize = DEFAULT_GROUP_SIZE,
     include_vision: options.IncludeVision = False,
@@ -53,6 +61,7 @@ def quantize(
     verify: Annotated[
         bool, typer.Option("--verify", help="Open what was written and compare it with the source; exit 1 if damaged.")
     ] = False,
+    profile: options.Profile = None,
     revision: options.Revision = None,
     offline: options.Offline = False,
     device: options.Device = "auto",

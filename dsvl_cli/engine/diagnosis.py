@@ -193,18 +193,22 @@ def describe_choices(machine: Machine) -> Finding:
 
 def describe_quantization(devices: Iterable[str]) -> Finding:
     """Tell for each format what is known about it on these devices, dtype by dtype."""
-    from dsvl_cli.engine.hardware import DTYPE_BYTES
-    from dsvl_cli.engine.quantization import FORMATS, find_cell
+    from dsvl_cli.engine.quantization import FORMATS, group_dtypes
 
     facts = []
     for kind in dict.fromkeys(device.partition(":")[0] for device in devices):
         for name, format_ in FORMATS.items():
-            cells = {dtype: find_cell(name, kind, dtype) for dtype in DTYPE_BYTES}
-            value = {dtype: {"verdict": str(cell.verdict), "reason": cell.reason} for dtype, cell in cells.items()}
-            dtypes: dict[str, list[str]] = {}
-            for dtype, cell in cells.items():
-                dtypes.setdefault(f"{cell.verdict} ({cell.reason})", []).append(dtype)
-            texts = [verdict if len(dtypes) == 1 else f"{'/'.join(of)} {verdict}" for verdict, of in dtypes.items()]
+            groups = group_dtypes(name, kind)
+            value = {
+                dtype: {"verdict": str(cell.verdict), "reason": cell.reason, "instead": cell.instead}
+                for cell, dtypes in groups.items()
+                for dtype in dtypes
+            }
+            texts = []
+            for cell, dtypes in groups.items():
+                way = f"; use {cell.instead}" if cell.instead else ""
+                where = "" if len(groups) == 1 else f"{'/'.join(dtypes)} "
+                texts.append(f"{where}{cell.verdict} ({cell.reason}{way})")
             installed = find_spec(format_.package) is not None
             if not installed:
                 texts.append(f"{format_.package} is not installed")

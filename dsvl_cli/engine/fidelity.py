@@ -17,7 +17,6 @@ import torch
 
 from dsvl_cli.engine.conversation import Conversation, Message, Picture, compose_parts
 from dsvl_cli.engine.images import picture_from_bytes
-from dsvl_cli.engine.kv_cache import GrowingCache
 from dsvl_cli.engine.model import VisionLanguageModel, load_model
 from dsvl_cli.engine.options import DEFAULT_PROMPT, LoadOptions
 from dsvl_cli.engine.progress import Listener
@@ -109,10 +108,8 @@ def _follow_one(
     network = model.network
     prompt = model.prepare(conversation)
     limit = min(ANSWER_TOKENS if path is None else len(path), model.context_length - len(prompt))
-    cache = GrowingCache(network.layers, len(prompt) + limit)
-    ids = torch.tensor([prompt.token_ids], device=network.device)
-    mask = ids == prompt.image_token_id
-    logits = network.forward(network.embed(ids, mask, network.features(prompt.pictures)), cache)
+    cache = network.new_cache(len(prompt) + limit)
+    logits = network.prefill(prompt, cache)
     chosen: list[int] = []
     distributions: list[torch.Tensor] = []
     start = time.perf_counter()
@@ -121,8 +118,7 @@ def _follow_one(
         chosen.append(int(logits.argmax()) if path is None else path[len(chosen)])
         if len(chosen) == limit or (path is None and chosen[-1] in model.end_ids):
             break
-        step = torch.tensor([[chosen[-1]]], device=network.device)
-        logits = network.forward(network.embed(step, torch.zeros_like(step, dtype=torch.bool), None), cache)
+        logits = network.step(chosen[-1:], [cache])
     return tuple(chosen), torch.stack(distributions), time.perf_counter() - start
 
 

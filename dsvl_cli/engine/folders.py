@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from io import RawIOBase
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +36,9 @@ class NewFolder:
         self._overwrite = overwrite
         self._old = target.with_name(f".{target.name}.dsvl-old")
         self._lock = FileLock(target.with_name(f".{target.name}.dsvl-lock"), timeout=0)
+        self._writer = ThreadPoolExecutor(1)
+        self._pending: Future[None] | None = None
+        self._is_over = False
 
     def __enter__(self) -> NewFolder:
         self.target.parent.mkdir(parents=True, exist_ok=True)
@@ -53,6 +57,8 @@ class NewFolder:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._is_over = True
+        self._writer.shutdown()
         self._tidy()
         self._release()
 
@@ -62,15 +68,38 @@ class NewFolder:
             for piece in pieces:
                 left = memoryview(piece).cast("B")
                 while left:
+                    if self._is_over:
+                        return
                     left = left[_write(file, left) :]
             os.fsync(file.fileno())
 
+    def write_behind(self, name: str, pieces: Iterable[bytes | memoryview]) -> None:
+        """Write a file while the caller goes on with other work; one at a time, so the file before is waited for.
+
+        Raises:
+            OSError: the file before could not be written.
+        """
+        self.settle()
+        self._pending = self._writer.submit(self.write, name, pieces)
+
+    def settle(self) -> None:
+        """Wait until everything is on the disk.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
     def rename(self, name: str, new_name: str) -> None:
         """Rename a file that was written."""
+        self.settle()
         (self.path / name).rename(self.path / new_name)
 
     def commit(self) -> None:
         """Put the folder into its place."""
+        self.settle()
         _sync(self.path)
         if self._overwrite and self.target.exists():
             self.target.rename(self._old)

@@ -1,27 +1,31 @@
-"""Prefill and decode: prompts -> chunks of answers, one at a time or as a batch.
+"""Prefill and decode: prompts -> chunks of answers, one at a time or many together.
 
-A plain generator without threads: an exception surfaces where it happens, closing the generator stops the work, and
-the caches stay usable. In float32 greedy answers equal `generate` of transformers token for token, alone, in a batch,
+Plain generators without threads: an exception surfaces where it happens, closing the generator stops the work, and
+the caches stay usable. In float32 greedy answers equal `generate` of transformers token for token, alone, together,
 or continued from a cache (tests/engine/test_parity.py).
+
+Answers that are made together need not be alike: each has a cache of its own, takes part in the common steps from its
+prompt on, and leaves when it ends; the next one takes its place at once.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from dsvl_cli.engine.conversation import Chunk, Stats
-from dsvl_cli.engine.kv_cache import GrowingCache, PrefixCache
+from dsvl_cli.engine.kv_cache import KVCache, PrefixCache, count_common
 from dsvl_cli.engine.network import Network
 from dsvl_cli.engine.prompt import PreparedPrompt
 from dsvl_cli.engine.sampling import Sampler, choose_all
 from dsvl_cli.engine.text import Answer
 from dsvl_cli.errors import ContextOverflow
 
-RESERVE = 256  # positions of the cache kept free for an answer at first
+RESERVE = 256  # positions of a cache kept free for an answer at first
+_SHARED = 16  # positions in common from which a cache is copied rather than computed
 
 
 @dataclass(slots=True)
@@ -29,7 +33,7 @@ class Row:
     """One answer in the making.
 
     Attributes:
-        index: its place in the batch that was asked for.
+        index: its place among those that were asked for.
         prompt: what it answers.
         sampler: chooses its tokens.
         answer: turns them into text and says when it ends.
@@ -66,107 +70,97 @@ def check_length(prompt: PreparedPrompt, context_length: int) -> None:
         raise ContextOverflow(len(prompt), context_length, hint)
 
 
-def generate(
-    network: Network, rows: Sequence[Row], prefix_cache: PrefixCache | None = None
-) -> Iterator[tuple[int, Chunk]]:
-    """Answer prompts together; each chunk comes with the index of its row.
+@dataclass(slots=True)
+class _Going:
+    """A row whose answer has begun: its cache, the token to append next, and when it began."""
 
-    Rows that have ended leave the batch. The last chunk of a row carries its `finish_reason` and `stats`; with
-    several rows, seconds are those of the batch.
+    row: Row
+    cache: KVCache
+    token_id: int
+    reused: int
+    started: float
+    prefilled: float
+
+
+def generate(network: Network, row: Row, prefix_cache: PrefixCache) -> Iterator[Chunk]:
+    """Answer one prompt; the last chunk carries `finish_reason` and `stats`.
+
+    Args:
+        network: the model.
+        row: a prompt that fits into the context, see `check_length`.
+        prefix_cache: what was computed earlier is taken from it, and it keeps what is computed now.
+    """
+    started = time.perf_counter()
+    reused = prefix_cache.reuse(row.prompt.keys)
+    cache = prefix_cache.cache
+    logits = network.prefill(row.prompt, cache)
+    prefix_cache.commit(row.prompt.keys[reused:])
+    going = _Going(row, cache, 0, reused, started, 0.0)
+    while True:
+        chunk = next(_choose(network, [going], logits))[1]
+        yield chunk
+        if chunk.finish_reason is not None:
+            return
+        logits = network.step([going.token_id], [cache])
+        prefix_cache.commit([going.token_id])
+
+
+def generate_many(network: Network, rows: Iterable[Row], capacity: int) -> Iterator[tuple[Row, Chunk]]:
+    """Answer many prompts, `capacity` at a time; each chunk comes with its row, the last one of a row with its stats.
+
+    A row is taken from the iterable when there is room for it. A prompt that begins like the one before it takes what
+    they have in common from that one's cache.
 
     Args:
         network: the model.
         rows: prompts that fit into the context, see `check_length`.
-        prefix_cache: for a single row: what was computed earlier is taken from it, and it keeps what is computed now.
+        capacity: at most so many at a time.
     """
-    start = time.perf_counter()
-    active = list(rows)
-    reused = 0
-    if prefix_cache is not None:
-        (row,) = rows
-        reused = prefix_cache.reuse(row.prompt.keys)
-        cache = prefix_cache.cache
-        logits = _prefill_one(network, row.prompt, cache, reused)
-        prefix_cache.commit(row.prompt.keys[reused:])
-        padding = None
-    else:
-        cache = GrowingCache(network.layers, max(len(row.prompt) for row in rows) + RESERVE)
-        logits, padding = _prefill_batch(network, [row.prompt for row in rows], cache)
-    prefilled = 0.0
+    waiting = iter(rows)
+    active: list[_Going] = []
+    # What the row before has computed; its cache is kept though its answer may have ended.
+    prompt: PreparedPrompt | None = None
+    cache: KVCache | None = None
     while True:
-        chosen = choose_all([row.sampler for row in active], logits)
-        now = time.perf_counter()
-        prefilled = prefilled or now
-        going: list[int] = []
-        for place, (row, token_id) in enumerate(zip(active, chosen, strict=True)):
-            chunk = row.accept(token_id)
-            if chunk.finish_reason is None:
-                going.append(place)
+        while len(active) < capacity and (row := next(waiting, None)) is not None:
+            started = time.perf_counter()
+            common = count_common(prompt.keys, row.prompt.keys[:-1]) if prompt is not None else 0
+            reserve = len(row.prompt) + RESERVE
+            if cache is not None and common >= _SHARED:
+                cache = cache.fork(common, reserve)
             else:
-                stats = Stats(
-                    prompt_tokens=len(row.prompt),
-                    cached_tokens=reused,
-                    prompt_seconds=prefilled - start,
-                    generated_tokens=row.answer.count,
-                    generate_seconds=now - prefilled,
-                    peak_memory_bytes=network.peak_memory(),
-                )
-                chunk = replace(chunk, stats=stats)
-            yield row.index, chunk
-        if not going:
+                common, cache = 0, network.new_cache(reserve)
+            prompt = row.prompt
+            going = _Going(row, cache, 0, common, started, 0.0)
+            for chosen, chunk in _choose(network, [going], network.prefill(prompt, cache)):
+                if chunk.finish_reason is None:
+                    active.append(chosen)
+                yield chosen.row, chunk
+        if not active:
             return
-        if len(going) < len(active):
-            cache.select(going)
-            active = [active[place] for place in going]
-            chosen = [chosen[place] for place in going]
-            padding = padding[going] if padding is not None else None
-        logits = _step(network, chosen, cache, padding)
-        if prefix_cache is not None:
-            prefix_cache.commit(chosen)
+        logits = network.step([going.token_id for going in active], [going.cache for going in active])
+        chunks = list(_choose(network, active, logits))
+        active = [going for going, chunk in chunks if chunk.finish_reason is None]
+        for going, chunk in chunks:
+            yield going.row, chunk
 
 
-def _prefill_one(network: Network, prompt: PreparedPrompt, cache: GrowingCache, reused: int) -> torch.Tensor:
-    """Compute what the cache does not hold yet of one prompt; give logits `(1, vocabulary)`."""
-    ids = torch.tensor([prompt.token_ids[reused:]], device=network.device)
-    mask = ids == prompt.image_token_id
-    features = None
-    new = int(mask.sum())
-    if new:
-        # The prefix may end anywhere: the features that are missing are the last ones.
-        missing = -(-new // prompt.num_image_tokens)
-        features = network.features(prompt.pictures[-missing:])[-new:]
-    return network.forward(network.embed(ids, mask, features), cache)
-
-
-def _prefill_batch(
-    network: Network, prompts: Sequence[PreparedPrompt], cache: GrowingCache
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Compute prompts together, padded on the left; give logits `(batch, vocabulary)` and each row's padding."""
-    longest = max(len(prompt) for prompt in prompts)
-    padding = torch.tensor([longest - len(prompt) for prompt in prompts], device=network.device)
-    ids = torch.zeros((len(prompts), longest), dtype=torch.long)
-    for row, prompt in zip(ids, prompts, strict=True):
-        row[longest - len(prompt) :] = torch.tensor(prompt.token_ids)
-    ids = ids.to(network.device)
-    # Padding is id 0, which is never the image's: its mask is empty there.
-    mask = ids == prompts[0].image_token_id
-    pictures = [picture for prompt in prompts for picture in prompt.pictures]
-    embeddings = network.embed(ids, mask, network.features(pictures) if pictures else None)
-    if not padding.any():
-        return network.forward(embeddings, cache), None
-    places = torch.arange(longest, device=network.device)
-    attention = (places >= padding.unsqueeze(1)).long()
-    positions = (places - padding.unsqueeze(1)).clamp(min=0)
-    return network.forward(embeddings, cache, attention, positions), padding
-
-
-def _step(network: Network, chosen: Sequence[int], cache: GrowingCache, padding: torch.Tensor | None) -> torch.Tensor:
-    """Append one token to each row; give logits `(batch, vocabulary)`."""
-    ids = torch.tensor(chosen, device=network.device).unsqueeze(1)
-    embeddings = network.embed(ids, torch.zeros_like(ids, dtype=torch.bool), None)
-    if padding is None:
-        return network.forward(embeddings, cache)
-    places = torch.arange(cache.length + 1, device=network.device)
-    attention = (places >= padding.unsqueeze(1)).long()
-    positions = (cache.length - padding).unsqueeze(1)
-    return network.forward(embeddings, cache, attention, positions)
+def _choose(network: Network, rows: Sequence[_Going], logits: torch.Tensor) -> Iterator[tuple[_Going, Chunk]]:
+    """Choose the next token of each row from logits `(rows, vocabulary)`."""
+    chosen = choose_all([going.row.sampler for going in rows], logits)
+    now = time.perf_counter()
+    for going, token_id in zip(rows, chosen, strict=True):
+        going.token_id = token_id
+        going.prefilled = going.prefilled or now
+        chunk = going.row.accept(token_id)
+        if chunk.finish_reason is not None:
+            stats = Stats(
+                prompt_tokens=len(going.row.prompt),
+                cached_tokens=going.reused,
+                prompt_seconds=going.prefilled - going.started,
+                generated_tokens=going.row.answer.count,
+                generate_seconds=now - going.prefilled,
+                peak_memory_bytes=network.peak_memory(),
+            )
+            chunk = replace(chunk, stats=stats)
+        yield going, chunk

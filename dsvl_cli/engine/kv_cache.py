@@ -1,124 +1,99 @@
-"""The KV cache: it grows in place, can be cut back to any length, and knows which tokens it holds.
+"""The KV cache: it grows in place, can be cut back to any length, copied, and knows which tokens it holds.
 
 transformers' `DynamicCache` concatenates every key and value of every layer at every token; here a layer writes into
-a buffer with room to spare, and a step costs only the new position. `PrefixCache` keeps one such cache from turn to
-turn and finds how much of the next prompt it already holds.
+a buffer with room to spare, and a step costs only the new position. Each sequence has a cache of its own, so sequences
+of any lengths can be computed together, and join and leave at any step. `PrefixCache` keeps one from turn to turn and
+finds how much of the next prompt it already holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, CacheLayerMixin
 
 from dsvl_cli.engine.prompt import TokenKey
 
 GROWTH = 256  # positions; a buffer's capacity is a multiple of it
 
 
-class GrowingLayer(CacheLayerMixin):
-    """One layer's keys and values: buffers `(batch, heads, capacity, head_dim)` of which `length` positions count."""
+class LayerCache:
+    """One layer's keys and values of one sequence: buffers `(kv_heads, capacity, head_dim)`."""
 
-    is_croppable = True
+    __slots__ = ("keys", "values")
 
-    def __init__(self, reserve: int = 0) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.length = 0
-        self.reserve = reserve
+    def __init__(self) -> None:
+        self.keys: torch.Tensor | None = None
+        self.values: torch.Tensor | None = None
 
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Allocate the buffers in the shape, dtype and device of the first states."""
-        capacity = _round_up(max(self.reserve, key_states.shape[-2]))
-        self.keys = _buffer_like(key_states, capacity)
-        self.values = _buffer_like(value_states, capacity)
-        self.is_initialized = True
+    def write(self, start: int, keys: torch.Tensor, values: torch.Tensor, reserve: int) -> None:
+        """Put states `(kv_heads, new, head_dim)` at the positions from `start` on; what lies behind them is void.
 
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append states `(batch, heads, new, head_dim)`; return views of all `(batch, heads, length, head_dim)`."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
+        Args:
+            start: how many positions count already.
+            keys: in the dtype in which they are kept.
+            values: likewise.
+            reserve: positions to make room for at the first use.
+        """
+        end = start + keys.shape[1]
+        if self.keys is None or self.values is None:
+            capacity = _round_up(max(reserve, end))
+            self.keys, self.values = _buffer_like(keys, capacity), _buffer_like(values, capacity)
+        elif end > self.keys.shape[1]:
+            capacity = _round_up(end + end // 8)
+            self.keys, self.values = _grown(self.keys, capacity, start), _grown(self.values, capacity, start)
+        self.keys[:, start:end] = keys
+        self.values[:, start:end] = values
+
+    def read(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give views `(kv_heads, length, head_dim)` of the keys and values of the first positions."""
         assert self.keys is not None
         assert self.values is not None
-        end = self.length + key_states.shape[-2]
-        if end > self.keys.shape[-2]:
-            capacity = _round_up(end + end // 8)
-            self.keys = self._grown(self.keys, capacity)
-            self.values = self._grown(self.values, capacity)
-        self.keys[:, :, self.length : end] = key_states
-        self.values[:, :, self.length : end] = value_states
-        self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        return self.keys[:, :length], self.values[:, :length]
 
-    def _grown(self, buffer: torch.Tensor, capacity: int) -> torch.Tensor:
-        grown = _buffer_like(buffer, capacity)
-        grown[:, :, : self.length] = buffer[:, :, : self.length]
-        return grown
+
+class KVCache:
+    """The keys and values of one sequence.
+
+    Args:
+        layers: how many layers the language model has.
+        reserve: positions to make room for at the first use.
+
+    Attributes:
+        length: the positions that every layer surely holds: an interrupted step leaves no trace.
+    """
+
+    def __init__(self, layers: int, reserve: int = 0) -> None:
+        self.layers = [LayerCache() for _ in range(layers)]
+        self.reserve = reserve
+        self.length = 0
 
     def truncate(self, length: int) -> None:
         """Forget what lies behind `length`; the memory stays for what comes next."""
         self.length = min(self.length, length)
 
-    def select(self, rows: torch.Tensor) -> None:
-        """Keep only these rows of the batch, `rows` a 1-d tensor of indices."""
-        if self.keys is not None and self.values is not None:
-            self.keys = self.keys[rows]
-            self.values = self.values[rows]
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Return length and offset of the keys that a mask for `query_length` new positions must cover."""
-        return self.length + query_length, 0
-
-    def get_seq_length(self) -> int:
-        """Return how many positions are held."""
-        return self.length
-
-    def get_max_length(self) -> int:
-        """Return -1: there is no bound."""
-        return -1
-
-
-class GrowingCache(Cache):
-    """A `GrowingLayer` for each layer of the language model.
-
-    Args:
-        layers: how many layers the language model has.
-        reserve: positions to make room for at the first use.
-    """
-
-    def __init__(self, layers: int, reserve: int = 0) -> None:
-        self._growing = [GrowingLayer(reserve) for _ in range(layers)]
-        super().__init__(layers=list(self._growing))
-
-    @property
-    def length(self) -> int:
-        """Positions that every layer holds: an interrupted step may have reached only the first layers."""
-        return min(layer.length for layer in self._growing)
-
-    def truncate(self, length: int) -> None:
-        """Cut every layer back to at most `length` positions."""
-        for layer in self._growing:
-            layer.truncate(length)
-
-    def select(self, rows: Sequence[int]) -> None:
-        """Keep only these rows of the batch."""
-        for layer in self._growing:
-            device = layer.keys.device if layer.keys is not None else None
-            layer.select(torch.tensor(rows, device=device))
+    def fork(self, length: int, reserve: int) -> KVCache:
+        """Copy the first `length` positions into a cache of its own, with room for `reserve`."""
+        copy = KVCache(len(self.layers), reserve)
+        copy.length = min(self.length, length)
+        for layer, source in zip(copy.layers, self.layers, strict=True):
+            if source.keys is not None:
+                layer.write(0, *source.read(copy.length), reserve)
+        return copy
 
 
 class PrefixCache:
     """A cache for one conversation: keeps what was computed in one turn for the next.
 
     Positions are known by `TokenKey`s: a text token by its id, a picture's token by the picture's content and its
-    place in it. `keys` lists only positions that every layer surely holds, so an interrupted step leaves no trace.
+    place in it. `keys` lists only positions that every layer surely holds.
+
+    Args:
+        cache: empty.
     """
 
-    def __init__(self, layers: int) -> None:
-        self.cache = GrowingCache(layers)
+    def __init__(self, cache: KVCache) -> None:
+        self.cache = cache
         self.keys: list[TokenKey] = []
 
     def reuse(self, keys: Sequence[TokenKey]) -> int:
@@ -126,8 +101,7 @@ class PrefixCache:
 
         At least one token of the prompt is left to be computed, since the next one follows from its hidden state.
         """
-        longest = min(len(self.keys), len(keys) - 1)
-        common = next((i for i in range(longest) if self.keys[i] != keys[i]), max(longest, 0))
+        common = count_common(self.keys, keys[:-1])
         self.cache.truncate(common)
         del self.keys[common:]
         return common
@@ -137,10 +111,22 @@ class PrefixCache:
         self.keys.extend(keys)
 
 
+def count_common(one: Sequence[TokenKey], other: Sequence[TokenKey]) -> int:
+    """Give the length of the longest common prefix."""
+    longest = min(len(one), len(other))
+    return next((i for i in range(longest) if one[i] != other[i]), longest)
+
+
 def _round_up(positions: int) -> int:
     return -(-positions // GROWTH) * GROWTH
 
 
 def _buffer_like(states: torch.Tensor, capacity: int) -> torch.Tensor:
-    batch, heads, _, head_dim = states.shape
-    return torch.empty((batch, heads, capacity, head_dim), dtype=states.dtype, device=states.device)
+    heads, _, head_dim = states.shape
+    return torch.empty((heads, capacity, head_dim), dtype=states.dtype, device=states.device)
+
+
+def _grown(buffer: torch.Tensor, capacity: int, length: int) -> torch.Tensor:
+    grown = _buffer_like(buffer, capacity)
+    grown[:, :length] = buffer[:, :length]
+    return grown

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dsvl_cli.engine.chatter import spare_torchao
 from dsvl_cli.engine.checkpoint import Checkpoint
 from dsvl_cli.engine.progress import Listener
 from dsvl_cli.engine.quantization import Recipe
@@ -42,15 +43,16 @@ class Selection:
 
 def find_model_class(model_type: str) -> Any:
     """Give transformers' class: a concrete one, since an Auto class would import every model that has a mapping."""
-    if model_type == "deepseek_vl_hybrid":
-        from transformers.models.deepseek_vl_hybrid.modeling_deepseek_vl_hybrid import (
-            DeepseekVLHybridForConditionalGeneration,
-        )
+    with spare_torchao():
+        if model_type == "deepseek_vl_hybrid":
+            from transformers.models.deepseek_vl_hybrid.modeling_deepseek_vl_hybrid import (
+                DeepseekVLHybridForConditionalGeneration,
+            )
 
-        return DeepseekVLHybridForConditionalGeneration
-    from transformers.models.deepseek_vl.modeling_deepseek_vl import DeepseekVLForConditionalGeneration
+            return DeepseekVLHybridForConditionalGeneration
+        from transformers.models.deepseek_vl.modeling_deepseek_vl import DeepseekVLForConditionalGeneration
 
-    return DeepseekVLForConditionalGeneration
+        return DeepseekVLForConditionalGeneration
 
 
 def make_skeleton(checkpoint: Checkpoint) -> Any:
@@ -88,6 +90,11 @@ def select_layers(skeleton: nn.Module, recipe: Recipe) -> Selection:
         else:
             misshapen[name] = obstacle
     return Selection(tuple(quantized), (*kept, *misshapen), misshapen, parameters)
+
+
+def shorten_name(name: str) -> str:
+    """Name a layer as people know it: without what all names begin and most end with."""
+    return name.removeprefix(f"{LANGUAGE_MODEL}.").removeprefix("model.").removesuffix(".weight")
 
 
 def _find_obstacle(layer: nn.Linear, recipe: Recipe) -> str | None:

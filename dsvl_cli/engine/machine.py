@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from dsvl_cli.engine.native.compiler import load_library
+
 # What lets a CPU multiply bfloat16 natively, by torch's and Linux' names of the features.
 NATIVE_BF16 = {"amx_bf16": "AMX-BF16", "avx512_bf16": "AVX-512-BF16", "bf16": "Arm's BF16"}
 
@@ -40,6 +42,7 @@ class Machine:
         macos: the version of macOS; (0, 0) elsewhere.
         flash_attn: whether the package flash_attn is installed.
         torch_without_cuda: an NVIDIA driver is there, and torch is built without CUDA.
+        native_kernels: whether dsvl's compiled kernels are there.
     """
 
     cpu_features: frozenset[str] = frozenset()
@@ -50,6 +53,7 @@ class Machine:
     macos: tuple[int, int] = (0, 0)
     flash_attn: bool = False
     torch_without_cuda: bool = False
+    native_kernels: bool = False
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -90,6 +94,7 @@ def detect_machine() -> Machine:
         macos=_detect_macos(),
         flash_attn=find_spec("flash_attn") is not None,
         torch_without_cuda=torch.version.cuda is None and Path("/proc/driver/nvidia/version").exists(),
+        native_kernels=load_library().library is not None,
     )
 
 

@@ -2,47 +2,36 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from dsvl_cli.engine.chatter import import_backend, mute_libraries
+from dsvl_cli.engine.batching import answer_requests, choose_batch_size
 from dsvl_cli.engine.checkpoint import Checkpoint, find_checkpoint
-from dsvl_cli.engine.conversation import Chunk, Conversation, Outcome, Picture, Reply, Request
-from dsvl_cli.engine.generate import Row, check_length, generate
-from dsvl_cli.engine.hardware import DTYPE_BYTES, Plan, check_forecast, forecast_memory, make_plan
+from dsvl_cli.engine.conversation import Chunk, Conversation, Outcome, Picture, Request
+from dsvl_cli.engine.generate import Row, check_length, generate, generate_many
+from dsvl_cli.engine.hardware import Plan, make_plan
+from dsvl_cli.engine.images import decode
 from dsvl_cli.engine.kv_cache import PrefixCache
-from dsvl_cli.engine.layers import (
-    cast_unquantized,
-    count_stored_bytes,
-    find_model_class,
-    make_quantization_config,
-    make_skeleton,
-    report_selection,
-    select_layers,
-)
+from dsvl_cli.engine.loading import load_network
 from dsvl_cli.engine.machine import detect_machine
 from dsvl_cli.engine.network import Network
 from dsvl_cli.engine.options import LoadOptions, SamplingParams
 from dsvl_cli.engine.progress import Listener, Silence
 from dsvl_cli.engine.prompt import PreparedPrompt, PromptFormat
 from dsvl_cli.engine.quantization import (
-    FORMATS,
-    Recipe,
     check_stored_format,
-    find_stored_format,
     resolve_recipe,
 )
 from dsvl_cli.engine.sampling import Sampler
 from dsvl_cli.engine.text import Answer
-from dsvl_cli.errors import DsvlError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-DEFAULT_BATCH_SIZE = 8
+TYPICAL_TOKENS = 1024  # of a picture, a question and its answer
 
 
 class VisionLanguageModel:
@@ -57,10 +46,9 @@ class VisionLanguageModel:
         self.network = network
         self.format = prompt_format
         self.plan = plan
-        text_config = network.module.config.text_config
-        self._context_length: int = text_config.max_position_embeddings
-        self.end_ids = _end_ids(network.module, prompt_format)
-        self._prefix_cache = PrefixCache(network.layers)
+        self._context_length = network.decoder.config.context_length
+        self.end_ids = _end_ids(checkpoint, prompt_format)
+        self._prefix_cache = PrefixCache(network.new_cache())
 
     @property
     def name(self) -> str:
@@ -106,13 +94,7 @@ class VisionLanguageModel:
 
     def view(self, picture: Picture) -> Image:
         """The picture as the model gets it: resized and padded, RGB, `(side, side)` pixels."""
-        from PIL import Image
-
-        processor = self.network.image_processor
-        pixels = self.network.pixels(picture)["pixel_values"][0]
-        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (processor.image_mean, processor.image_std))
-        values = ((pixels * std + mean) / processor.rescale_factor).round().clamp(0, 255).to(torch.uint8)
-        return Image.fromarray(values.permute(1, 2, 0).numpy(), "RGB")
+        return self.network.image_processor.view(decode(picture))
 
     def stream(self, conversation: Conversation, sampling: SamplingParams) -> Iterator[Chunk]:
         """Answer the last message, or go on with the last answer, piece by piece.
@@ -125,8 +107,7 @@ class VisionLanguageModel:
             ImageError: a picture cannot be decoded.
         """
         row = self._row(0, conversation, sampling)
-        for _, chunk in generate(self.network, [row], self._prefix_cache):
-            yield chunk
+        yield from generate(self.network, row, self._prefix_cache)
 
     def stream_batch(
         self, conversations: Sequence[Conversation], sampling: SamplingParams | Sequence[SamplingParams]
@@ -139,28 +120,26 @@ class VisionLanguageModel:
         """
         params = [sampling] * len(conversations) if isinstance(sampling, SamplingParams) else list(sampling)
         rows = [self._row(i, talk, p) for i, (talk, p) in enumerate(zip(conversations, params, strict=True))]
-        if rows:
-            yield from generate(self.network, rows)
+        for row, chunk in generate_many(self.network, rows, max(1, len(rows))):
+            yield row.index, chunk
 
     def answer_all(self, requests: Iterable[Request], batch_size: int | None = None) -> Iterator[Outcome]:
         """Answer many requests, several at a time; see `BatchModel`."""
-        waiting = iter(requests)
-        while batch := list(islice(waiting, batch_size or DEFAULT_BATCH_SIZE)):
-            rows: list[Row] = []
-            for index, request in enumerate(batch):
-                try:
-                    rows.append(self._row(index, request.conversation, request.sampling))
-                except DsvlError as error:
-                    yield Outcome(request.key, error=error)
-            chunks: dict[int, list[Chunk]] = {row.index: [] for row in rows}
-            for index, chunk in generate(self.network, rows) if rows else ():
-                chunks[index].append(chunk)
-                if chunk.finish_reason is not None:
-                    yield Outcome(batch[index].key, Reply.of(chunks.pop(index)))
+
+        def make_row(index: int, request: Request) -> Row:
+            return self._row(index, request.conversation, request.sampling)
+
+        size = batch_size or self.choose_batch_size()
+        return answer_requests(self.network, requests, make_row, size)
+
+    def choose_batch_size(self, tokens: int = TYPICAL_TOKENS) -> int:
+        """Foretell how many answers with their prompts, of so many tokens each, fit into the memory together."""
+        free = detect_machine().free_bytes(self.device)
+        return choose_batch_size(free, self.network.decoder.bytes_per_token, tokens)
 
     def forget(self) -> None:
         """Drop the cache of the conversation and the features of pictures: the next turn computes everything."""
-        self._prefix_cache = PrefixCache(self.network.layers)
+        self._prefix_cache = PrefixCache(self.network.new_cache())
         self.network.forget()
 
     def _row(self, index: int, conversation: Conversation, sampling: SamplingParams) -> Row:
@@ -199,79 +178,16 @@ def load_model(options: LoadOptions, listener: Listener | None = None) -> Vision
     prompt_format = PromptFormat(
         checkpoint.path, image_token_id, has_chat=checkpoint.has_chat, fingerprint=checkpoint.fingerprint
     )
-    stored = find_stored_format(checkpoint)
-    if stored is not None:
-        import_backend(FORMATS[stored].package)
-        recipe = None
-    with mute_libraries():
-        if recipe is None:
-            check_forecast(forecast_memory(checkpoint, plan), force=options.force)
-            module = _load_module(checkpoint, plan)
-            if stored is not None:
-                cast_unquantized(module, getattr(torch, plan.dtype))
-        else:
-            module = _load_quantized(checkpoint, plan, recipe, listener, force=options.force)
-        network = Network(module, _load_image_processor(checkpoint))
+    network = load_network(checkpoint, plan, recipe, machine, listener, force=options.force)
     return VisionLanguageModel(checkpoint, network, prompt_format, plan)
 
 
-def _load_quantized(checkpoint: Checkpoint, plan: Plan, recipe: Recipe, listener: Listener, *, force: bool) -> Any:
-    import_backend(recipe.format.package)
-    skeleton = make_skeleton(checkpoint)
-    selection = select_layers(skeleton, recipe)
-    report_selection(selection, recipe, listener)
-    weights_bytes = count_stored_bytes(skeleton, selection, recipe, DTYPE_BYTES[plan.dtype])
-    check_forecast(forecast_memory(checkpoint, plan, weights_bytes), force=force)
-    return _load_module(checkpoint, plan, make_quantization_config(recipe, selection, plan.device))
-
-
-def _load_module(checkpoint: Checkpoint, plan: Plan, quantization_config: Any = None) -> Any:
-    # transformers takes the presence of the argument for a request.
-    quantizing = {} if quantization_config is None else {"quantization_config": quantization_config}
-    try:
-        module = find_model_class(checkpoint.model_type).from_pretrained(
-            checkpoint.path,
-            dtype=getattr(torch, plan.dtype),
-            attn_implementation=plan.attention,
-            device_map=plan.device_map,
-            max_memory=plan.max_memory,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            **quantizing,
-        )
-    except (RuntimeError, OSError, ValueError, KeyError) as exc:
-        if isinstance(exc, torch.OutOfMemoryError):
-            raise DsvlError(f"out of memory on {plan.device}", "use a smaller dtype or model, or --device cpu") from exc
-        raise DsvlError(
-            f"{checkpoint.name} cannot be loaded: its files do not fit together", "download it again"
-        ) from exc
-    return module.eval()
-
-
-def _load_image_processor(checkpoint: Checkpoint) -> Any:
-    # The PIL class by name: where torchvision happens to be installed, Auto classes would silently take another one
-    # whose pixels differ a little.
-    processor_class: Any
-    if checkpoint.model_type == "deepseek_vl_hybrid":
-        from transformers.models.deepseek_vl_hybrid import image_processing_pil_deepseek_vl_hybrid as hybrid
-
-        processor_class = hybrid.DeepseekVLHybridImageProcessorPil
-    else:
-        from transformers.models.deepseek_vl.image_processing_pil_deepseek_vl import DeepseekVLImageProcessorPil
-
-        processor_class = DeepseekVLImageProcessorPil
-    try:
-        return processor_class.from_pretrained(checkpoint.path, local_files_only=True)
-    except (OSError, ValueError, TypeError) as exc:
-        raise DsvlError(f"{checkpoint.name} has no usable image processor", "download it again") from exc
-
-
-def _end_ids(module: Any, prompt_format: PromptFormat) -> frozenset[int]:
+def _end_ids(checkpoint: Checkpoint, prompt_format: PromptFormat) -> frozenset[int]:
     """Join the ends of the tokenizer and of the generation config: either alone is wrong for some checkpoints.
 
     The text config's is left out: the converted checkpoints have LlamaConfig's default there, which is another token.
     """
-    configured = module.generation_config.eos_token_id if module.generation_config is not None else None
+    file = checkpoint.path / "generation_config.json"
+    configured = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
     ends = set(configured if isinstance(configured, list) else [configured]) | {prompt_format.eos_token_id}
     return frozenset(end for end in ends if end is not None)

@@ -1,14 +1,14 @@
-"""The neural network behind three calls: pixels of a picture, features of pictures, logits of the next token.
+"""The neural network behind three calls: pixels of a picture, features of pictures, logits of the next tokens.
 
-The modules are transformers' own; what is ours is that they are called one by one, so that picture features are
-computed once for each content, only the last position's logits are computed, and the cache is one that we control.
+The language model is our own decoder; pictures go through whatever tower the model was loaded with. Features are
+computed once for each content.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,37 +19,47 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 from dsvl_cli.engine.conversation import Picture
+from dsvl_cli.engine.decoder import Decoder, Segment
 from dsvl_cli.engine.images import decode
-from dsvl_cli.engine.kv_cache import GrowingCache
+from dsvl_cli.engine.kv_cache import KVCache
+from dsvl_cli.engine.pixels import ImageProcessor
+from dsvl_cli.engine.prompt import PreparedPrompt
 
 FEATURE_CACHE_BYTES = 256 * 2**20  # of picture features: 2.3 MB a picture at full size in bf16
 
+# `pixel_values` and, for 7b, `high_res_pixel_values` of one picture -> features `(num_image_tokens, hidden)`.
+Tower = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
+
 
 class Network:
-    """A `DeepseekVLForConditionalGeneration` or `DeepseekVLHybridForConditionalGeneration` and its image processor.
+    """A DeepSeek-VL in memory.
 
     Args:
-        module: in eval mode, on its device.
-        image_processor: of the same checkpoint.
+        decoder: the language model.
+        tower: encodes a picture and aligns it with the language model.
+        image_processor: makes pixels of it.
+        module: transformers' module, where the weights were loaded by it; it shares them.
     """
 
-    def __init__(self, module: Any, image_processor: Any) -> None:
+    def __init__(self, decoder: Decoder, tower: Tower, image_processor: ImageProcessor, module: Any = None) -> None:
+        self.decoder = decoder
         self.module = module
         self.image_processor = image_processor
-        self.layers: int = module.config.text_config.num_hidden_layers
-        self.vocabulary: int = module.config.text_config.vocab_size
-        self.device: torch.device = module.get_input_embeddings().weight.device
-        self._vision_weight: torch.Tensor = next(module.model.vision_model.parameters())
+        self.device: torch.device = decoder.device
+        self._tower = tower
         self._features: OrderedDict[str, torch.Tensor] = OrderedDict()
+
+    def new_cache(self, reserve: int = 0) -> KVCache:
+        """Make an empty cache for one sequence, with room for `reserve` positions at its first use."""
+        return KVCache(self.decoder.config.layers, reserve)
 
     def pixels(self, picture: Picture) -> dict[str, torch.Tensor]:
         """Give `pixel_values` `(1, 3, side, side)` in float32, for 7b also `high_res_pixel_values`, on the CPU."""
-        inputs = self.image_processor(images=[decode(picture)], return_tensors="pt")
-        return {name: inputs[name] for name in ("pixel_values", "high_res_pixel_values") if name in inputs}
+        return self.image_processor(decode(picture))
 
     @torch.inference_mode()
     def features(self, pictures: Sequence[Picture]) -> torch.Tensor:
-        """Give the aligned features `(pictures * num_image_tokens, hidden)` on the device, in the network's dtype.
+        """Give the aligned features `(pictures * num_image_tokens, hidden)` on the device.
 
         Pictures are encoded one by one: the time is the same on a CPU, the memory is bounded, and a picture's
         features do not depend on its company.
@@ -59,12 +69,7 @@ class Network:
     def _features_of(self, picture: Picture) -> torch.Tensor:
         features = self._features.get(picture.sha256)
         if features is None:
-            # SAM's tower does not cast its input itself.
-            pixels = {
-                name: values.to(self._vision_weight.device, self._vision_weight.dtype)
-                for name, values in self.pixels(picture).items()
-            }
-            features = self.module.model.get_image_features(**pixels, return_dict=True).pooler_output[0]
+            features = self._tower(self.pixels(picture))
             self._features[picture.sha256] = features
             while len(self._features) > 1 and self._feature_bytes() > FEATURE_CACHE_BYTES:
                 self._features.popitem(last=False)
@@ -79,48 +84,29 @@ class Network:
         return sum(features.nbytes for features in self._features.values())
 
     @torch.inference_mode()
-    def embed(self, token_ids: torch.Tensor, image_mask: torch.Tensor, features: torch.Tensor | None) -> torch.Tensor:
-        """Give embeddings `(batch, length, hidden)` of ids `(batch, length)`, features where the mask is set.
+    def prefill(self, prompt: PreparedPrompt, cache: KVCache) -> torch.Tensor:
+        """Compute what a cache does not hold yet of a prompt; give the next token's logits `(1, vocabulary)`.
 
         Args:
-            token_ids: on the device.
-            image_mask: `(batch, length)` of bool.
-            features: `(image_mask.sum(), hidden)` in reading order, or None if the mask is empty.
+            prompt: its first `cache.length` positions are in the cache, and at least one is not.
+            cache: grows.
         """
-        embeddings: torch.Tensor = self.module.get_input_embeddings()(token_ids)
-        if features is not None:
-            features = features.to(embeddings.device, embeddings.dtype)
-            embeddings = embeddings.masked_scatter(image_mask.unsqueeze(-1), features)
-        return embeddings
+        ids = torch.tensor(prompt.token_ids[cache.length :], device=self.device)
+        embeddings = self.decoder.embed(ids)
+        mask = ids == prompt.image_token_id
+        new = int(mask.sum())
+        if new:
+            # The prefix may end anywhere: the features that are missing are the last ones.
+            missing = -(-new // prompt.num_image_tokens)
+            features = self.features(prompt.pictures[-missing:])[-new:]
+            embeddings = embeddings.masked_scatter(mask.unsqueeze(1), features.to(embeddings.device, embeddings.dtype))
+        return self.decoder.forward(embeddings, [Segment(cache, len(ids))])
 
     @torch.inference_mode()
-    def forward(
-        self,
-        embeddings: torch.Tensor,
-        cache: GrowingCache,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Append embeddings `(batch, new, hidden)` to the cache; give the next token's logits `(batch, vocabulary)`.
-
-        Args:
-            embeddings: of the new positions.
-            cache: of the positions before; filled.
-            attention_mask: `(batch, before + new)`, 0 at padding; None where there is none.
-            position_ids: `(batch, new)`; None counts on from the cache's length.
-
-        Returns:
-            logits in float32, as `generate` of transformers has them before its processors.
-        """
-        hidden = self.module.model.language_model(
-            inputs_embeds=embeddings,
-            past_key_values=cache,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
-        logits: torch.Tensor = self.module.lm_head(hidden)
-        return logits.float()
+    def step(self, token_ids: Sequence[int], caches: Sequence[KVCache]) -> torch.Tensor:
+        """Append one token to each of several sequences; give their next logits `(sequences, vocabulary)`."""
+        embeddings = self.decoder.embed(torch.tensor(token_ids, device=self.device))
+        return self.decoder.forward(embeddings, [Segment(cache, 1) for cache in caches])
 
     def peak_memory(self) -> int | None:
         """Give the most bytes that were in use at once: of the GPU, else of the process; None if unknown."""

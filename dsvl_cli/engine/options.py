@@ -17,7 +17,16 @@ IMAGE_MARK = "<image>"
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Attention = Literal["auto", "eager", "sdpa", "flash_attention_2"]
 Quantization = Literal[
-    "4bit", "8bit", "bnb-nf4", "bnb-fp4", "bnb-int8", "torchao-int8", "torchao-int8-dynamic", "torchao-int4"
+    "4bit",
+    "8bit",
+    "bnb-nf4",
+    "bnb-fp4",
+    "bnb-int8",
+    "torchao-int8",
+    "torchao-int8-dynamic",
+    "torchao-int4",
+    "int8",
+    "int4",
 ]
 
 

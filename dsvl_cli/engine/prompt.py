@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
-from transformers.utils.chat_template_utils import render_jinja_template
 
+from dsvl_cli.engine.chat_template import ChatTemplate
 from dsvl_cli.engine.conversation import Conversation, Message, Picture
 from dsvl_cli.errors import DsvlError
 
@@ -103,7 +103,7 @@ class PromptFormat:
         self._control_pattern = re.compile("|".join(map(re.escape, self._control)))
         self.bos_ids = self._ids_before_text(bool(settings.get("add_bos_token")))
         self.eos_token_id: int | None = self._control.get(self._names.get("eos_token", ""))
-        self._template = _find_template(folder, settings) if has_chat else ""
+        self._template = ChatTemplate(_find_template(folder, settings) if has_chat else "", self._names)
         self._default_system = self._find_default_system() if has_chat else ""
 
     def prepare(self, conversation: Conversation) -> PreparedPrompt:
@@ -153,7 +153,9 @@ class PromptFormat:
     def _render(self, messages: Sequence[Message], *, generation_prompt: bool) -> list[_Segment]:
         """Render with a mark for each text, then split at the marks and at the control tokens."""
         contents: list[str | tuple[int, ...]] = []
-        rendered = self._fill_template([self._marked(message, contents) for message in messages], generation_prompt)
+        rendered = self._template.render(
+            [self._marked(message, contents) for message in messages], add_generation_prompt=generation_prompt
+        )
         pictures = (picture for message in messages for picture in message.pictures)
         segments: list[_Segment] = []
         for piece in re.split(rf"({_MARK}\d+{_MARK}|{self._control_pattern.pattern})", rendered):
@@ -197,21 +199,7 @@ class PromptFormat:
 
     def _find_default_system(self) -> str:
         """Find the text that the template writes before the first message."""
-        return self._control_pattern.sub("", self._fill_template([], generation_prompt=False))
-
-    def _fill_template(self, messages: list[dict[str, Any]], generation_prompt: bool) -> str:
-        try:
-            render: Any = render_jinja_template  # its annotations leave no room for the template's own variables
-            rendered, _ = render(
-                conversations=[messages],
-                chat_template=self._template,
-                add_generation_prompt=generation_prompt,
-                **self._names,
-            )
-        except Exception as exc:  # whatever jinja2 raises about a template that did not come from us
-            raise DsvlError("the checkpoint's chat template cannot be rendered", "download it again") from exc
-        text: str = rendered[0]
-        return text
+        return self._control_pattern.sub("", self._template.render([], add_generation_prompt=False))
 
     def _control_ids(self) -> dict[str, int]:
         """Map every control token's name to its id: the special ones, and those that have a role."""

@@ -7,6 +7,8 @@ No torch here: which layers are quantized is chosen in `layers.py`, how a weight
     torchao-int8            8 bits, one scale a row; the weight alone
     torchao-int8-dynamic    the same, and activations are brought to 8 bits on the fly
     torchao-int4            4 bits in groups of `group_size`
+    int8, int4              dsvl's own kernels for CPUs (kernels.py), only while loading: 8 bits with one scale a row,
+                            4 bits in groups of 32
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from dsvl_cli.engine.machine import Machine
     from dsvl_cli.engine.options import LoadOptions
 
+OWN_PACKAGE = "dsvl_cli"
 DEVICE_KINDS = ("cpu", "cuda", "mps", "xpu")
 GROUP_SIZES = (32, 64, 128, 256)
 
@@ -54,6 +57,11 @@ class Format:
     layer_error: float
     block_error: float
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether a checkpoint can be written in it; dsvl's own formats exist in memory and in its cache only."""
+        return self.package != OWN_PACKAGE
+
 
 FORMATS = {
     entry.name: entry
@@ -64,11 +72,14 @@ FORMATS = {
         Format("torchao-int8", 8, "torchao", 1, 1, layer_error=0.05, block_error=0.5),
         Format("torchao-int8-dynamic", 8, "torchao", 1, 1, layer_error=0.05, block_error=0.5),
         Format("torchao-int4", 4, "torchao", DEFAULT_GROUP_SIZE, 8, layer_error=0.20, block_error=0.6),
+        Format("int8", 8, OWN_PACKAGE, 32, 1, layer_error=0.05, block_error=0.5),
+        Format("int4", 4, OWN_PACKAGE, 32, 1, layer_error=0.15, block_error=0.4),
     )
 }
+STORED_FORMATS = {name: entry for name, entry in FORMATS.items() if entry.is_stored}
 # Of each width the formats to try, best first. bnb-int8 before torchao-int8: on a CPU a decode step of 1.3b took 275
 # to 320 ms against 640 to 800 ms.
-WIDTHS = {"4bit": ("bnb-nf4", "torchao-int4"), "8bit": ("bnb-int8", "torchao-int8")}
+WIDTHS = {"4bit": ("int4", "bnb-nf4", "torchao-int4"), "8bit": ("int8", "bnb-int8", "torchao-int8")}
 
 
 class Verdict(StrEnum):
@@ -95,6 +106,12 @@ class Cell:
 
 
 def _judge(name: str, kind: str, dtype: str) -> Cell:
+    if not FORMATS[name].is_stored:
+        if kind != "cpu":
+            return Cell(Verdict.FAILS, "its kernels are for CPUs", f"--quantization {WIDTHS[f'{name[3:]}bit'][1]}")
+        if dtype == "float16":
+            return Cell(Verdict.FAILS, "its kernels compute in float32", "--dtype bfloat16")
+        return Cell(Verdict.WORKS, "measured on x86-64 with AVX2")
     if name == "torchao-int4":
         if kind not in ("cuda", "xpu"):
             return Cell(Verdict.FAILS, "torchao packs 4 bits only for CUDA and XPU devices", "--quantization bnb-nf4")
@@ -102,7 +119,7 @@ def _judge(name: str, kind: str, dtype: str) -> Cell:
             return Cell(Verdict.FAILS, "torchao's kernel for 4 bits computes in bfloat16", "--dtype bfloat16")
         return Cell(Verdict.UNMEASURED, "torchao documents it")
     if kind == "cpu":
-        return Cell(Verdict.WORKS, "measured on x86-64 with AVX-512-BF16")
+        return Cell(Verdict.WORKS, "measured on x86-64, with AVX-512-BF16 and with AVX2 alone")
     if FORMATS[name].package == "bitsandbytes":
         return Cell(Verdict.UNMEASURED, "bitsandbytes documents it")
     if kind == "mps":
@@ -145,12 +162,22 @@ class Recipe:
         """
         if self.format.name == "torchao-int4":
             return 4 + 32 / self.group_size
+        if self.format.name == "int4":
+            return 4 + 16 / 32
         return self.format.bits + (8 / 64 + 32 / (64 * 256) if self.format.bits == 4 else 32 / 256)
 
 
 def find_cell(name: str, device: str, dtype: str) -> Cell:
     """Look up what is known about a format on a device, such as `cuda:0`, in a dtype."""
     return CELLS[name, device.partition(":")[0], dtype]
+
+
+def group_dtypes(name: str, kind: str) -> dict[Cell, list[str]]:
+    """Tell what is known about a format on a kind of device, with the dtypes of which it is known."""
+    groups: dict[Cell, list[str]] = {}
+    for dtype in DTYPE_BYTES:
+        groups.setdefault(find_cell(name, kind, dtype), []).append(dtype)
+    return groups
 
 
 def resolve_recipe(options: LoadOptions, machine: Machine, listener: Listener) -> Recipe | None:
@@ -170,7 +197,13 @@ def resolve_recipe(options: LoadOptions, machine: Machine, listener: Listener) -
     device = (choose_devices if spread else choose_device)(options.device, machine).value
     dtype = choose_dtype(options.dtype, device, machine).value
     if requested in WIDTHS:
-        fitting = (name for name in WIDTHS[requested] if find_cell(name, device, dtype).verdict is not Verdict.FAILS)
+        fitting = (
+            name
+            for name in WIDTHS[requested]
+            if find_cell(name, device, dtype).verdict is not Verdict.FAILS
+            # Without compiled kernels each step would widen all weights anew.
+            and (FORMATS[name].is_stored or machine.native_kernels)
+        )
         name = next(fitting)
         reason = f"the best {FORMATS[name].bits} bits on this device; {find_cell(name, device, dtype).verdict}"
         listener.choice(Choice("quantization", name, reason))
@@ -182,6 +215,9 @@ def resolve_recipe(options: LoadOptions, machine: Machine, listener: Listener) -
         sizes = ", ".join(map(str, GROUP_SIZES))
         raise UsageError(f"there is no group size {options.group_size}", f"a group size is one of {sizes}")
     check_format(name, device, dtype)
+    if options.include_vision and not FORMATS[name].is_stored:
+        stored = WIDTHS[f"{name[3:]}bit"][1]
+        raise DsvlError(f"{name} quantizes only the language model", f"use {stored}, or drop --include-vision")
     warn_widened(options, listener)
     return Recipe(FORMATS[name], options.group_size, options.include_vision, options.include_head)
 
@@ -258,6 +294,6 @@ def check_stored_format(checkpoint: Checkpoint, requested: Recipe | None, device
     if requested is not None and requested.format.name != stored:
         raise DsvlError(
             f"{checkpoint.name} is quantized already, as {stored}, and cannot become {requested.format.name}",
-            "leave --quantization out, or take the original model",
+            "leave --quantization out (dsvl doctor shows where a default of it stands), or take the original model",
         )
     check_format(stored, device, dtype)

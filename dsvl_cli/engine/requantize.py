@@ -23,13 +23,13 @@ from dsvl_cli.engine.checkpoint import Checkpoint
 from dsvl_cli.engine.folders import NewFolder
 from dsvl_cli.engine.hub import is_needed
 from dsvl_cli.engine.layers import (
-    LANGUAGE_MODEL,
     Selection,
     count_stored_bytes,
     make_quantization_config,
     make_skeleton,
     report_selection,
     select_layers,
+    shorten_name,
 )
 from dsvl_cli.engine.model_card import write_model_card
 from dsvl_cli.engine.packing import Tensors, pack_weight
@@ -180,7 +180,7 @@ class _Shards:
 
     def _flush(self) -> None:
         common = {"tensor_names": json.dumps(self.names)} if self.is_torchao else {}
-        self.folder.write(f"shard-{len(self._files)}", serialize(self._tensors, {**self._metadata, **common}))
+        self.folder.write_behind(f"shard-{len(self._files)}", serialize(self._tensors, {**self._metadata, **common}))
         self._files.append(list(self._tensors))
         self._tensors, self._metadata = {}, {}
 
@@ -212,7 +212,7 @@ def _write_weights(
     quantized = {f"{name}.weight" for name in selection.quantized}
     total, done = source.total_bytes, 0
     for name, tensor in source.items():
-        listener.progress(f"quantizing: {name.removeprefix(f'{LANGUAGE_MODEL}.')}", done, total)
+        listener.progress(f"quantizing: {shorten_name(name)}", done, total)
         done += tensor.nbytes
         if tensor.is_floating_point():
             tensor = tensor.to(dtype)

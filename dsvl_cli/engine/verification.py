@@ -19,7 +19,7 @@ from dsvl_cli.engine.chatter import import_backend, mute_libraries
 from dsvl_cli.engine.checkpoint import Checkpoint, list_weights
 from dsvl_cli.engine.conversation import Picture
 from dsvl_cli.engine.fidelity import Comparison, bounded, compare_answers, run_model
-from dsvl_cli.engine.layers import LANGUAGE_MODEL, make_skeleton
+from dsvl_cli.engine.layers import make_skeleton, shorten_name
 from dsvl_cli.engine.options import LoadOptions
 from dsvl_cli.engine.packing import unpack_weight
 from dsvl_cli.engine.progress import Listener
@@ -147,8 +147,7 @@ def compare_weights(source: Checkpoint, written: Checkpoint, listener: Listener)
     with StoredTensors(source, skeleton) as originals, _QuantizedTensors(written) as copies:
         done = 0
         for weight_name, original in originals.items():
-            shown = weight_name.removeprefix(f"{LANGUAGE_MODEL}.")
-            listener.progress(f"verifying: {shown}", done, originals.total_bytes)
+            listener.progress(f"verifying: {shorten_name(weight_name)}", done, originals.total_bytes)
             done += original.nbytes
             copy, is_quantized = copies.read(weight_name)
             if is_quantized:

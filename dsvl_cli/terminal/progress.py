@@ -20,6 +20,7 @@ _REDRAW_SECONDS = 0.1
 _LOG_SECONDS = 30.0
 _LOG_STEP_SECONDS = 1.0
 _BAR_COLUMNS = 20
+_SHORTEST_DETAIL = 10  # characters of what is behind a colon, below which other fields make room for it
 
 
 @dataclass(slots=True)
@@ -101,7 +102,10 @@ def bar(done: int, total: int, marks: str) -> str:
 
 
 def _progress_line(what: str, drawn: str, done: int, total: int, rate: float, width: int) -> str:
-    """Compose what, bar, bytes, rate and time left, as far as they fit into one line of less than `width` columns."""
+    """Compose what, bar, bytes, rate and time left, as far as they fit into one line of less than `width` columns.
+
+    The rate and the bar go first, then the beginning of what stands behind a colon.
+    """
     size = f"{format_bytes(done)} of {format_bytes(total)}"
     fields = [sanitize_line(what), drawn, f"{100 * done // total} %", size]
     dispensable = [drawn, size]
@@ -109,8 +113,14 @@ def _progress_line(what: str, drawn: str, done: int, total: int, rate: float, wi
         speed, left = f"{format_bytes(rate)}/s", f"{clock_time((total - done) / rate)} left"
         fields += [speed, left]
         dispensable = [speed, drawn, size, left]
-    while dispensable and len("  ".join(fields)) >= width:
-        fields.remove(dispensable.pop(0))
+    while (excess := len("  ".join(fields)) + 1 - width) > 0:
+        begin, colon, detail = fields[0].partition(": ")
+        if drawn not in fields and len(detail) - excess > _SHORTEST_DETAIL:
+            fields[0] = f"{begin}{colon}…{detail[excess + 1 :]}"
+        elif dispensable:
+            fields.remove(dispensable.pop(0))
+        else:
+            break
     return "  ".join(fields)[: width - 1]
 
 

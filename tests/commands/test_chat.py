@@ -87,3 +87,13 @@ def test_what_was_not_kept_cannot_be_continued(
 ) -> None:
     assert chat(monkeypatch, "Hello\n", *arguments) in (1, 2)
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_another_model_is_taken_by_a_name_out_of_config(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "config.toml").write_text('[aliases]\nmine = "tiny"\n')
+    monkeypatch.setenv("DSVL_CONFIG_DIR", str(tmp_path))
+    script = f"/model Mine\n/image {CIRCLE}\nWhat colour is the circle?\n"
+    assert chat(monkeypatch, script, "--model", str(tmp_path / "nothing"), "--dtype", "float32") == 0
+    assert "red" in capsys.readouterr().out.lower()

@@ -127,7 +127,7 @@ def test_a_base_model_is_refused_with_the_name_of_the_one_that_chats(monkeypatch
     monkeypatch.setitem(sys.modules, "dsvl_cli.engine.model", engine)
     monkeypatch.setattr(conversation, "_open_torch_libraries", lambda: None)
     with pytest.raises(DsvlError, match="cannot chat") as error:
-        conversation._engine_loader(LoadOptions())("1.3b-base", Silence())
+        conversation._engine_loader(LoadOptions(), {})("1.3b-base", Silence())
     assert error.value.hint == "use 1.3b"
 
 

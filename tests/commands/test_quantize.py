@@ -107,3 +107,20 @@ def test_what_cannot_be_done_is_refused_in_two_lines(
     assert word in err
     assert err.count("\n") <= 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_and_defaults_come_from_config(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["[aliases]", 'mine = "tiny"', "[loading]", 'quantization = "bnb-fp4"']
+    lines += ["[profiles.wide]", 'quantization = "bnb-int8"']
+    (tmp_path / "config.toml").write_text("\n".join(lines))
+    monkeypatch.setenv("DSVL_CONFIG_DIR", str(tmp_path))
+    formats = {"a": (), "b": ("--profile", "wide"), "c": ("--profile", "wide", "--format", "bnb-nf4")}
+    for name, options in formats.items():
+        assert run("mine", tmp_path / name, "--json", *options) == 0
+    rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [row["format"] for row in rows] == ["bnb-fp4", "bnb-int8", "bnb-nf4"]
+    assert [row["source"] for row in rows] == ["tiny"] * 3
+    assert run("mine", tmp_path / "d", "--profile", "wild") == 2
+    assert "wide" in capfd.readouterr().err

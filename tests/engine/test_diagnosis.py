@@ -131,7 +131,7 @@ def test_a_torch_that_cannot_be_imported_is_told(monkeypatch: pytest.MonkeyPatch
     ("machine", "device", "dtype", "flash"),
     [
         (CPU, "cpu", "bfloat16", False),
-        (Machine(memory_free=GB), "cpu", "float32", False),
+        (Machine(memory_free=GB), "cpu", "bfloat16", False),
         (H200, "cuda:0", "bfloat16", True),
         (ARC, "xpu", "bfloat16", False),
         (MAC, "mps", "float16", False),

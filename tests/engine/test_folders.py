@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ CHILD = textwrap.dedent("""
     Path.rename, Path.mkdir = wrap(Path.rename), wrap(Path.mkdir)
     with folders.NewFolder(Path(sys.argv[1]), overwrite=overwrite) as folder:
         for name, pieces in {"a": [b"1" * 10_000, b"2" * 10_000], "b": [b"", b"3"]}.items():
-            folder.write(name, pieces)
+            (folder.write if name == "b" else folder.write_behind)(name, pieces)
         folder.commit()
 """)
 
@@ -77,6 +78,35 @@ def test_a_folder_is_written_and_nothing_else(tmp_path: Path) -> None:
 def test_without_commit_nothing_stays(tmp_path: Path) -> None:
     with NewFolder(tmp_path / "out", overwrite=False) as folder:
         folder.write("a", [b"1"])
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_is_written_behind_is_whole_in_the_end(tmp_path: Path) -> None:
+    with NewFolder(tmp_path / "out", overwrite=False) as folder:
+        for number in range(4):
+            folder.write_behind(f"part-{number}", [bytes([number]) * 10_000])
+        folder.rename("part-3", "last")
+        folder.commit()
+    names = ("part-0", "part-1", "part-2", "last")
+    assert read(tmp_path / "out") == {name: bytes([number]) * 10_000 for number, name in enumerate(names)}
+
+
+def test_what_goes_wrong_behind_is_raised_and_what_is_given_up_is_taken_away(tmp_path: Path) -> None:
+    def fail() -> Iterator[bytes]:
+        yield b"1"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def write_behind(pieces: Iterable[bytes], then: BaseException | None = None) -> None:
+        with NewFolder(tmp_path / "out", overwrite=False) as folder:
+            folder.write_behind("a", pieces)
+            if then is not None:
+                raise then
+            folder.commit()
+
+    with pytest.raises(OSError, match="No space"):
+        write_behind(fail())
+    with pytest.raises(KeyboardInterrupt):
+        write_behind((b"1" * 1000 for _ in range(10**7)), KeyboardInterrupt())  # all of it would take minutes
     assert os.listdir(tmp_path) == []
 
 

@@ -21,16 +21,16 @@ def ask(text: str = "Describe this image.", seed: int = 1) -> Conversation:
 @pytest.fixture
 def small_context(tiny: VisionLanguageModel) -> Iterator[VisionLanguageModel]:
     """The embedded model as if its context were 300 tokens."""
-    text_config = tiny.network.module.config.text_config
-    length = text_config.max_position_embeddings
-    text_config.max_position_embeddings = 300
+    decoder = tiny.network.decoder
+    config = decoder.config
+    decoder.config = replace(config, context_length=300)
     yield VisionLanguageModel(tiny.checkpoint, tiny.network, tiny.format, tiny.plan)
-    text_config.max_position_embeddings = length
+    decoder.config = config
 
 
 def test_it_is_a_chat_model(tiny: VisionLanguageModel) -> None:
     model: ChatModel = tiny
-    assert model.context_length == tiny.network.module.config.text_config.max_position_embeddings
+    assert model.context_length == tiny.checkpoint.config["text_config"]["max_position_embeddings"]
     assert model.count_tokens(ask()) > model.image_tokens() > 1
 
 
@@ -95,7 +95,7 @@ def test_a_prompt_that_does_not_fit_is_refused_before_any_work(
     def fail(*_: object) -> None:
         raise AssertionError("work was done")
 
-    monkeypatch.setattr(small_context.network, "forward", fail)
+    monkeypatch.setattr(small_context.network.decoder, "forward", fail)
     monkeypatch.setattr(small_context.network, "features", fail)
     parts: tuple[Part, ...] = (*(draw_picture(seed) for seed in range(pictures)), "word " * 400)
     talk = Conversation([Message("user", parts)])
@@ -137,7 +137,7 @@ def test_an_empty_batch_is_no_work(tiny: VisionLanguageModel) -> None:
 def test_the_view_is_what_the_model_gets(tiny: VisionLanguageModel) -> None:
     wide = draw_picture(4, (200, 100))
     view = tiny.view(wide)
-    side = tiny.network.image_processor.size["height"]
+    side = tiny.network.image_processor.low.side
     assert view.size == (side, side)
     assert view.getpixel((0, 0)) == view.getpixel((side - 1, side - 1)) == (127, 127, 127)
     assert view.getpixel((side // 2, side // 2)) != (127, 127, 127)

@@ -16,11 +16,11 @@ from dsvl_cli.engine.layers import (
 )
 from dsvl_cli.engine.model import load_model
 from dsvl_cli.engine.options import LoadOptions
-from dsvl_cli.engine.quantization import CELLS, FORMATS, Recipe, Verdict
+from dsvl_cli.engine.quantization import FORMATS, STORED_FORMATS, Recipe, Verdict, find_cell
 from dsvl_cli.errors import DsvlError
 from tests.engine.test_quantization import Ear
 
-ON_CPU = sorted({name for (name, kind, _), cell in CELLS.items() if kind == "cpu" and cell.verdict is Verdict.WORKS})
+ON_CPU = sorted(name for name in STORED_FORMATS if find_cell(name, "cpu", "bfloat16").verdict is Verdict.WORKS)
 PROJECTIONS = 7  # linear layers of one layer of Llama
 
 

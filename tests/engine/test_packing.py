@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from dsvl_cli.engine.chatter import import_backend
-from dsvl_cli.engine.packing import pack_weight, quantize_4bit, unpack_weight
-from dsvl_cli.engine.quantization import CELLS, FORMATS, Recipe, Verdict
+from dsvl_cli.engine.packing import pack_weight, quantize_4bit, quantize_8bit, unpack_weight
+from dsvl_cli.engine.quantization import FORMATS, STORED_FORMATS, Recipe, Verdict, find_cell
 
-ON_CPU = sorted({name for (name, kind, _), cell in CELLS.items() if kind == "cpu" and cell.verdict is Verdict.WORKS})
+ON_CPU = sorted(name for name in STORED_FORMATS if find_cell(name, "cpu", "bfloat16").verdict is Verdict.WORKS)
 
 
 def make_weight(shape: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
@@ -32,6 +32,20 @@ def test_four_bits_are_those_of_bitsandbytes(monkeypatch: pytest.MonkeyPatch, ki
     expected, state = reference(weight, quant_type=kind, compress_statistics=False)
     assert torch.equal(packed, expected)
     assert torch.equal(scales, state.absmax)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_eight_bits_are_those_of_bitsandbytes(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    import_backend("bitsandbytes")
+    from bitsandbytes.functional import int8_vectorwise_quant as reference
+
+    monkeypatch.setattr("dsvl_cli.engine.packing._CHUNK", 4096)
+    weight = make_weight((101, 448), dtype)
+    weight[7] = 0
+    values, scales = quantize_8bit(weight)
+    expected, expected_scales, _ = reference(weight.to(torch.float16))
+    assert torch.equal(values, expected)
+    assert torch.equal(scales, expected_scales)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,8 +12,10 @@ from transformers.models.deepseek_vl_hybrid.processing_deepseek_vl_hybrid import
 
 from dsvl_cli.engine.conversation import Conversation, Message, Picture, Reply, compose_parts
 from dsvl_cli.engine.images import decode
+from dsvl_cli.engine.kernels import Linear
 from dsvl_cli.engine.model import VisionLanguageModel
 from dsvl_cli.engine.options import SamplingParams
+from tests.checkpoints import load_reference
 from tests.pictures import draw_picture
 
 QUESTIONS = (
@@ -73,8 +74,9 @@ def process(processor: Any, conversation: Conversation) -> dict[str, torch.Tenso
 
 def generate_reference(model: VisionLanguageModel, inputs: dict[str, torch.Tensor], tokens: int) -> tuple[int, ...]:
     """The ids that `generate` of transformers gives, its end token left out."""
-    network = model.network.module
-    output = network.generate(**inputs, max_new_tokens=tokens, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    output = load_reference(model).generate(**inputs, max_new_tokens=tokens, do_sample=False)[
+        0, inputs["input_ids"].shape[1] :
+    ]
     return tuple(i for i in output.tolist() if i not in model.end_ids)
 
 
@@ -231,17 +233,19 @@ def test_an_exception_within_a_step_leaves_the_cache_usable(
 ) -> None:
     talk = Conversation([Message("user", (draw_picture(9), "Describe this image."))])
     expected = fresh_answer(tiny, talk, GREEDY)
-    layers: Sequence[Any] = tiny.network.module.model.language_model.layers
+    kernels = tiny.network.decoder.kernels
+    multiply = kernels.linear
     calls = 0
 
-    def interrupt(*_: object) -> None:
+    def interrupt(x: torch.Tensor, weight: Linear) -> torch.Tensor:
         nonlocal calls
         calls += 1
-        if calls == 3:
+        if calls == 2 * 7 * len(tiny.network.decoder.layers) + 10:  # in the second layer of the second step
             raise KeyboardInterrupt
+        return multiply(x, weight)
 
-    handle = layers[1].register_forward_hook(interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        list(tiny.stream(talk, GREEDY))
-    handle.remove()
+    with monkeypatch.context() as patch:
+        patch.setattr(kernels, "linear", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            list(tiny.stream(talk, GREEDY))
     assert Reply.of(tiny.stream(talk, GREEDY)).token_ids == expected.token_ids

@@ -99,6 +99,17 @@ def test_a_width_is_always_something_that_can_work(width: Any, kind: str, dtype:
     assert [choice.value for choice in ear.choices] == [recipe.format.name]
 
 
+@pytest.mark.parametrize(("width", "own"), [("4bit", "int4"), ("8bit", "int8")])
+def test_own_kernels_are_the_best_where_they_are_compiled(width: Any, own: str) -> None:
+    for native in (False, True):
+        machine = Machine(memory_free=16 * GB, native_kernels=native)
+        recipe = resolve_recipe(LoadOptions(device="cpu", quantization=width), machine, Ear())
+        assert recipe is not None
+        assert (recipe.format.name == own) is native
+    with pytest.raises(DsvlError, match="only the language model"):
+        resolve_recipe(LoadOptions(device="cpu", quantization=own, include_vision=True), MACHINES["cpu"], Ear())  # type: ignore[arg-type]
+
+
 def test_nothing_is_quantized_unasked() -> None:
     assert resolve("cpu") is None
 

@@ -16,11 +16,11 @@ from dsvl_cli.engine.fidelity import ANSWER_TOKENS, Run, compare_answers, draw_p
 from dsvl_cli.engine.machine import detect_machine
 from dsvl_cli.engine.options import LoadOptions
 from dsvl_cli.engine.progress import Silence
-from dsvl_cli.engine.quantization import CELLS, FORMATS, Recipe, Verdict
+from dsvl_cli.engine.quantization import FORMATS, STORED_FORMATS, Recipe, Verdict, find_cell
 from dsvl_cli.engine.requantize import quantize_checkpoint
 from dsvl_cli.engine.verification import MAX_MEAN_KL, compare_weights, verify_checkpoint
 
-ON_CPU = sorted({name for (name, kind, _), cell in CELLS.items() if kind == "cpu" and cell.verdict is Verdict.WORKS})
+ON_CPU = sorted(name for name in STORED_FORMATS if find_cell(name, "cpu", "bfloat16").verdict is Verdict.WORKS)
 OPTIONS = LoadOptions(device="cpu", dtype="bfloat16")
 LAYER = "model.language_model.layers.1.mlp.up_proj"
 MOST_LOST = {4: 0.04, 8: 0.01}  # of the mean of tiny's skills, by bits

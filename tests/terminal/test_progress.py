@@ -60,6 +60,24 @@ def test_a_narrow_window_keeps_name_and_share() -> None:
     assert window.rows == ["weights  25 %"]
 
 
+def test_what_is_behind_a_colon_is_shortened_before_bytes_and_time_go() -> None:
+    rows = {}
+    for columns in (120, 80, 60, 40):
+        window, clock = Window(columns=columns), Clock()
+        listener = ConsoleListener(window.console(), clock)
+        for clock.now in (0.0, 10.0):
+            done = int(clock.now) * 10**8
+            listener.progress("quantizing: vision_model.encoder.layers.23.self_attn.out_proj", done, 4 * 10**9)
+        (rows[columns],) = window.rows
+    assert "layers.23.self_attn.out_proj" in rows[80]
+    for columns in (120, 80, 60):
+        assert rows[columns].startswith("quantizing: ")
+        for field in ("out_proj", "25 %", "1.0 GB of 4.0 GB", "0:30 left"):
+            assert field in rows[columns]
+    assert rows[40].startswith("quantizing: …")
+    assert "out_proj" in rows[40]
+
+
 def test_a_log_gets_a_line_now_and_then() -> None:
     slow = log_of([(second, second) for second in range(101)], total=100)
     assert [line.split()[1] for line in slow] == [str(percent) for percent in range(0, 101, 10)]

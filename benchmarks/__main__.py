@@ -1,0 +1,56 @@
+"""`python -m benchmarks [CHECKPOINT]`: everything, one benchmark after the other, into benchmarks/RESULTS.md.
+
+The checkpoint is a full-size one with random weights (4 GB); it is made first where the folder is missing. Stop every
+other work on the machine meanwhile. What is not an option here is given to every benchmark of a full-size model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.results import RESULTS
+
+DEFAULT_CHECKPOINT = Path(__file__).parents[1] / "build" / "full-1.3b"
+FULL_SIZE = ("decode", "describe", "chat_turns", "prefix_cache", "memory", "batch", "context")
+OTHERS = ("startup", "agreement", "quantize")
+
+
+def plan(names: list[str], checkpoint: Path, results: Path, more: list[str]) -> list[list[str]]:
+    """Give the arguments of each benchmark that is to be run, in order."""
+    commands = []
+    for name in names:
+        module = f"benchmarks.{name}"
+        if name in FULL_SIZE:
+            commands.append([module, str(checkpoint), "--results", str(results), *more])
+        elif name == "quantize":
+            commands.append([module, "cost", str(checkpoint)])
+        else:
+            commands.append([module, "--results", str(results)])
+    return commands
+
+
+def main() -> int:
+    """Run them; the number of those that failed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", nargs="?", type=Path, default=DEFAULT_CHECKPOINT)
+    parser.add_argument("--only", nargs="+", choices=(*OTHERS, *FULL_SIZE), default=[*OTHERS, *FULL_SIZE])
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE")
+    args, more = parser.parse_known_args()
+    if not (args.checkpoint / "config.json").exists() and set(args.only) - {"startup", "agreement"}:
+        args.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run([sys.executable, "-m", "benchmarks.full_size", str(args.checkpoint)], check=True)
+    failed = []
+    for command in plan(args.only, args.checkpoint, args.results, more):
+        print(f"\n== {' '.join(command)}", flush=True)
+        if subprocess.run([sys.executable, "-m", *command]).returncode:
+            failed.append(command[0])
+    for name in failed:
+        print(f"{name} failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

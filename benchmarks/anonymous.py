@@ -1,0 +1,39 @@
+"""Anonymous memory of this process: what it holds beyond files that are mapped into memory. Linux only."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Self
+
+POLL_SECONDS = 0.005
+
+
+def read_anonymous() -> int:
+    """Give the bytes of anonymous memory that this process holds (RssAnon)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("/proc/self/status tells no RssAnon")
+
+
+class Peak:
+    """The most anonymous memory that was held within a `with` block, in bytes."""
+
+    def __init__(self) -> None:
+        self.bytes = read_anonymous()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self) -> None:
+        while not self._done.wait(POLL_SECONDS):
+            self.bytes = max(self.bytes, read_anonymous())
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._done.set()
+        self._thread.join()
+        self.bytes = max(self.bytes, read_anonymous())

@@ -1,0 +1,63 @@
+"""`python -m benchmarks.batch CHECKPOINT`: pictures per minute, 16 at a time, beside a loop over transformers.
+
+The pictures differ and the question is one. The loop answers fewer of them, for they cost alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks.formats import width
+from benchmarks.results import Goal, Result, Row, publish
+from benchmarks.setup import Figures, Setup, add_options, median_of
+
+GOALS = {2.0: Goal("at least", 3.0), 1.0: Goal("at least", 4.0)}  # by the bytes of a weight
+
+
+def rate(runs: list[Figures]) -> float:
+    """Give the median of pictures per minute."""
+    return median_of(({"rate": 60 * run["pictures"] / run["seconds"]} for run in runs), "rate")
+
+
+def make_rows(runs: dict[str, list[Figures]], formats: tuple[str, ...], new_tokens: int) -> list[Row]:
+    """Compare each format with the loop."""
+    others = [name for name in runs if name.startswith("transformers")]
+    return [
+        Row(
+            f"pictures of {new_tokens} tokens, {name}", rate(runs[f"dsvl {name}"]), "/min",
+            f"loop, {other}", rate(runs[other]), GOALS.get(width(name)),
+        )
+        for name in formats
+        for other in others
+    ]  # fmt: skip
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_options(parser, rounds=1, formats=("bf16", "int8"))
+    parser.add_argument("--new-tokens", type=int, default=64)
+    parser.add_argument("--pictures", type=int, default=16, help="in one batch")
+    parser.add_argument("--loop", type=int, default=3, help="pictures of the loop")
+    args = parser.parse_args()
+    setup = Setup.from_arguments(args)
+    new_tokens = ("--new-tokens", str(args.new_tokens))
+    runs: dict[str, list[Figures]] = {}
+    for _ in range(setup.rounds):
+        for dtype in setup.transformers:
+            found = setup.baseline("batch", dtype, *new_tokens, "--pictures", str(args.loop))
+            runs.setdefault(f"transformers {dtype}", []).extend(found["runs"])
+        for name in setup.formats:
+            found = setup.ours("batch", name, *new_tokens, "--pictures", str(args.pictures))
+            runs.setdefault(f"dsvl {name}", []).extend(found["runs"])
+    notes = [
+        f"{args.pictures} in a batch, {args.loop} in the loop; {setup.threads} threads, rounds: {setup.rounds}",
+        *setup.skipped_formats,
+    ]
+    publish(
+        Result("batch", "Many pictures", make_rows(runs, setup.formats, args.new_tokens), notes, runs), setup.results
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+"""What the benchmarks of full-size models share: their options, and how candidates are run, each in a new process."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.formats import is_known
+from benchmarks.limits import Limits, Shape, measure_limits
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "two-shapes.jpg"
+LLAMA_WORKER = Path(__file__).parent / "workers" / "llama.py"
+LLAMA_PYTHON = "DSVL_LLAMA_PYTHON"
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Llama:
+    """llama.cpp, where another interpreter has it.
+
+    Attributes:
+        python: that interpreter.
+        models: the folder where its models are kept.
+        checkpoint: whose shape they have.
+        threads: for prompts and steps alike.
+    """
+
+    python: str
+    models: Path
+    checkpoint: str
+    threads: int
+
+    def make(self, kinds: Iterable[str]) -> None:
+        """Write the models that are missing."""
+        self._run("make", "--kinds", *kinds)
+
+    def ask(self, kind: str, prompt_tokens: int, new_tokens: int, repeats: int) -> Figures:
+        """Evaluate a prompt and steps, as often as `repeats` says, in a process of its own."""
+        counts = ("--prompt-tokens", str(prompt_tokens), "--new-tokens", str(new_tokens), "--repeats", str(repeats))
+        return self._run("ask", "--kind", kind, *counts)
+
+    def _run(self, mode: str, *arguments: str) -> Figures:
+        command = [self.python, str(LLAMA_WORKER), mode, self.checkpoint, str(self.models)]
+        return read_figures([*command, "--threads", str(self.threads), *arguments], quiet=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What is measured, and with what.
+
+    Attributes:
+        checkpoint: a folder, or `tiny`.
+        image: a path.
+        formats: of dsvl: `bf16`, `fp32` or names of `FORMATS`.
+        transformers: the dtypes of transformers, `bf16` or `fp32`: what it documents, and what may be faster.
+        threads: of every candidate.
+        rounds: how often every candidate is started, one after the other.
+        repeats: how often each is measured once it is warm, in one process.
+        llama: None where it is not installed.
+        results: the file whose section is written; None only prints.
+        skipped_formats: a sentence for each format that is left out.
+    """
+
+    checkpoint: str
+    image: str
+    formats: tuple[str, ...]
+    transformers: tuple[str, ...]
+    threads: int
+    rounds: int
+    repeats: int
+    results: Path | None
+    llama: Llama | None
+    skipped_formats: tuple[str, ...] = ()
+
+    @classmethod
+    def from_arguments(cls, args: argparse.Namespace) -> Setup:
+        """Make sense of `add_options`."""
+        skipped = [f"dsvl has no format {name} yet: skipped" for name in args.formats if not is_known(name)]
+        if len(skipped) == len(args.formats):
+            raise SystemExit("dsvl has none of these formats: " + ", ".join(args.formats))
+        return cls(
+            checkpoint=args.checkpoint,
+            image=args.image,
+            formats=tuple(name for name in args.formats if is_known(name)),
+            transformers=tuple(args.transformers),
+            threads=args.threads,
+            rounds=args.rounds,
+            repeats=args.repeats,
+            results=args.results,
+            llama=find_llama(args),
+            skipped_formats=tuple(skipped),
+        )
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Sentences about everything that is left out."""
+        if self.llama is not None:
+            return self.skipped_formats
+        missing = f"llama.cpp is skipped: give --llama-python (or {LLAMA_PYTHON}) and --llama-models"
+        return (*self.skipped_formats, missing)
+
+    def ours(self, mode: str, format_name: str, *arguments: str) -> Figures:
+        """Measure dsvl in a new process."""
+        return self._work("ours", mode, self.checkpoint, "--format", format_name, *arguments)
+
+    def baseline(self, mode: str, dtype: str, *arguments: str) -> Figures:
+        """Measure transformers in a new process."""
+        return self._work("baseline", mode, resolve_folder(self.checkpoint), "--dtype", dtype, *arguments)
+
+    def _work(self, worker: str, mode: str, checkpoint: str, *arguments: str) -> Figures:
+        command = [sys.executable, "-m", f"benchmarks.workers.{worker}", mode, checkpoint, self.image]
+        counts = ("--threads", str(self.threads), "--repeats", str(self.repeats))
+        return read_figures([*command, *counts, *arguments], quiet=True)
+
+    def measure_limits(self) -> tuple[Limits, Shape, str]:
+        """Measure the machine and read the model's sizes; with a sentence for the notes."""
+        limits = measure_limits(self.threads)
+        rates = ", ".join(f"{rate / 1e9:.0f} ({name})" for name, rate in limits.rates.items())
+        told = f"measured in this run: memory {limits.bandwidth / 1e9:.1f} GB/s, products of matrices {rates} Gop/s"
+        return limits, Shape.read(self.checkpoint), f"{self.threads} threads; {told}"
+
+
+def add_options(
+    parser: argparse.ArgumentParser,
+    *,
+    rounds: int = 3,
+    repeats: int = 1,
+    formats: tuple[str, ...] = ("bf16", "int8", "int4"),
+) -> None:
+    """Declare what every benchmark of a full-size model takes."""
+    parser.add_argument("checkpoint", help="a folder, as `python -m benchmarks.full_size` makes one")
+    parser.add_argument("--image", default=str(EXAMPLE))
+    parser.add_argument(
+        "--formats", nargs="+", default=list(formats), help="bf16, fp32, or as --quantization takes them"
+    )
+    parser.add_argument(
+        "--transformers", nargs="*", choices=("bf16", "fp32"), default=["bf16"], help="its dtypes; none leaves it out"
+    )
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--rounds", type=int, default=rounds, help="starts of every candidate, alternating")
+    parser.add_argument("--repeats", type=int, default=repeats, help="measurements in each start")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="write the section into this file, as RESULTS.md")
+    parser.add_argument(
+        "--llama-python", metavar="PATH", help=f"interpreter with llama-cpp-python; else {LLAMA_PYTHON}"
+    )
+    parser.add_argument("--llama-models", type=Path, metavar="FOLDER", help="where its models are kept or made")
+
+
+def find_llama(args: argparse.Namespace) -> Llama | None:
+    """Find llama.cpp where the options or the environment say that it is."""
+    python = args.llama_python or os.environ.get(LLAMA_PYTHON)
+    if not python or args.llama_models is None:
+        return None
+    return Llama(python, args.llama_models, resolve_folder(args.checkpoint), args.threads)
+
+
+def resolve_folder(checkpoint: str) -> str:
+    """Give the folder of a checkpoint: peers do not know what `tiny` is."""
+    from dsvl_cli.engine.checkpoint import EMBEDDED_FOLDER
+
+    return str(EMBEDDED_FOLDER) if checkpoint == "tiny" else checkpoint
+
+
+def read_figures(command: list[str], *, quiet: bool = False) -> Figures:
+    """Run a worker and read the last line that it prints.
+
+    Raises:
+        SystemExit: it failed; with what it said.
+    """
+    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE if quiet else None, text=True)
+    if run.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{(run.stderr or '')[-2000:]}")
+    return parse_figures(run.stdout)
+
+
+def parse_figures(output: str) -> Figures:
+    """Read the JSON of the last line that has any; libraries may chatter before it and after it."""
+    for line in reversed(output.splitlines()):
+        if line.startswith(("{", "[")):
+            found = json.loads(line)
+            return found if isinstance(found, dict) else {"made": found}
+    raise SystemExit(f"a worker printed no figures:\n{output[-2000:]}")
+
+
+def median_of(runs: Iterable[Mapping[str, Any]], name: str) -> float:
+    """Give the median of a figure over runs."""
+    return statistics.median(float(run[name]) for run in runs)
+
+
+def step_seconds(run: Mapping[str, Any]) -> float:
+    """Give the mean seconds of the steps after the first token."""
+    return float((run["seconds"] - run["first_seconds"]) / (run["new_tokens"] - 1))

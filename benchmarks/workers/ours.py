@@ -1,0 +1,216 @@
+"""`python -m benchmarks.workers.ours MODE CHECKPOINT IMAGE`: one measurement of dsvl; prints one line of JSON.
+
+A benchmark starts it anew for every round, so that candidates never share memory or a process. Clocks start when the
+model is loaded and warm; what is imported on the way is imported before the loading is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import statistics
+import time
+from itertools import pairwise
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from benchmarks.anonymous import Peak, read_anonymous
+from benchmarks.formats import load_options
+from benchmarks.timing import timed
+from dsvl_cli.engine.conversation import Conversation, Message, Picture, Reply, Request
+from dsvl_cli.engine.images import picture_from_bytes, read_picture
+from dsvl_cli.engine.model import VisionLanguageModel, load_model
+from dsvl_cli.engine.options import DEFAULT_PROMPT, SamplingParams
+from dsvl_cli.errors import DsvlError
+
+SECOND_QUESTION = "What colour is it?"
+ANSWER = "The picture shows a red circle on a white ground, a little above the middle, with nothing else around it."
+WARM_UP = "Hello."
+FILLER = "The quick brown fox jumps over the lazy dog. "
+
+Figures = dict[str, Any]
+
+
+def load(model: str, format_name: str, threads: int) -> tuple[VisionLanguageModel, Figures]:
+    """Load a model that answers past its end, as its peers are made to; with what loading cost beyond the imports."""
+    try:
+        load_model(load_options("tiny", format_name, threads))  # imports everything
+    except DsvlError:  # a toy may be too small for a format
+        load_model(load_options("tiny", "bf16", threads))
+    before = read_anonymous()
+    with Peak() as peak:
+        start = time.perf_counter()
+        loaded = load_model(load_options(model, format_name, threads))
+        seconds = time.perf_counter() - start
+    loaded.end_ids = frozenset()
+    return loaded, {
+        "load_seconds": seconds,
+        "load_peak_bytes": peak.bytes - before,
+        "loaded_bytes": read_anonymous() - before,
+        "before_bytes": before,
+    }
+
+
+def answer(model: VisionLanguageModel, conversation: Conversation, new_tokens: int) -> Figures:
+    """Answer with exactly so many tokens; seconds until the first and until the last, and those of each step."""
+    start = time.perf_counter()
+    times, stats = [], None
+    for chunk in model.stream(conversation, SamplingParams(max_new_tokens=new_tokens)):
+        times.append(time.perf_counter())
+        stats = chunk.stats or stats
+    if stats is None or stats.generated_tokens != new_tokens:
+        raise SystemExit(f"dsvl did not answer with {new_tokens} tokens")
+    steps = [after - before for before, after in pairwise(times)]
+    return {
+        "prompt_tokens": stats.prompt_tokens,
+        "new_tokens": new_tokens,
+        "first_seconds": times[0] - start,
+        "seconds": times[-1] - start,
+        "median_step_seconds": statistics.median(steps) if steps else None,
+    }
+
+
+def warm_up(model: VisionLanguageModel) -> None:
+    """Answer something short, which lets libraries set up what they set up once."""
+    answer(model, Conversation([Message("user", (WARM_UP,))]), 2)
+    model.forget()
+
+
+def show(image: str, text: str = DEFAULT_PROMPT) -> Conversation:
+    """Ask about a picture, which is read from its file anew."""
+    return Conversation([Message("user", (read_picture(image), text))])
+
+
+def measure_ask(model: VisionLanguageModel, args: argparse.Namespace) -> Figures:
+    """One picture, one question; and what encoding the picture takes of it."""
+
+    def ask(new_tokens: int) -> Figures:
+        model.forget()
+        start = time.perf_counter()
+        conversation = show(args.image)
+        reading = time.perf_counter() - start
+        run = answer(model, conversation, new_tokens)
+        return {**run, "first_seconds": run["first_seconds"] + reading, "seconds": run["seconds"] + reading}
+
+    def encode() -> float:
+        model.forget()
+        return timed(lambda: model.network.features([read_picture(args.image)]))
+
+    warm_up(model)
+    return {
+        "picture_seconds": encode(),
+        "runs": [ask(args.new_tokens) for _ in range(args.repeats)],
+    }
+
+
+def measure_memory(model: VisionLanguageModel, args: argparse.Namespace) -> Figures:
+    """The most anonymous memory while a first question is answered."""
+    with Peak() as peak:
+        run = answer(model, show(args.image), args.new_tokens)
+    return {"answer_peak_bytes": peak.bytes, "runs": [run]}
+
+
+def measure_turns(model: VisionLanguageModel, args: argparse.Namespace) -> Figures:
+    """Time to first token in two turns of a chat."""
+    first = show(args.image)
+    ids = tuple(model.format.encode(f" {ANSWER}"))
+    said = Message("assistant", (ANSWER,), ids, model.fingerprint, "stop")
+    answered = Conversation([*first.messages, said])
+    second = Conversation([*answered.messages, Message("user", (SECOND_QUESTION,))])
+
+    def turn() -> Figures:
+        model.forget()
+        run = answer(model, first, 1)
+        # As after a first turn: the prompt and the answer are in the cache, but for the answer's last token.
+        Reply.of(model.stream(answered, SamplingParams(max_new_tokens=1)))
+        follow = answer(model, second, 1)
+        return {
+            "prompt_tokens": run["prompt_tokens"],
+            "second_prompt_tokens": follow["prompt_tokens"],
+            "first_seconds": run["seconds"],
+            "second_seconds": follow["seconds"],
+        }
+
+    warm_up(model)
+    return {"runs": [turn() for _ in range(args.repeats)]}
+
+
+def draw_pictures(image: str, count: int) -> list[Picture]:
+    """Give pictures of one size that differ in a corner."""
+    pictures = []
+    for index in range(count):
+        changed = Image.open(image).convert("RGB")
+        ImageDraw.Draw(changed).rectangle((0, 0, 9, 9), fill=(index % 256, 0, 255))
+        buffer = io.BytesIO()
+        changed.save(buffer, "PNG")
+        pictures.append(picture_from_bytes(buffer.getvalue(), f"{index}.png"))
+    return pictures
+
+
+def measure_batch(model: VisionLanguageModel, args: argparse.Namespace) -> Figures:
+    """Many pictures and one question, through `answer_all`."""
+    sampling = SamplingParams(max_new_tokens=args.new_tokens)
+
+    def answer_pictures(pictures: list[Picture]) -> None:
+        talks = (Conversation([Message("user", (picture, DEFAULT_PROMPT))]) for picture in pictures)
+        requests = [Request(index, talk, sampling) for index, talk in enumerate(talks)]
+        for outcome in model.answer_all(requests, batch_size=args.pictures):
+            if outcome.reply is None or outcome.reply.finish_reason != "length":
+                raise SystemExit("dsvl did not answer every picture to the last token")
+
+    warm_up(model)
+    pictures = draw_pictures(args.image, args.pictures)
+    seconds = timed(lambda: answer_pictures(pictures))
+    return {"runs": [{"pictures": args.pictures, "seconds": seconds}]}
+
+
+def measure_context(model: VisionLanguageModel, args: argparse.Namespace) -> Figures:
+    """A decode step behind contexts of several lengths."""
+
+    def fill(tokens: int) -> Conversation:
+        def text(repeats: int) -> Conversation:
+            return Conversation([Message("user", (FILLER * repeats,))])
+
+        one, two = (model.count_tokens(text(repeats)) for repeats in (1, 2))
+        return text(1 + max(0, tokens - one) // (two - one))
+
+    runs = []
+    for tokens in args.contexts:
+        model.forget()
+        talk = fill(tokens)
+        answer(model, talk, 2)
+        # The prompt is cached from now on: what is timed are steps.
+        runs += [answer(model, talk, args.new_tokens) for _ in range(args.repeats)]
+    return {"runs": runs}
+
+
+MODES = {
+    "ask": measure_ask,
+    "memory": measure_memory,
+    "turns": measure_turns,
+    "batch": measure_batch,
+    "context": measure_context,
+}
+
+
+def main() -> None:
+    """Load and measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("mode", choices=MODES)
+    parser.add_argument("checkpoint")
+    parser.add_argument("image")
+    parser.add_argument("--format", default="bf16")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--new-tokens", type=int, default=100)
+    parser.add_argument("--pictures", type=int, default=16)
+    parser.add_argument("--contexts", type=int, nargs="+", default=[600, 8000])
+    args = parser.parse_args()
+    model, loading = load(args.checkpoint, args.format, args.threads)
+    print(json.dumps({**loading, **MODES[args.mode](model, args)}))
+
+
+if __name__ == "__main__":
+    main()

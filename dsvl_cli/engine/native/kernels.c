@@ -1,0 +1,410 @@
+// What a decode step does most, for CPUs: products of few rows with large weights, and attention of one query.
+//
+// Both read each byte of the weights or of the cache once and compute little with it, so the memory is the limit, and
+// torch's kernels for these shapes stay far from it on many CPUs. Weights of 16 and 32 bits are widened to float in
+// registers. For weights of 8 and 4 bits the activations are brought to 8 bits, each group of 32 with a scale of its
+// own, and multiplied as integers, as llama.cpp does it. All sums over groups are float.
+//
+// Vectors of 256 bits, with the vector types of GCC and Clang: one source for AVX2, AVX-512, NEON and what comes; the
+// few places where x86 needs its own instructions have a plain twin. compiler.py compiles it at the first use, and
+// every function is then compared with its twin in plain torch (kernels.py).
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#define LANES 8
+#define GROUP 32   // activations, and int4 weights, that share a scale
+#define BLOCK 512  // columns that are widened at once when several rows share them
+
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
+typedef uint32_t uvec __attribute__((vector_size(4 * LANES)));
+typedef uint16_t half_vec __attribute__((vector_size(2 * LANES)));
+
+enum kind { FLOAT32, BFLOAT16, INT8, INT4 };
+
+#define INLINE static inline __attribute__((always_inline))
+#define LOAD(type, from) ({ type loaded_; memcpy(&loaded_, (from), sizeof loaded_); loaded_; })
+
+INLINE float sum(vec v) {
+    float total = 0;
+    for (int i = 0; i < LANES; i++) total += v[i];
+    return total;
+}
+
+INLINE float from_bfloat16(uint16_t half) {  // the upper half of a float
+    uint32_t bits = (uint32_t)half << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+INLINE uint16_t to_bfloat16(float value) {  // ties to even
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+INLINE vec from_halves(half_vec halves) {
+#if defined(__AVX2__)
+    return (vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)halves), 16);
+#else
+    return (vec)(__builtin_convertvector(halves, uvec) << 16);
+#endif
+}
+
+INLINE vec to_float(ivec values) { return __builtin_convertvector(values, vec); }
+
+// Products of 32 weights with 32 activations of 8 bits, in sums of four: int8 weights of -127 to 127, or int4 weights,
+// of which the first 16 lie in the low halves of 16 bytes and the others in the high halves, each plus 8 (the 8 is not
+// taken off).
+#if defined(__AVX2__)
+INLINE ivec multiply_unsigned(__m256i weights, __m256i activations) {
+#if defined(__AVX512VNNI__) && defined(__AVX512VL__)
+    return (ivec)_mm256_dpbusd_epi32(_mm256_setzero_si256(), weights, activations);
+#elif defined(__AVXVNNI__)
+    return (ivec)_mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), weights, activations);
+#else
+    // Sums of two fit into 16 bits: 2 * 127 * 127.
+    return (ivec)_mm256_madd_epi16(_mm256_maddubs_epi16(weights, activations), _mm256_set1_epi16(1));
+#endif
+}
+
+INLINE ivec multiply_int8(const char *weights, const int8_t *activations) {
+    __m256i w = LOAD(__m256i, weights), x = LOAD(__m256i, activations);
+    return multiply_unsigned(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+}
+
+INLINE ivec multiply_int4(const char *weights, const int8_t *activations) {
+    __m128i packed = LOAD(__m128i, weights);
+    __m256i w = _mm256_inserti128_si256(_mm256_castsi128_si256(packed), _mm_srli_epi16(packed, 4), 1);
+    return multiply_unsigned(_mm256_and_si256(w, _mm256_set1_epi8(15)), LOAD(__m256i, activations));
+}
+#else
+INLINE ivec multiply_int8(const char *weights, const int8_t *activations) {
+    const int8_t *w = (const int8_t *)weights;
+    ivec total = {0};
+    for (int i = 0; i < GROUP; i++) total[i / 4] += (int32_t)w[i] * activations[i];
+    return total;
+}
+
+INLINE ivec multiply_int4(const char *weights, const int8_t *activations) {
+    const uint8_t *w = (const uint8_t *)weights;
+    ivec total = {0};
+    for (int i = 0; i < 16; i++) {
+        total[i / 4] += (int32_t)(w[i] & 15) * activations[i];
+        total[4 + i / 4] += (int32_t)(w[i] >> 4) * activations[16 + i];
+    }
+    return total;
+}
+#endif
+
+INLINE vec widen(enum kind kind, const char *row, int64_t column) {
+    return kind == FLOAT32 ? LOAD(vec, row + 4 * column) : from_halves(LOAD(half_vec, row + 2 * column));
+}
+
+INLINE int64_t row_bytes(enum kind kind, int64_t columns) {
+    return kind == FLOAT32 ? 4 * columns : kind == BFLOAT16 ? 2 * columns : kind == INT8 ? columns : columns / 2;
+}
+
+// One row of activations with four rows of weights; `ahead` bytes further on lie the rows that come next.
+INLINE void dot(enum kind kind, float y[4], const float *x, const char *const w[4], int64_t columns, int64_t ahead) {
+    vec a[4] = {{0}}, b[4] = {{0}};
+    int64_t i = 0;
+    for (; i + 2 * LANES <= columns; i += 2 * LANES) {
+        vec x0 = LOAD(vec, x + i), x1 = LOAD(vec, x + i + LANES);
+        for (int r = 0; r < 4; r++) {
+            if (ahead) __builtin_prefetch(w[r] + row_bytes(kind, i) + ahead);
+            a[r] += x0 * widen(kind, w[r], i);
+            b[r] += x1 * widen(kind, w[r], i + LANES);
+        }
+    }
+    for (; i < columns; i += LANES)
+        for (int r = 0; r < 4; r++) a[r] += LOAD(vec, x + i) * widen(kind, w[r], i);
+    for (int r = 0; r < 4; r++) y[r] = sum(a[r] + b[r]);
+}
+
+// A row of activations in 8 bits: for each group its values, its scale, and for int4 eight times its sum.
+struct activations {
+    const int8_t *values;
+    const float *scales;
+    const float *eightfold;
+};
+
+INLINE void dot_int8(float y[4], struct activations x, const char *const w[4], int64_t columns, int64_t ahead) {
+    vec total[4] = {{0}};
+    for (int64_t group = 0; group < columns / GROUP; group++)
+        for (int r = 0; r < 4; r++) {
+            __builtin_prefetch(w[r] + GROUP * group + ahead);
+            total[r] += to_float(multiply_int8(w[r] + GROUP * group, x.values + GROUP * group)) * x.scales[group];
+        }
+    for (int r = 0; r < 4; r++) y[r] = sum(total[r]);
+}
+
+INLINE void dot_int4(
+    float y[4], struct activations x, const char *const w[4], const uint16_t *const scales[4], int64_t columns,
+    int64_t ahead
+) {
+    vec total[4] = {{0}}, offset[4] = {{0}};
+    int64_t groups = columns / GROUP, group = 0;
+    for (; group + LANES <= groups; group += LANES)
+        for (int r = 0; r < 4; r++) {
+            float products[LANES];
+            vec wide = from_halves(LOAD(half_vec, scales[r] + group));
+            vec scaled = wide * LOAD(vec, x.scales + group);
+            memcpy(products, &scaled, sizeof products);
+            offset[r] += wide * LOAD(vec, x.eightfold + group);
+            for (int g = 0; g < LANES; g++) {
+                if (g % 4 == 0) __builtin_prefetch(w[r] + 16 * (group + g) + ahead);
+                total[r] += to_float(multiply_int4(w[r] + 16 * (group + g), x.values + GROUP * (group + g))) * products[g];
+            }
+        }
+    for (; group < groups; group++)
+        for (int r = 0; r < 4; r++) {
+            float scale = from_bfloat16(scales[r][group]);
+            total[r] += to_float(multiply_int4(w[r] + 16 * group, x.values + GROUP * group)) * (scale * x.scales[group]);
+            offset[r][0] += scale * x.eightfold[group];
+        }
+    for (int r = 0; r < 4; r++) y[r] = sum(total[r] - offset[r]);
+}
+
+INLINE void quantize_row(const float *x, int64_t columns, int8_t *values, float *scales, float *eightfold) {
+    for (int64_t group = 0; group < columns / GROUP; group++, x += GROUP, values += GROUP) {
+        float largest = 0;
+        for (int i = 0; i < GROUP; i++) largest = fmaxf(largest, fabsf(x[i]));
+        float inverse = largest > 0 ? 127.0f / largest : 0;
+        int32_t total = 0;
+        for (int i = 0; i < GROUP; i++) {
+            int32_t value = (int32_t)(x[i] * inverse + (x[i] < 0 ? -0.5f : 0.5f));
+            values[i] = (int8_t)value;
+            total += value;
+        }
+        scales[group] = largest / 127.0f;
+        eightfold[group] = 8.0f * scales[group] * (float)total;
+    }
+}
+
+// Several rows of activations with four rows of widened weights, `columns` of each; added to y.
+INLINE void multiply_block(
+    float *y, int64_t y_stride, const float *x, int64_t x_stride, int rows, float w[4][BLOCK], int64_t columns, int outs
+) {
+    for (int n = 0; n < rows; n += 2) {
+        const float *x0 = x + n * x_stride, *x1 = n + 1 < rows ? x0 + x_stride : x0;
+        vec a[4] = {{0}}, b[4] = {{0}};
+        for (int64_t i = 0; i < columns; i += LANES) {
+            vec left = LOAD(vec, x0 + i), right = LOAD(vec, x1 + i);
+            for (int r = 0; r < 4; r++) {
+                vec weight = LOAD(vec, w[r] + i);
+                a[r] += left * weight;
+                b[r] += right * weight;
+            }
+        }
+        for (int r = 0; r < outs; r++) {
+            y[n * y_stride + r] += sum(a[r]);
+            if (n + 1 < rows) y[(n + 1) * y_stride + r] += sum(b[r]);
+        }
+    }
+}
+
+INLINE void multiply(
+    enum kind kind, const float *x, const int8_t *values, const float *x_scales, const float *eightfold, int rows,
+    const char *w, const void *scales, int64_t outs, int64_t columns, float *y, int threads
+) {
+    int64_t bytes = row_bytes(kind, columns), groups = columns / GROUP;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t out = 0; out < outs; out += 4) {
+        int count = outs - out < 4 ? (int)(outs - out) : 4;
+        int64_t ahead = outs - out < 8 ? 0 : 4 * bytes;
+        const char *row[4];
+        const uint16_t *scale[4];
+        float four[4];
+        for (int r = 0; r < 4; r++) {
+            int64_t place = out + (r < count ? r : 0);
+            row[r] = w + place * bytes;
+            scale[r] = (const uint16_t *)scales + place * groups;
+        }
+        if (kind == INT8 || kind == INT4) {
+            for (int n = 0; n < rows; n++) {
+                struct activations one = {values + n * columns, x_scales + n * groups, eightfold + n * groups};
+                if (kind == INT4)
+                    dot_int4(four, one, row, scale, columns, ahead);
+                else
+                    dot_int8(four, one, row, columns, ahead);
+                for (int r = 0; r < count; r++)
+                    y[n * outs + out + r] = kind == INT8 ? four[r] * ((const float *)scales)[out + r] : four[r];
+            }
+        } else if (rows == 1) {
+            dot(kind, four, x, row, columns, ahead);
+            for (int r = 0; r < count; r++) y[out + r] = four[r];
+        } else {
+            float wide[4][BLOCK] __attribute__((aligned(64)));
+            for (int n = 0; n < rows; n++) memset(y + n * outs + out, 0, sizeof(float) * (size_t)count);
+            for (int64_t from = 0; from < columns; from += BLOCK) {
+                int64_t width = columns - from < BLOCK ? columns - from : BLOCK;
+                for (int r = 0; r < 4; r++)
+                    for (int64_t i = 0; i < width; i += LANES) {
+                        vec weights = widen(kind, row[r], from + i);
+                        memcpy(wide[r] + i, &weights, sizeof weights);
+                    }
+                multiply_block(y + out, outs, x + from, columns, rows, wide, width, count);
+            }
+        }
+    }
+}
+
+// y (rows, outs) = x (rows, columns) times the transposed weights (outs, columns); `columns` is a multiple of 32.
+// INT8: `scales` holds a float for each out; INT4: a bfloat16 for each group of each out. `room` has, for these two,
+// rows * columns bytes and then 2 * rows * columns / 32 floats.
+void dsvl_linear(
+    int kind, const float *x, int rows, const void *w, const void *scales, int8_t *room, int64_t outs, int64_t columns,
+    float *y, int threads
+) {
+    int64_t groups = columns / GROUP;
+    float *x_scales = (float *)(room + rows * columns), *eightfold = x_scales + rows * groups;
+    if (kind == INT8 || kind == INT4)
+        for (int n = 0; n < rows; n++)
+            quantize_row(x + n * columns, columns, room + n * columns, x_scales + n * groups, eightfold + n * groups);
+    if (kind == FLOAT32) multiply(FLOAT32, x, room, x_scales, eightfold, rows, w, scales, outs, columns, y, threads);
+    if (kind == BFLOAT16) multiply(BFLOAT16, x, room, x_scales, eightfold, rows, w, scales, outs, columns, y, threads);
+    if (kind == INT8) multiply(INT8, x, room, x_scales, eightfold, rows, w, scales, outs, columns, y, threads);
+    if (kind == INT4) multiply(INT4, x, room, x_scales, eightfold, rows, w, scales, outs, columns, y, threads);
+}
+
+INLINE float nearest_code(float weight, float scale) {
+    float code = rintf(weight / scale);
+    code = code < -8 ? -8 : code;
+    return code > 7 ? 7 : code;
+}
+
+INLINE void pack_group(const float *w, uint8_t *data, uint16_t *scale) {
+    static const float steps[] = {-8.0f, -8.5f, -7.5f, -9.0f, 7.5f};
+    float largest = 0, best = INFINITY, chosen = 1;
+    for (int i = 0; i < GROUP; i++)
+        if (fabsf(w[i]) > fabsf(largest)) largest = w[i];
+    for (int s = 0; s < 5; s++) {
+        float candidate = from_bfloat16(to_bfloat16(largest / steps[s]));
+        if (candidate == 0) candidate = from_bfloat16(to_bfloat16(1e-12f));
+        float error = 0;
+#pragma omp simd reduction(+ : error)
+        for (int i = 0; i < GROUP; i++) {
+            float code = nearest_code(w[i], candidate);
+            error += (code * candidate - w[i]) * (code * candidate - w[i]);
+        }
+        if (error < best) best = error, chosen = candidate;
+    }
+    *scale = to_bfloat16(chosen);
+    for (int i = 0; i < 16; i++) {
+        int low = 8 + (int)nearest_code(w[i], chosen), high = 8 + (int)nearest_code(w[16 + i], chosen);
+        data[i] = (uint8_t)(low | high << 4);
+    }
+}
+
+// Float weights (outs, columns), quantized; `columns` is a multiple of 32.
+void dsvl_pack(int kind, const float *w, int64_t outs, int64_t columns, void *data, void *scales, int threads) {
+    int64_t groups = columns / GROUP;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t out = 0; out < outs; out++) {
+        const float *row = w + out * columns;
+        if (kind == INT4) {
+            for (int64_t group = 0; group < groups; group++)
+                pack_group(row + GROUP * group, (uint8_t *)data + 16 * (out * groups + group), (uint16_t *)scales + out * groups + group);
+            continue;
+        }
+        float largest = 0;
+        for (int64_t i = 0; i < columns; i++) largest = fmaxf(largest, fabsf(row[i]));
+        float scale = fmaxf(largest / 127.0f, 1e-12f);
+        ((float *)scales)[out] = scale;
+        for (int64_t i = 0; i < columns; i++) ((int8_t *)data)[out * columns + i] = (int8_t)rintf(row[i] / scale);
+    }
+}
+
+// Quantized weights (outs, columns), widened to float.
+void dsvl_widen(int kind, const char *w, const void *scales, int64_t outs, int64_t columns, float *to, int threads) {
+    int64_t groups = columns / GROUP;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int64_t out = 0; out < outs; out++) {
+        float *row = to + out * columns;
+        if (kind == INT8) {
+            const int8_t *from = (const int8_t *)w + out * columns;
+            float scale = ((const float *)scales)[out];
+            for (int64_t i = 0; i < columns; i++) row[i] = scale * (float)from[i];
+            continue;
+        }
+        const uint8_t *from = (const uint8_t *)w + out * columns / 2;
+        for (int64_t group = 0; group < groups; group++, from += 16, row += GROUP) {
+            float scale = from_bfloat16(((const uint16_t *)scales)[out * groups + group]);
+            for (int i = 0; i < 16; i++) {
+                row[i] = scale * (float)((int)(from[i] & 15) - 8);
+                row[16 + i] = scale * (float)((int)(from[i] >> 4) - 8);
+            }
+        }
+    }
+}
+
+INLINE void attend_one(
+    enum kind kind, const float *q, const char *k, const char *v, int64_t length, int64_t dim, float scale, float *out
+) {
+    // One pass over keys and values; the sums are scaled anew whenever a larger score appears.
+    enum { TILE = 64 };
+    int64_t bytes = row_bytes(kind, dim);
+    float largest = -INFINITY, total = 0, scores[TILE];
+    for (int64_t i = 0; i < dim; i++) out[i] = 0;
+    for (int64_t start = 0; start < length; start += TILE) {
+        int64_t count = length - start < TILE ? length - start : TILE;
+        float top = largest;
+        for (int64_t p = 0; p < count; p += 4) {
+            const char *rows[4];
+            float four[4];
+            for (int r = 0; r < 4; r++) rows[r] = k + (start + (p + r < count ? p + r : p)) * bytes;
+            dot(kind, four, q, rows, dim, 8 * bytes);
+            for (int r = 0; r < 4 && p + r < count; r++) {
+                scores[p + r] = four[r] * scale;
+                if (scores[p + r] > top) top = scores[p + r];
+            }
+        }
+        if (top > largest) {
+            float shrink = expf(largest - top);
+            total *= shrink;
+            for (int64_t i = 0; i < dim; i++) out[i] *= shrink;
+            largest = top;
+        }
+        for (int64_t p = 0; p < count; p++) total += scores[p] = expf(scores[p] - largest);
+        for (int64_t i = 0; i < dim; i += 4 * LANES) {
+            int width = dim - i < 4 * LANES ? (int)(dim - i) / LANES : 4;
+            vec part[4];
+            for (int c = 0; c < width; c++) part[c] = LOAD(vec, out + i + c * LANES);
+            const char *row = v + start * bytes;
+            if (width == 4)
+                for (int64_t p = 0; p < count; p++, row += bytes)
+                    for (int c = 0; c < 4; c++) part[c] += widen(kind, row, i + c * LANES) * scores[p];
+            else
+                for (int64_t p = 0; p < count; p++, row += bytes)
+                    for (int c = 0; c < width; c++) part[c] += widen(kind, row, i + c * LANES) * scores[p];
+            for (int c = 0; c < width; c++) memcpy(out + i + c * LANES, &part[c], sizeof part[c]);
+        }
+    }
+    for (int64_t i = 0; i < dim; i++) out[i] /= total;
+}
+
+// Attention of one query each of several sequences. `q` and `out` are (sequences, heads, dim); `k[s]` and `v[s]` are
+// (kv_heads, capacities[s], dim), of which the first lengths[s] positions count. `dim` is a multiple of 8.
+void dsvl_attend(
+    int kind, const float *q, const void *const *k, const void *const *v, const int64_t *lengths,
+    const int64_t *capacities, int64_t sequences, int64_t heads, int64_t kv_heads, int64_t dim, float scale, float *out,
+    int threads
+) {
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+    for (int64_t task = 0; task < sequences * heads; task++) {
+        int64_t s = task / heads, head = task % heads / (heads / kv_heads);
+        int64_t offset = head * capacities[s] * row_bytes((enum kind)kind, dim);
+        const char *keys = (const char *)k[s] + offset, *values = (const char *)v[s] + offset;
+        if (kind == FLOAT32)
+            attend_one(FLOAT32, q + task * dim, keys, values, lengths[s], dim, scale, out + task * dim);
+        else
+            attend_one(BFLOAT16, q + task * dim, keys, values, lengths[s], dim, scale, out + task * dim);
+    }
+}

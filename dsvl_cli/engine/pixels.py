@@ -1,0 +1,203 @@
+"""A picture -> the numbers that the vision towers read: resized, padded to a square, scaled, normalized.
+
+The pixels are bit for bit those of transformers' PIL image processors of DeepSeek-VL. Its torchvision ones, which
+`AutoProcessor` takes where torchvision is installed, differ a little.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dsvl_cli.errors import DsvlError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_DEFAULTS: dict[str, Any] = {
+    "size": 384,
+    "resample": 3,
+    "image_mean": _CLIP_MEAN,
+    "image_std": _CLIP_STD,
+    "high_res_size": 1024,
+    "high_res_resample": 3,
+    "high_res_image_mean": _CLIP_MEAN,
+    "high_res_image_std": _CLIP_STD,
+    "min_size": 14,
+    "rescale_factor": 1 / 255,
+    "do_rescale": True,
+    "do_normalize": True,
+}
+# Switches that the networks leave no choice about: they take RGB squares of one size.
+_FIXED = {"do_resize": True, "do_pad": True, "do_convert_rgb": True, "do_center_crop": False}
+# What transformers writes or takes without its changing a pixel. The background is always made from the mean.
+_IDLE = {
+    "image_processor_type", "processor_class", "background_color", "high_res_background_color", "default_to_square",
+    "crop_size", "pad_size", "data_format", "input_data_format", "device", "return_tensors", "disable_grouping",
+    "image_seq_length",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """How a picture is brought to the square that one tower takes.
+
+    Attributes:
+        side: of the square, in pixels.
+        min_size: no edge becomes shorter than this, in pixels.
+        resample: the filter, as Pillow numbers it.
+        background: RGB, of the padding.
+        table: `(3, 256)` in float32: the value of each level of each channel.
+    """
+
+    side: int
+    min_size: int
+    resample: int
+    background: tuple[int, int, int]
+    table: torch.Tensor
+
+    def fit(self, image: Image) -> Image:
+        """Resize the longer edge to `side`, and pad the shorter one on both sides."""
+        from PIL import Image as Images
+
+        scale = self.side / max(image.size)
+        width, height = (max(round(edge * scale), self.min_size) for edge in image.size)
+        resized = image.resize((width, height), self.resample)
+        if width == height:
+            return resized
+        longer = max(width, height)
+        square = Images.new("RGB", (longer, longer), self.background)
+        square.paste(resized, ((longer - width) // 2, (longer - height) // 2))
+        return square
+
+    def numbers(self, square: Image) -> torch.Tensor:
+        """Give the values `(1, 3, side, side)` of a square's pixels."""
+        levels = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8).view(square.height, square.width, 3)
+        return torch.stack([row[levels[:, :, i].int()] for i, row in enumerate(self.table)]).unsqueeze(0)
+
+
+class ImageProcessor:
+    """What a checkpoint's processor files say about pictures, and its doing.
+
+    Args:
+        low: for SigLIP.
+        high: for SAM; None where there is only SigLIP.
+    """
+
+    def __init__(self, low: Resolution, high: Resolution | None = None) -> None:
+        self.low = low
+        self.high = high
+
+    def __call__(self, image: Image) -> dict[str, torch.Tensor]:
+        """Give `pixel_values`, and with two towers `high_res_pixel_values`, each `(1, 3, side, side)` in float32.
+
+        Args:
+            image: RGB.
+        """
+        if self.high is None:
+            return {"pixel_values": self.low.numbers(self.low.fit(image))}
+        square = self.high.fit(image)
+        return {
+            "pixel_values": self.low.numbers(self.low.fit(square)),
+            "high_res_pixel_values": self.high.numbers(square),
+        }
+
+    def view(self, image: Image) -> Image:
+        """Give the picture as SigLIP gets it: RGB, `(side, side)` pixels."""
+        return self.low.fit(image if self.high is None else self.high.fit(image))
+
+
+def read_image_processor(folder: Path, model_type: str) -> ImageProcessor:
+    """Read `processor_config.json`, or `preprocessor_config.json` where the former says nothing about pictures.
+
+    Raises:
+        DsvlError: neither can be used, or one asks for something that would give other pixels.
+    """
+    settings = _read_settings(folder)
+    try:
+        return make_image_processor(settings, hybrid=model_type == "deepseek_vl_hybrid")
+    except (TypeError, ValueError, ArithmeticError) as exc:
+        raise DsvlError(f"{folder} has no usable image processor", "download it again") from exc
+
+
+def make_image_processor(settings: Mapping[str, Any], *, hybrid: bool) -> ImageProcessor:
+    """Make the processor that a file's settings describe; what they leave out is as in transformers.
+
+    Raises:
+        DsvlError: a setting is unknown here, or one that the networks cannot follow.
+        TypeError, ValueError, ArithmeticError: a value is not of its kind.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    unknown = sorted(given.keys() - _DEFAULTS.keys() - _FIXED.keys() - _IDLE)
+    refused = [name for name, value in _FIXED.items() if given.get(name, value) != value]
+    if unknown or refused:
+        names = ", ".join(unknown + refused)
+        raise DsvlError(f"the image processor's setting {names} is not supported", "the picture would look different")
+    values = {**_DEFAULTS, **given}
+    low = _resolution(values)
+    return ImageProcessor(low, _resolution(values, "high_res_") if hybrid else None)
+
+
+def _resolution(values: Mapping[str, Any], kind: str = "") -> Resolution:
+    """Gather the settings of one tower, whose names begin with `kind`."""
+    mean = _triple(values[f"{kind}image_mean"])
+    red, green, blue = (int(255 * level) for level in mean)
+    return Resolution(
+        side=_side(values[f"{kind}size"]),
+        min_size=int(values["min_size"]),
+        resample=int(values[f"{kind}resample"]),
+        background=(red, green, blue),
+        table=_table(values, mean, _triple(values[f"{kind}image_std"])),
+    )
+
+
+def _table(values: Mapping[str, Any], mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
+    """Compute the values of the 256 levels, rounded at the steps at which transformers rounds."""
+    levels = torch.arange(256, dtype=torch.float64).expand(3, 256)
+    if values["do_rescale"]:
+        levels = levels * float(values["rescale_factor"])
+    table = levels.float()
+    if values["do_normalize"]:
+        table = (table - torch.tensor(mean).unsqueeze(1)) / torch.tensor(std).unsqueeze(1)
+    return table.contiguous()
+
+
+def _side(size: object) -> int:
+    """Give the side of a square that is written as one number, as two, or by names."""
+    if isinstance(size, Mapping):
+        edges = [size["height"], size["width"]] if size.keys() == {"height", "width"} else []
+    else:
+        edges = list(size) if isinstance(size, (list, tuple)) else [size, size]
+    if len(edges) != 2 or edges[0] != edges[1] or not isinstance(edges[0], int) or edges[0] < 1:
+        raise ValueError(f"{size} is no square")
+    return edges[0]
+
+
+def _triple(value: Any) -> tuple[float, ...]:
+    red, green, blue = (float(level) for level in value)
+    return red, green, blue
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    nested = _read_json(folder / "processor_config.json").get("image_processor")
+    settings = nested if nested is not None else _read_json(folder / "preprocessor_config.json")
+    if not isinstance(settings, dict) or not settings:
+        raise DsvlError(f"{folder} has no usable image processor", "download it again")
+    return settings
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """Read an object; a file that is not there is an empty one."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as exc:
+        raise DsvlError(f"{file} cannot be read", "download the checkpoint again") from exc
+    return value if isinstance(value, dict) else {}
