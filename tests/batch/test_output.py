@@ -42,7 +42,7 @@ def opened(path: Path, settings: Settings = SETTINGS, **options: bool) -> KeptOu
 
 
 def write(path: Path, *rows: Row, **options: bool) -> None:
-    with opened(path, **options) as output:
+    with opened(path, SETTINGS, **options) as output:
         for row in rows:
             output.write(row)
         output.finish()
