@@ -10,23 +10,25 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import pickle
+import multiprocessing
 import resource
-import signal
 import sys
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+
+from PIL import Image
 
 from benchmarks.timing import describe_machine
 from dsvl_cli.engine.images import decode, picture_from_bytes
-from tests.batch.malformed import FORMATS, SEED, bombs, large, malformed, odd
-from tests.engine.pictures import encoded, scene
+from tests.batch.malformed import SEED, bombs, large, malformed, odd
 
 MAX_SECONDS = 5.0
 MAX_MEBIBYTES = 300.0
+_PATIENCE_SECONDS = 60
 _UNIT = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss, in a MiB
+_context = multiprocessing.get_context("forkserver")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Cost:
     """What one picture cost.
 
     Attributes:
-        outcome: `picture`, `ImageError`, the name of another error, or of the signal that ended it.
+        outcome: `picture`, `ImageError`, the name of another error, or `killed`.
     """
 
     name: str
@@ -49,8 +51,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1000, help="malformed pictures")
     parser.add_argument("--seed", type=int, default=SEED)
     arguments = parser.parse_args()
-    for kind in FORMATS:  # so that every child begins with all decoders loaded
-        decode(picture_from_bytes(encoded(scene(), kind), kind))
+    _context.set_forkserver_preload(["benchmarks.timing", "tests.batch.malformed", "dsvl_cli.engine.images"])
     groups = {
         "malformed": malformed(arguments.count, arguments.seed),
         "bombs": bombs(),
@@ -84,35 +85,35 @@ def is_bearable(cost: Cost) -> bool:
 
 
 def measure(name: str, data: bytes) -> Cost:
-    """Decode in a fork, which is ended after a minute."""
-    reading, writing = os.pipe()
+    """Decode in a process of its own, which is killed after a minute.
+
+    It is forked from a server that has decoded nothing: encoders start threads, and a fork beside them may wait for
+    ever for a lock that one of them held.
+    """
+    receiving, sending = _context.Pipe(duplex=False)
+    process = _context.Process(target=decode_once, args=(name, data, sending))
     started = time.perf_counter()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        signal.alarm(60)
-        outcome = decode_once(name, data)
-        os.write(writing, pickle.dumps(outcome))
-        os._exit(0)
-    os.close(writing)
-    with open(reading, "rb") as pipe:
-        answer = pipe.read()
-    _, status = os.waitpid(child, 0)
-    if not answer:
-        return Cost(name, signal.Signals(os.WTERMSIG(status)).name, time.perf_counter() - started, 0.0)
-    return Cost(name, *pickle.loads(answer))
+    process.start()
+    sending.close()
+    try:
+        cost = receiving.recv() if receiving.poll(_PATIENCE_SECONDS) else None
+    except EOFError:
+        cost = None
+    process.kill()
+    process.join()
+    return cost or Cost(name, "killed", time.perf_counter() - started, 0.0)
 
 
-def decode_once(name: str, data: bytes) -> tuple[str, float, float]:
-    """Return the outcome, the seconds, and how many MiB the process has grown at its highest."""
-    before = peak_memory()
-    started = time.perf_counter()
+def decode_once(name: str, data: bytes, sending: Connection) -> None:
+    """Decode, and send what it cost."""
+    Image.init()
+    before, started = peak_memory(), time.perf_counter()
     try:
         decode(picture_from_bytes(data, name))
         outcome = "picture"
     except Exception as exc:
         outcome = type(exc).__name__
-    return outcome, time.perf_counter() - started, peak_memory() - before
+    sending.send(Cost(name, outcome, time.perf_counter() - started, peak_memory() - before))
 
 
 def peak_memory() -> float:

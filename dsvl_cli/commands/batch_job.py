@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ from dsvl_cli.batch.scan import ScanOptions, scan
 from dsvl_cli.batch.settings import Settings
 from dsvl_cli.engine.options import DEFAULT_PROMPT, IMAGE_MARK, LoadOptions, SamplingParams
 from dsvl_cli.errors import DsvlError, UsageError
-from dsvl_cli.terminal.console import Console
 
 if TYPE_CHECKING:
     from dsvl_cli.engine.checkpoint import Checkpoint
@@ -110,8 +109,8 @@ class Job:
             self.seed_drawn,
         )
 
-    def items(self, console: Console) -> Iterator[Item]:
-        """Find the pictures.
+    def items(self, tell: Callable[[str], None]) -> Iterator[Item]:
+        """Find the pictures; `tell` is told of each folder that cannot be read.
 
         Raises:
             DsvlError: a source is not there.
@@ -121,7 +120,7 @@ class Job:
             recursive=self.values["recursive"],
             follow_links=self.values["follow_links"],
             offline=self.load.offline,
-            tell=console.warn,
+            tell=tell,
         )
         if extensions:
             found = replace(found, extensions=frozenset(extensions))

@@ -58,7 +58,8 @@ def run_batch(console: Console, job: Job) -> None:
     with ExitStack() as stack:
         output = _open_output(job, job.settings(checkpoint, questions))
         kept = stack.enter_context(output) if isinstance(output, KeptOutput) else None
-        supply = Supply(job.items(console), output.select)
+        unread: list[str] = []
+        supply = Supply(job.items(unread.append), output.select)
         stack.callback(supply.close)
         supply.start()
         signals, tally, seconds = None, Tally(), 0.0
@@ -77,7 +78,11 @@ def run_batch(console: Console, job: Job) -> None:
         else:
             output.finish()
         _write_report(job, kept)
+        for text in unread:
+            console.warn(text)
         _conclude(console, job, kept, supply, tally, seconds, signals.number if signals else None)
+        if unread:
+            raise SomeFailed("folders could not be read")
 
 
 def preview_batch(console: Console, job: Job) -> None:
@@ -92,7 +97,7 @@ def preview_batch(console: Console, job: Job) -> None:
     if isinstance(output, KeptOutput):
         output.peek()
     found = due = 0
-    for item in job.items(console):
+    for item in job.items(console.warn):
         found += 1
         due += output.select(item) is not None
     rows = [
@@ -190,7 +195,7 @@ def _make_captioner(job: Job, settings: Settings, batch_size: int | None, listen
 
 def _stop(runner: Runner, progress: BatchProgress) -> None:
     runner.stop()
-    progress.say("finishing what is in work, then ending; once more ends at once")
+    progress.say("finishing the pictures in work; the next signal ends it at once")
 
 
 def _format_of(job: Job) -> Format | None:

@@ -11,6 +11,7 @@ PLAN is a JSON object, every field of which may be missing:
     seconds     how long a batch takes
     signal      sends itself this signal when the model is asked the second time
     bad         the pictures of this width cannot be answered about
+    sync_seconds  how long rows may wait for their fsync; 0
     count       a file to which the number of operations is written at the end
 """
 
@@ -96,7 +97,7 @@ def main() -> int:
     disk.system.write = system.write  # type: ignore[method-assign]
     disk.system.sync = system.sync  # type: ignore[method-assign]
     disk.system.replace = system.replace  # type: ignore[method-assign]
-    journal.SYNC_SECONDS = 0.0
+    journal.SYNC_SECONDS = plan.get("sync_seconds", 0.0)
     # In place of the module that imports torch.
     engine_model: Any = types.ModuleType("dsvl_cli.engine.model")
     engine_model.load_model = lambda *_: make_model(plan)

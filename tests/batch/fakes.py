@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from dsvl_cli.batch.item import Item
-from dsvl_cli.engine.conversation import Outcome, Reply, Request, Stats
+from dsvl_cli.engine.conversation import FinishReason, Outcome, Reply, Request, Stats
 from dsvl_cli.errors import DsvlError
 
 BATCH = 4
@@ -62,7 +62,7 @@ class FakeBatchModel:
                     continue
                 words = self.answer(request).split(" ")
                 said = words[: request.sampling.max_new_tokens]
-                reason = "stop" if len(said) == len(words) else "length"
+                reason: FinishReason = "stop" if len(said) == len(words) else "length"
                 stats = Stats(10, 0, 0.25, len(said), 0.5)
                 yield Outcome(request.key, Reply(" ".join(said), (), reason, stats))
 
