@@ -12,10 +12,15 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from dsvl_cli.errors import DsvlError
+
 _TOWER, _ALIGNER = "model.vision_model.", "model.aligner."
+# As `SiglipVisionConfig` has them where config.json says nothing.
 _DEFAULTS = {
-    "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "patch_size": 16, "layer_norm_eps": 1e-6,
+    "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 224, "patch_size": 16, "layer_norm_eps": 1e-6,
+    "hidden_act": "gelu_pytorch_tanh",
 }  # fmt: skip
+_ACTIVATIONS = {"gelu": "none", "gelu_pytorch_tanh": "tanh"}  # to what torch calls the approximation
 
 Multiply = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -29,6 +34,10 @@ class VisionTower:
         config: `vision_config`.
         dtype: of activations.
         multiply: `(rows, in) x (out, in) -> (rows, out)`; torch's own by default.
+
+    Raises:
+        DsvlError: the configuration asks for something else than SigLIP as DeepSeek-VL uses it.
+        KeyError: a tensor is missing.
     """
 
     def __init__(
@@ -39,6 +48,10 @@ class VisionTower:
         multiply: Multiply = functional.linear,
     ) -> None:
         settings = {**_DEFAULTS, **config}
+        if settings["hidden_act"] not in _ACTIVATIONS:
+            raise DsvlError(f"a vision tower with {settings['hidden_act']} is not supported")
+        self._approximation = _ACTIVATIONS[settings["hidden_act"]]
+        self._side: int = settings["image_size"]
         self._heads: int = settings["num_attention_heads"]
         self._patch: int = settings["patch_size"]
         self._epsilon: float = settings["layer_norm_eps"]
@@ -59,7 +72,12 @@ class VisionTower:
 
         Returns:
             `(pictures, patches, hidden of the language model)`.
+
+        Raises:
+            ValueError: the pixels are not of the tower's size.
         """
+        if pixels.shape[-2:] != (self._side, self._side):
+            raise ValueError(f"pictures are {tuple(pixels.shape[-2:])} pixels, not {self._side} x {self._side}")
         pictures = len(pixels)
         x = self._embed(pixels.to(self._dtype))
         patches = len(x) // pictures
@@ -67,7 +85,7 @@ class VisionTower:
             layer = f"{_TOWER}encoder.layers.{index}."
             x = x + self._attend(self._normalized(x, f"{layer}layer_norm1"), f"{layer}self_attn.", pictures, patches)
             inner = self._linear(self._normalized(x, f"{layer}layer_norm2"), f"{layer}mlp.fc1")
-            x = x + self._linear(functional.gelu(inner, approximate="tanh"), f"{layer}mlp.fc2")
+            x = x + self._linear(functional.gelu(inner, approximate=self._approximation), f"{layer}mlp.fc2")
         x = self._normalized(x, f"{_TOWER}post_layernorm")
         x = self._linear(functional.gelu(self._linear(x, f"{_ALIGNER}linear1")), f"{_ALIGNER}linear2")
         return x.view(pictures, patches, -1)
@@ -76,7 +94,8 @@ class VisionTower:
         """Give `(pictures * patches, hidden)`: a patch is multiplied with the filters as one row."""
         pictures, channels, side, _ = pixels.shape
         grid = side // self._patch
-        rows = pixels.view(pictures, channels, grid, self._patch, grid, self._patch).permute(0, 2, 4, 1, 3, 5)
+        pixels = pixels[..., : grid * self._patch, : grid * self._patch]
+        rows = pixels.reshape(pictures, channels, grid, self._patch, grid, self._patch).permute(0, 2, 4, 1, 3, 5)
         x = self._multiply(rows.reshape(pictures * grid * grid, -1), self._filters)
         x = x + self._tensors[f"{_TOWER}embeddings.patch_embedding.bias"]
         return x + self._tensors[f"{_TOWER}embeddings.position_embedding.weight"].repeat(pictures, 1)
