@@ -112,6 +112,7 @@ class Decoder:
         norm: the last norm's, `(hidden,)`.
         head: `(vocabulary, hidden)`.
         kernels: multiply and attend.
+        attention: `sdpa`, `eager` or `flash_attention_2`; with the first, single queries are left to the kernels.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class Decoder:
         norm: torch.Tensor,
         head: Linear,
         kernels: Kernels,
+        attention: str = "sdpa",
     ) -> None:
         self.config = config
         self.embeddings = embeddings
@@ -129,6 +131,7 @@ class Decoder:
         self.norm = norm
         self.head = head
         self.kernels = kernels
+        self.attention = attention
         self.device = embeddings.device
         # In bfloat16 a cache takes half; float32 weights ask for float32 throughout.
         self._cache_dtype = embeddings.dtype
@@ -163,6 +166,8 @@ class Decoder:
         ends = [end - 1 for end in _ends(segments)]
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
+            device = layer.attention_norm.device  # layers may be spread over several GPUs
+            x, cos, sin = x.to(device), cos.to(device), sin.to(device)
             caches = [segment.cache.layers[index] for segment in segments]
             attended = self._attend(layer, self._normalized(x, layer.attention_norm), segments, caches, cos, sin, index)
             if index == last and len(x) > len(ends):
@@ -173,6 +178,7 @@ class Decoder:
             x = x + self.kernels.linear(functional.silu(gate).mul_(up), layer.down)
         for segment in segments:
             segment.cache.length += segment.count
+        x = x.to(self.norm.device)
         return self.kernels.linear(self._normalized(x, self.norm), self.head).float()
 
     def _normalized(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -219,46 +225,46 @@ class Decoder:
             new = slice(end - segment.count, end)
             cache.write(segment.cache.length, keys[:, new], values[:, new], segment.cache.reserve)
         scale = config.head_dim**-0.5
-        if len(queries) == len(segments):
+        if self.attention == "sdpa" and len(queries) == len(segments):
             lengths = [segment.cache.length + segment.count for segment in segments]
             return self.kernels.attend(queries, caches, lengths, scale).view(len(queries), -1)
-        outputs: list[torch.Tensor] = []
-        single: list[int] = []
-        for place, (segment, cache, end) in enumerate(zip(segments, caches, ends, strict=True)):
-            query = queries[end - segment.count : end]
-            if segment.count == 1:
-                single.append(place)
-                outputs.append(query)
-            else:
-                outputs.append(_attend_many(query, cache, segment.cache.length, scale))
-        if single:
-            attended = self.kernels.attend(
-                torch.cat([outputs[place] for place in single]),
-                [caches[place] for place in single],
-                [segments[place].cache.length + 1 for place in single],
-                scale,
-            )
-            for row, place in enumerate(single):
-                outputs[place] = attended[row : row + 1]
-        return torch.cat(outputs).view(tokens, -1)
+        outputs = []
+        for row, (segment, cache, end) in enumerate(zip(segments, caches, ends, strict=True)):
+            asking = queries[row : row + 1] if is_pruned else queries[end - segment.count : end]
+            before = segment.cache.length + segment.count - len(asking)
+            outputs.append(_attend_many(asking, cache, before, scale, self.attention))
+        return torch.cat(outputs).reshape(len(queries), -1)
 
 
-def _attend_many(queries: torch.Tensor, cache: LayerCache, before: int, scale: float) -> torch.Tensor:
-    """Attend for several new tokens of one sequence, `(tokens, heads, head_dim)`, each to all up to itself."""
+def _attend_many(queries: torch.Tensor, cache: LayerCache, before: int, scale: float, backend: str) -> torch.Tensor:
+    """Attend for the new tokens of one sequence, `(tokens, heads, head_dim)`, each to all up to itself."""
     count = len(queries)
-    keys, values = (states.to(queries.dtype).unsqueeze(0) for states in cache.read(before + count))
-    mask = None
-    if before:
-        places = torch.arange(before + count, device=queries.device)
-        mask = places <= (places[before:]).unsqueeze(1)
+    keys, values = (states.to(queries.dtype) for states in cache.read(before + count))
+    if backend == "flash_attention_2":
+        from flash_attn import flash_attn_func
+
+        # Its causal mask stands at the lower right: the last query sees the last key.
+        flat: torch.Tensor = flash_attn_func(
+            queries.unsqueeze(0), keys.transpose(0, 1).unsqueeze(0), values.transpose(0, 1).unsqueeze(0),
+            softmax_scale=scale, causal=True,
+        )[0]  # fmt: skip
+        return flat
+    places = torch.arange(before + count, device=queries.device)
+    mask = places <= places[before:].unsqueeze(1)
+    queries = queries.transpose(0, 1)
+    if backend == "eager":
+        repeats = len(queries) // len(keys)
+        keys, values = keys.repeat_interleave(repeats, dim=0), values.repeat_interleave(repeats, dim=0)
+        scores = (queries @ keys.transpose(1, 2) * scale).float().masked_fill(~mask, float("-inf"))
+        return (scores.softmax(dim=-1).to(values.dtype) @ values).transpose(0, 1)
     output = functional.scaled_dot_product_attention(
-        queries.transpose(0, 1).unsqueeze(0),
-        keys,
-        values,
-        attn_mask=mask,
+        queries.unsqueeze(0),
+        keys.unsqueeze(0),
+        values.unsqueeze(0),
+        attn_mask=mask if before else None,
         is_causal=not before,
         scale=scale,
-        enable_gqa=queries.shape[1] != keys.shape[1],
+        enable_gqa=len(queries) != len(keys),
     )
     return output[0].transpose(0, 1)
 
@@ -272,7 +278,7 @@ def _ends(segments: Sequence[Segment]) -> list[int]:
     return ends
 
 
-def read_module(module: Any, config: DecoderConfig, kernels: Kernels) -> Decoder:
+def read_module(module: Any, config: DecoderConfig, kernels: Kernels, attention: str) -> Decoder:
     """Take the weights of transformers' module, which are shared with it; quantized layers multiply themselves."""
     model = module.model.language_model
     dtype = kernels.compute_dtype
@@ -299,4 +305,5 @@ def read_module(module: Any, config: DecoderConfig, kernels: Kernels) -> Decoder
         for layer in model.layers
     ]
     embeddings = model.embed_tokens.weight.data
-    return Decoder(config, embeddings, layers, model.norm.weight.data.to(dtype), linear(module.lm_head), kernels)
+    norm, head = model.norm.weight.data.to(dtype), linear(module.lm_head)
+    return Decoder(config, embeddings, layers, norm, head, kernels, attention)

@@ -148,7 +148,9 @@ def _load_module(
         if stored is not None:
             cast_unquantized(module, getattr(torch, plan.dtype))
     processor = read_image_processor(checkpoint.path, checkpoint.model_type)
-    return Network(read_module(module, config, kernels), _ModuleTower(module), processor, module)
+    attention = plan.attention if isinstance(plan.attention, str) else plan.attention["text_config"]
+    decoder = read_module(module, config, kernels, attention)
+    return Network(decoder, _ModuleTower(module), processor, module)
 
 
 def _quantize_module(checkpoint: Checkpoint, plan: Plan, recipe: Recipe, listener: Listener, *, force: bool) -> Any:

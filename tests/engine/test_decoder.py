@@ -71,6 +71,22 @@ def test_sequences_of_any_lengths_go_together(tiny: VisionLanguageModel) -> None
     assert [cache.length for cache in caches] == [6, 5, 91]
 
 
+def test_eager_attention_gives_the_same(tiny: VisionLanguageModel) -> None:
+    decoder, ids = tiny.network.decoder, random_ids(40, 8)
+
+    def logits() -> torch.Tensor:
+        one, other = tiny.network.new_cache(), tiny.network.new_cache()
+        decoder.forward(decoder.embed(ids), [Segment(one, 25), Segment(other, 15)])
+        return decoder.forward(decoder.embed(ids[:4]), [Segment(one, 3), Segment(other, 1)])
+
+    expected = logits()
+    try:
+        decoder.attention = "eager"
+        torch.testing.assert_close(logits(), expected, rtol=1e-4, atol=1e-4)
+    finally:
+        decoder.attention = "sdpa"
+
+
 def test_a_forked_cache_goes_its_own_way(tiny: VisionLanguageModel) -> None:
     prompt = tiny.prepare(Conversation([Message("user", (draw_picture(3), "Describe this image."))]))
     cache = tiny.network.new_cache()
