@@ -4,6 +4,7 @@
     ├── UsageError         the command line itself is wrong; exit status 2
     ├── ImageError         one picture cannot be read; the commands go on with the others
     ├── ContextOverflow    a prompt is longer than the model's context; chat offers to drop something
+    ├── MemoryShortage     there is no memory for one answer even alone; its row of a batch says so by this name
     └── SomeFailed         everything was tried, some of it failed and was reported; exit status 1, nothing more printed
 
 A subclass exists only where some code reacts to it. Library errors are wrapped where they happen with
@@ -69,6 +70,10 @@ class ContextOverflow(DsvlError):
         )
         self.prompt_tokens = prompt_tokens
         self.context_length = context_length
+
+
+class MemoryShortage(DsvlError):
+    """There is not enough memory for one answer, even alone."""
 
 
 class SomeFailed(DsvlError):

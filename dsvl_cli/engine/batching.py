@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dsvl_cli.engine.conversation import Chunk, Outcome, Reply, Request
 from dsvl_cli.engine.generate import Row, generate_many
 from dsvl_cli.engine.network import Network
-from dsvl_cli.errors import DsvlError, is_out_of_memory
+from dsvl_cli.errors import DsvlError, MemoryShortage, is_out_of_memory
 
 LARGEST_BATCH = 16
 _MEMORY_SHARE = 0.5  # of what is free, the part that the caches of a batch may fill
@@ -73,7 +73,7 @@ def answer_requests(
             network.forget()
             if batch_size == 1 or len(flying) == 1:
                 for request, _ in flying.values():
-                    yield Outcome(request.key, error=DsvlError("not enough memory even for this picture alone"))
+                    yield Outcome(request.key, error=MemoryShortage("not enough memory even for this picture alone"))
             else:
                 again.extendleft(request for request, _ in reversed(flying.values()))
                 batch_size = max(1, min(batch_size, len(flying)) // 2)

@@ -50,7 +50,7 @@ PICTURE_EXTENSIONS = (
 _NARROW = 24  # length over width from which a picture is said to be narrow
 _MANY_SCANS = 30
 _MAX_SCANNED_PIXELS = 1_500_000_000  # about 4 seconds' worth
-_CACHED_PICTURES = 4
+_CACHED_PICTURES = 32  # a batch decodes so many ahead
 _CACHED_BYTES = 256 * 2**20
 _silence = logging.NullHandler()
 

@@ -12,6 +12,7 @@ from dsvl_cli.engine.conversation import Conversation, Message, Picture, Reply, 
 from dsvl_cli.engine.kv_cache import KVCache
 from dsvl_cli.engine.model import VisionLanguageModel
 from dsvl_cli.engine.options import SamplingParams
+from dsvl_cli.errors import MemoryShortage
 from tests.pictures import draw_picture
 
 SHORT = SamplingParams(max_new_tokens=12)
@@ -106,7 +107,7 @@ def test_a_picture_that_never_fits_gets_an_error(tiny: VisionLanguageModel, monk
     monkeypatch.setattr(tiny.network, "step", ShortOfMemory(tiny, 0))
     outcomes = list(tiny.answer_all([ask(1), ask(2), ask(3)], 2))
     assert [outcome.key for outcome in outcomes] == [ask(1).key, ask(2).key, ask(3).key]
-    assert all("not enough memory" in str(outcome.error) for outcome in outcomes)
+    assert all(isinstance(outcome.error, MemoryShortage) for outcome in outcomes)
 
 
 def test_other_errors_surface(tiny: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
