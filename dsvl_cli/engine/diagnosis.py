@@ -164,6 +164,7 @@ def describe_choices(machine: Machine) -> Finding:
     import torch
 
     from dsvl_cli.engine.hardware import choose_attention, make_plan
+    from dsvl_cli.engine.kernels import choose_kernels
     from dsvl_cli.engine.options import ATTENTION, LoadOptions
     from dsvl_cli.engine.progress import Silence
 
@@ -174,13 +175,14 @@ def describe_choices(machine: Machine) -> Finding:
         value = {"device": name, "name": gpu.name if gpu is not None else None, "free_bytes": free}
         devices.append((value, f"{name} ({kind}{format_bytes(free)} free)"))
     plan = make_plan(LoadOptions(), "deepseek_vl", Silence(), machine)
+    _, kernels = choose_kernels(plan.device, getattr(torch, plan.dtype), native_bf16=bool(machine.cpu_features))
     facts = [
         Fact("devices", [value for value, _ in devices], ", ".join(text for _, text in devices)),
         Fact("threads", torch.get_num_threads()),
     ]
     facts += [
         Fact(choice.what, {"value": choice.value, "reason": choice.reason}, f"{choice.value}: {choice.reason}")
-        for choice in plan.choices
+        for choice in (*plan.choices, kernels)
     ]
     for backend in ATTENTION[1:]:
         try:
