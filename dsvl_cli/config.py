@@ -115,7 +115,16 @@ SETTINGS: Mapping[str, Mapping[str, Setting]] = {
         "device_map": _one_of("auto"),
         "threads": _at_least(1),
         "quantization": _one_of(
-            "4bit", "8bit", "bnb-nf4", "bnb-fp4", "bnb-int8", "torchao-int8", "torchao-int8-dynamic", "torchao-int4"
+            "4bit",
+            "8bit",
+            "bnb-nf4",
+            "bnb-fp4",
+            "bnb-int8",
+            "torchao-int8",
+            "torchao-int8-dynamic",
+            "torchao-int4",
+            "int8",
+            "int4",
         ),
         "group_size": Setting(int, "out of 32, 64, 128, 256", lambda value: value in _GROUPS, _GROUPS),
     },
