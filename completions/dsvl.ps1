@@ -57,7 +57,7 @@ $dsvlCommands = @{
             @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights that share a scale in torchao-int4: 32, 64, 128 or 256.' }
             @{ Names = @('--include-vision'); Kind = $null; Repeatable = $False; Help = 'Quantize the vision towers too; not advised.' }
             @{ Names = @('--include-head'); Kind = $null; Repeatable = $False; Help = 'Quantize the output head too; not advised.' }
-            @{ Names = @('--cache'); Kind = $null; Repeatable = $False; Help = 'Keep the computed state of pictures and prompts on disk, readable by you alone: asked about again, they are not computed again. At most 4 GB; dsvl doctor says where.' }
+            @{ Names = @('--cache'); Kind = $null; Repeatable = $False; Help = 'Keep the state of pictures and prompts on disk, for you alone to read: asked again, they cost nothing.' }
             @{ Names = @('--force'); Kind = $null; Repeatable = $False; Help = 'Load even if the memory will probably not do.' }
             @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'One JSON object a line on stdout.' }
             @{ Names = @('--plain'); Kind = $null; Repeatable = $False; Help = 'No colour, no redrawing: for screen readers and logs.' }
@@ -95,7 +95,7 @@ $dsvlCommands = @{
             @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights that share a scale in torchao-int4: 32, 64, 128 or 256.' }
             @{ Names = @('--include-vision'); Kind = $null; Repeatable = $False; Help = 'Quantize the vision towers too; not advised.' }
             @{ Names = @('--include-head'); Kind = $null; Repeatable = $False; Help = 'Quantize the output head too; not advised.' }
-            @{ Names = @('--cache'); Kind = $null; Repeatable = $False; Help = 'Keep the computed state of pictures and prompts on disk, readable by you alone: asked about again, they are not computed again. At most 4 GB; dsvl doctor says where.' }
+            @{ Names = @('--cache'); Kind = $null; Repeatable = $False; Help = 'Keep the state of pictures and prompts on disk, for you alone to read: asked again, they cost nothing.' }
             @{ Names = @('--force'); Kind = $null; Repeatable = $False; Help = 'Load even if the memory will probably not do.' }
             @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'One JSON object a line on stdout.' }
             @{ Names = @('--no-stream'); Kind = $null; Repeatable = $False; Help = 'Print an answer when it is whole.' }

@@ -150,8 +150,7 @@ Cache = Annotated[
     bool,
     _setting(
         _MODEL, "--cache",
-        help="Keep the computed state of pictures and prompts on disk, readable by you alone: asked about again, they "
-        "are not computed again. At most 4 GB; dsvl doctor says where.",
+        help="Keep the state of pictures and prompts on disk, for you alone to read: asked again, they cost nothing.",
     ),
 ]  # fmt: skip
 Force = Annotated[bool, _flag(_MODEL, "--force", help="Load even if the memory will probably not do.")]
