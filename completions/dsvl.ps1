@@ -33,7 +33,7 @@ $dsvlCommands = @{
         Options = @(
             @{ Names = @('--continue', '-c'); Kind = $null; Repeatable = $False; Help = 'Go on with the last conversation.' }
             @{ Names = @('--session'); Kind = 'text'; Repeatable = $False; Help = 'Go on with this one; see dsvl sessions list.' }
-            @{ Names = @('--no-save'); Kind = $null; Repeatable = $False; Help = 'Keep nothing on disk.' }
+            @{ Names = @('--no-save'); Kind = $null; Repeatable = $False; Help = 'Keep nothing on disk, --cache or not.' }
             @{ Names = @('--overflow'); Kind = 'overflow'; Repeatable = $False; Help = 'When the context is full: say so, or leave the oldest turns out.' }
             @{ Names = @('--system', '-s'); Kind = 'text'; Repeatable = $False; Help = 'Replaces the model''s default system text, as DeepSeek''s own code does; '''' leaves it out.' }
             @{ Names = @('--max-new-tokens', '--max-tokens'); Kind = 'text'; Repeatable = $False; Help = 'Longest answer.' }
@@ -57,6 +57,7 @@ $dsvlCommands = @{
             @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights that share a scale in torchao-int4: 32, 64, 128 or 256.' }
             @{ Names = @('--include-vision'); Kind = $null; Repeatable = $False; Help = 'Quantize the vision towers too; not advised.' }
             @{ Names = @('--include-head'); Kind = $null; Repeatable = $False; Help = 'Quantize the output head too; not advised.' }
+            @{ Names = @('--cache'); Kind = $null; Repeatable = $False; Help = 'Keep the state of pictures and prompts on disk, for you alone to read: asked again, they cost nothing.' }
             @{ Names = @('--force'); Kind = $null; Repeatable = $False; Help = 'Load even if the memory will probably not do.' }
             @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'One JSON object a line on stdout.' }
             @{ Names = @('--plain'); Kind = $null; Repeatable = $False; Help = 'No colour, no redrawing: for screen readers and logs.' }
@@ -94,6 +95,7 @@ $dsvlCommands = @{
             @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights that share a scale in torchao-int4: 32, 64, 128 or 256.' }
             @{ Names = @('--include-vision'); Kind = $null; Repeatable = $False; Help = 'Quantize the vision towers too; not advised.' }
             @{ Names = @('--include-head'); Kind = $null; Repeatable = $False; Help = 'Quantize the output head too; not advised.' }
+            @{ Names = @('--cache'); Kind = $null; Repeatable = $False; Help = 'Keep the state of pictures and prompts on disk, for you alone to read: asked again, they cost nothing.' }
             @{ Names = @('--force'); Kind = $null; Repeatable = $False; Help = 'Load even if the memory will probably not do.' }
             @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'One JSON object a line on stdout.' }
             @{ Names = @('--no-stream'); Kind = $null; Repeatable = $False; Help = 'Print an answer when it is whole.' }

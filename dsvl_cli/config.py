@@ -3,7 +3,7 @@
 A setting has the name of its option, with underscores. `config.toml`, in the folder of `config_folder`:
 
     [loading]           # model, revision, offline, device, dtype, attn_implementation, device_map, threads,
-    model = "work"      # quantization, group_size
+    model = "work"      # quantization, group_size, cache
     [prompts]           # prompt, system
     [sampling]          # max_new_tokens, temperature, top_p, top_k, min_p, repetition_penalty, seed, stop
     temperature = 0.2
@@ -127,6 +127,7 @@ SETTINGS: Mapping[str, Mapping[str, Setting]] = {
             "int4",
         ),
         "group_size": Setting(int, "out of 32, 64, 128, 256", lambda value: value in _GROUPS, _GROUPS),
+        "cache": _SWITCH,
     },
     "prompts": {"prompt": _TEXT, "system": _TEXT},
     "sampling": {

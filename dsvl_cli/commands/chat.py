@@ -64,7 +64,7 @@ def chat(
             envvar="DSVL_NO_SAVE",
             show_envvar=False,
             rich_help_panel=_CONVERSATION,
-            help="Keep nothing on disk.",
+            help="Keep nothing on disk, --cache or not.",
         ),
     ] = False,
     overflow: Annotated[
@@ -99,6 +99,7 @@ def chat(
     group_size: options.GroupSize = DEFAULT_GROUP_SIZE,
     include_vision: options.IncludeVision = False,
     include_head: options.IncludeHead = False,
+    cache: options.Cache = False,
     force: options.Force = False,
     as_json: options.Json = False,
     plain: options.Plain = False,

@@ -60,7 +60,7 @@ def run_chat(
         system: replaces the checkpoint's default system text.
         go_on: continue the conversation that was saved last.
         session: continue the conversation of this id or name.
-        save: keep the conversation.
+        save: keep the conversation; without it nothing else is kept on disk either.
         as_json: print each turn as one JSON object.
         aliases: the user's own names for models, which `/model` takes too.
         load: loads a model by name; the engine's own by default.
@@ -74,6 +74,7 @@ def run_chat(
     if go_on and session is not None:
         raise UsageError("--continue and --session both choose a conversation", "use one of them")
     path = default_store_path(console.environment.variables)
+    options = replace(options, cache=options.cache and save)
     with SessionStore(path) as store:
         kept = _find_session(store, go_on=go_on, session=session)
         loading = BackgroundModel(load or _engine_loader(options, aliases), console.listener())

@@ -87,6 +87,7 @@ def describe(
     group_size: options.GroupSize = DEFAULT_GROUP_SIZE,
     include_vision: options.IncludeVision = False,
     include_head: options.IncludeHead = False,
+    cache: options.Cache = False,
     force: options.Force = False,
     as_json: options.Json = False,
     no_stream: options.NoStream = False,

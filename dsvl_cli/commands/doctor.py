@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dsvl_cli.engine.diagnosis import Finding
 
 # Variables that are not settings, and those of others that change what dsvl does.
-_OWN = ("DSVL_PROFILE", "DSVL_DEBUG", "DSVL_CONFIG_DIR", "DSVL_DATA_DIR")
+_OWN = ("DSVL_PROFILE", "DSVL_DEBUG", "DSVL_CONFIG_DIR", "DSVL_DATA_DIR", "DSVL_CACHE_DIR", "DSVL_NATIVE")
 _FOREIGN = (
     "HF_", "HUGGING", "TRANSFORMERS_", "XDG_C", "XDG_DATA_HOME", "CUDA_VISIBLE", "OMP_", "MKL_", "NO_COLOR", "COLUMNS",
     "HTTP_PROXY", "HTTPS_PROXY",
@@ -93,6 +93,7 @@ def _probes(console: Console, profile: str | None) -> Iterator[tuple[str, Callab
     yield "conversations", lambda: _describe_sessions(variables)
     yield "embedded model", diagnosis.check_embedded_model
     yield "hub cache", diagnosis.describe_hub_cache
+    yield "cache folder", diagnosis.describe_cache_folder
     devices = ["cpu"]
 
     def describe_choices() -> Finding:

@@ -146,6 +146,13 @@ GroupSize = Annotated[
 ]
 IncludeVision = Annotated[bool, _flag(_MODEL, "--include-vision", help="Quantize the vision towers too; not advised.")]
 IncludeHead = Annotated[bool, _flag(_MODEL, "--include-head", help="Quantize the output head too; not advised.")]
+Cache = Annotated[
+    bool,
+    _setting(
+        _MODEL, "--cache",
+        help="Keep the state of pictures and prompts on disk, for you alone to read: asked again, they cost nothing.",
+    ),
+]  # fmt: skip
 Force = Annotated[bool, _flag(_MODEL, "--force", help="Load even if the memory will probably not do.")]
 
 System = Annotated[

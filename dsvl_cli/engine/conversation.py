@@ -125,7 +125,7 @@ class Stats:
 
     Attributes:
         prompt_tokens: the length of the whole prompt.
-        cached_tokens: how many of them were taken from the cache of an earlier turn.
+        cached_tokens: how many of them were taken from an earlier turn, or kept by an earlier process.
         prompt_seconds: from the question to the first token: pictures, prefill.
         generated_tokens: how many tokens were generated, an end token among them.
         generate_seconds: from the first token to the last.

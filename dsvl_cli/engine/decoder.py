@@ -134,7 +134,7 @@ class Decoder:
         self.attention = attention
         self.device = embeddings.device
         # In bfloat16 a cache takes half; float32 weights ask for float32 throughout.
-        self._cache_dtype = embeddings.dtype
+        self.cache_dtype = embeddings.dtype
         self._frequencies = 1.0 / config.rope_theta ** (
             torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=self.device) / config.head_dim
         )
@@ -143,7 +143,7 @@ class Decoder:
     def bytes_per_token(self) -> int:
         """What one position takes in a cache."""
         shape = self.config
-        return 2 * shape.layers * shape.kv_heads * shape.head_dim * self._cache_dtype.itemsize
+        return 2 * shape.layers * shape.kv_heads * shape.head_dim * self.cache_dtype.itemsize
 
     @torch.inference_mode()
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
@@ -220,7 +220,7 @@ class Decoder:
         if is_pruned:
             cos, sin = cos[places], sin[places]
         queries = self.kernels.rotate(queries.view(-1, config.heads, config.head_dim), cos, sin)
-        keys, values = keys.to(self._cache_dtype).transpose(0, 1), values.to(self._cache_dtype).transpose(0, 1)
+        keys, values = keys.to(self.cache_dtype).transpose(0, 1), values.to(self.cache_dtype).transpose(0, 1)
         for segment, cache, end in zip(segments, caches, ends, strict=True):
             new = slice(end - segment.count, end)
             cache.write(segment.cache.length, keys[:, new], values[:, new], segment.cache.reserve)

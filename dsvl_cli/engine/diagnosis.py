@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from dsvl_cli.engine.cache_folder import cache_folder, kept_prefixes_folder, packed_weights_folder
 from dsvl_cli.engine.machine import Machine, detect_free_memory, detect_machine
 from dsvl_cli.engine.units import format_bytes
 from dsvl_cli.errors import DsvlError
@@ -251,6 +252,21 @@ def describe_hub_cache() -> Finding:
         facts.append(Fact(repo.repo_id, value, f"{format_bytes(repo.size_on_disk)}, {state}"))
     rest = sum(repo.size_on_disk for repo in repos) - sum(repo.size_on_disk for repo, _ in ours)
     facts.append(Fact("others_bytes", rest, f"{format_bytes(rest)} of other models and data"))
+    return Finding([*facts, *disk.facts], disk.problems)
+
+
+def describe_cache_folder() -> Finding:
+    """Tell where dsvl keeps what it can make again, and how large that is."""
+    folder = cache_folder()
+    facts = [Fact("path", str(folder))]
+    kinds = {"packed_weights": packed_weights_folder(), "kept_prompts": kept_prefixes_folder()}
+    for name, kept in kinds.items():
+        files = kept.list_files()
+        size = sum(size for _, size in files)
+        text = f"{format_bytes(size)} in {len(files)} files, at most {format_bytes(kept.largest_bytes)}: {kept.path}"
+        facts.append(Fact(name, {"path": str(kept.path), "bytes": size, "files": len(files)}, text))
+    facts.append(Fact("to empty it", "remove these folders, or files in them, at any time"))
+    disk = examine(lambda: check_disk(folder))
     return Finding([*facts, *disk.facts], disk.problems)
 
 

@@ -14,6 +14,7 @@ from dsvl_cli.engine.conversation import Chunk, Conversation, Outcome, Picture, 
 from dsvl_cli.engine.generate import Row, check_length, generate, generate_many
 from dsvl_cli.engine.hardware import Plan, make_plan
 from dsvl_cli.engine.images import decode
+from dsvl_cli.engine.kept_prefixes import KeptPrefixes, LastingPrefixCache, identify
 from dsvl_cli.engine.kv_cache import PrefixCache
 from dsvl_cli.engine.loading import load_network
 from dsvl_cli.engine.machine import detect_machine
@@ -39,16 +40,31 @@ class VisionLanguageModel:
 
     One conversation at a time is kept in its cache: asking about the same conversation again, with more said, costs
     only what is new.
+
+    Args:
+        checkpoint: where it came from.
+        network: computes.
+        prompt_format: writes prompts.
+        plan: how it was loaded.
+        kept: prompts that `stream` takes from the disk and keeps there; None keeps nothing.
     """
 
-    def __init__(self, checkpoint: Checkpoint, network: Network, prompt_format: PromptFormat, plan: Plan) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        network: Network,
+        prompt_format: PromptFormat,
+        plan: Plan,
+        kept: KeptPrefixes | None = None,
+    ) -> None:
         self.checkpoint = checkpoint
         self.network = network
         self.format = prompt_format
         self.plan = plan
         self._context_length = network.decoder.config.context_length
         self.end_ids = _end_ids(checkpoint, prompt_format)
-        self._prefix_cache = PrefixCache(network.new_cache())
+        self._kept = kept
+        self._prefix_cache = self._new_prefix_cache()
 
     @property
     def name(self) -> str:
@@ -108,6 +124,8 @@ class VisionLanguageModel:
         """
         row = self._row(0, conversation, sampling)
         yield from generate(self.network, row, self._prefix_cache)
+        if self._kept is not None:  # when the answer is there, so that nobody waits for the disk
+            self._kept.keep(row.prompt, self._prefix_cache.cache)
 
     def stream_batch(
         self, conversations: Sequence[Conversation], sampling: SamplingParams | Sequence[SamplingParams]
@@ -138,9 +156,16 @@ class VisionLanguageModel:
         return choose_batch_size(free, self.network.decoder.bytes_per_token, tokens)
 
     def forget(self) -> None:
-        """Drop the cache of the conversation and the features of pictures: the next turn computes everything."""
-        self._prefix_cache = PrefixCache(self.network.new_cache())
+        """Drop the cache of the conversation and the features of pictures: the next turn begins anew.
+
+        What is kept on disk stays.
+        """
+        self._prefix_cache = self._new_prefix_cache()
         self.network.forget()
+
+    def _new_prefix_cache(self) -> PrefixCache:
+        cache = self.network.new_cache()
+        return PrefixCache(cache) if self._kept is None else LastingPrefixCache(cache, self._kept)
 
     def _row(self, index: int, conversation: Conversation, sampling: SamplingParams) -> Row:
         prompt = self.prepare(conversation)
@@ -179,7 +204,10 @@ def load_model(options: LoadOptions, listener: Listener | None = None) -> Vision
         checkpoint.path, image_token_id, has_chat=checkpoint.has_chat, fingerprint=checkpoint.fingerprint
     )
     network = load_network(checkpoint, plan, recipe, machine, listener, force=options.force)
-    return VisionLanguageModel(checkpoint, network, prompt_format, plan)
+    kept = None
+    if options.cache:
+        kept = KeptPrefixes(identify(checkpoint, plan, recipe, network.decoder), network.decoder, listener)
+    return VisionLanguageModel(checkpoint, network, prompt_format, plan, kept)
 
 
 def _end_ids(checkpoint: Checkpoint, prompt_format: PromptFormat) -> frozenset[int]:

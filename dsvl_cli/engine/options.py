@@ -48,6 +48,7 @@ class LoadOptions:
             and `8bit` take the best of that width. None leaves the weights as they are.
         group_size: of `torchao-int4`: so many neighbouring weights share a scale.
         include_vision, include_head: quantize the vision towers and the aligner, or the output head, too.
+        cache: keep the computed state of prompts, pictures included, in the cache folder for later processes.
     """
 
     model: str = DEFAULT_MODEL
@@ -63,6 +64,7 @@ class LoadOptions:
     group_size: int = DEFAULT_GROUP_SIZE
     include_vision: bool = False
     include_head: bool = False
+    cache: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,8 @@
-"""Weights in dsvl's own formats, kept in the cache folder: packed once, mapped into memory from then on.
-
-The folder is bounded: what was not used for longest makes room.
-"""
+"""Weights in dsvl's own formats, kept in the cache folder: packed once, mapped into memory from then on."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,28 +10,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from dsvl_cli.engine.cache_folder import BoundedFolder, packed_weights_folder
 from dsvl_cli.engine.kernels import Kernels, Kind, Weight
-from dsvl_cli.engine.native.compiler import cache_folder
 from dsvl_cli.engine.progress import Listener
-from dsvl_cli.engine.safetensors import serialize
 
-LARGEST_BYTES = 16 * 10**9  # of all files together
 _VERSION = "2"  # of the way of packing
-
-
-def packed_folder() -> Path:
-    """Give the folder."""
-    return cache_folder() / "packed"
-
-
-def list_packed(folder: Path | None = None) -> list[tuple[Path, int]]:
-    """List the files with their sizes in bytes, the one that was used last at the end."""
-    found = []
-    for path in (folder or packed_folder()).glob("*.safetensors"):
-        with contextlib.suppress(OSError):  # another process has just removed it
-            status = path.stat()
-            found.append((status.st_mtime, path, status.st_size))
-    return [(path, size) for _, path, size in sorted(found)]
 
 
 def pack_weights(
@@ -46,7 +24,7 @@ def pack_weights(
     kind: Kind,
     kernels: Kernels,
     listener: Listener,
-    folder: Path | None = None,
+    folder: BoundedFolder | None = None,
 ) -> dict[str, Weight]:
     """Give linear layers in a narrow format, from the cache folder or packed now.
 
@@ -57,13 +35,14 @@ def pack_weights(
         kind: INT8 or INT4.
         kernels: pack.
         listener: is told of the progress.
-        folder: where it is kept; by default `packed_folder()`.
+        folder: where it is kept; by default `packed_weights_folder()`.
 
     Returns:
         the weights by the names of their layers.
     """
-    place = (folder or packed_folder()) / f"{name[:32]}-{kind.name.lower()}-{len(layers)}-{_VERSION}.safetensors"
-    kept = _read(place, layers, kind)
+    folder = folder or packed_weights_folder()
+    name = f"{name[:32]}-{kind.name.lower()}-{len(layers)}-{_VERSION}"
+    kept = _read(folder.place(name), layers, kind)
     if kept is not None:
         return kept
     total = sum(tensors[f"{layer}.weight"].nbytes for layer in layers)
@@ -76,12 +55,12 @@ def pack_weights(
         done += weight.nbytes
     listener.progress(f"packing for {kind.name.lower()}", total, total)
     try:
-        _write(place, weights)
+        folder.write(name, dict(_parts(weights)), {})
     except OSError as exc:
         listener.note(f"the packed weights cannot be kept: {exc.strerror or exc}; they are packed anew next time")
         return weights
     # Mapped, they are shared by all processes and need not be written to swap.
-    return _read(place, layers, kind) or weights
+    return _read(folder.place(name), layers, kind) or weights
 
 
 def _read(place: Path, layers: list[str], kind: Kind) -> dict[str, Weight] | None:
@@ -100,43 +79,8 @@ def _weight(file: Any, layer: str, kind: Kind) -> Weight:
     return Weight(kind, data, file.get_tensor(f"{layer}.scales"), (data.shape[0], columns))
 
 
-def _write(place: Path, weights: Mapping[str, Weight]) -> None:
-    """Write a file beside its place and rename it, after making room."""
-    place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _make_room(place.parent, sum(weight.nbytes for weight in weights.values()))
-    tensors = dict(_parts(weights))
-    with _temporary(place.parent) as path:
-        with path.open("wb") as file:
-            for piece in serialize(tensors, {}):
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        path.replace(place)
-
-
 def _parts(weights: Mapping[str, Weight]) -> Iterator[tuple[str, torch.Tensor]]:
     for layer, weight in weights.items():
         assert weight.scales is not None
         yield f"{layer}.data", weight.data
         yield f"{layer}.scales", weight.scales
-
-
-@contextlib.contextmanager
-def _temporary(folder: Path) -> Iterator[Path]:
-    handle, name = tempfile.mkstemp(dir=folder, prefix=".packing-")
-    os.close(handle)
-    try:
-        yield Path(name)
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-
-
-def _make_room(folder: Path, needed: int) -> None:
-    kept = list_packed(folder)
-    taken = sum(size for _, size in kept)
-    for path, size in kept:
-        if taken + needed <= LARGEST_BYTES:
-            return
-        path.unlink(missing_ok=True)
-        taken -= size

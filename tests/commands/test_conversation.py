@@ -131,6 +131,20 @@ def test_a_base_model_is_refused_with_the_name_of_the_one_that_chats(monkeypatch
     assert error.value.hint == "use 1.3b"
 
 
+@pytest.mark.parametrize("save", [True, False])
+def test_no_save_keeps_no_prompts_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: bool) -> None:
+    wanted = []
+
+    def make_loader(options: LoadOptions, aliases: object) -> object:
+        wanted.append(options.cache)
+        return lambda name, listener: FakeModel(name=name)
+
+    monkeypatch.setattr(conversation, "_engine_loader", make_loader)
+    environment = Environment(io.StringIO(), io.StringIO(), io.StringIO(), {"DSVL_DATA_DIR": str(tmp_path)})
+    run_chat(Console(environment), [], LoadOptions("fake", cache=True), ChatSettings(), save=save)
+    assert wanted == [save]
+
+
 def test_a_picture_of_the_clipboard_is_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ImageGrab, "grabclipboard", lambda: Image.new("RGBA", (5, 3), "red"))
     picture = conversation._paste_picture()

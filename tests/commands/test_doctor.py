@@ -18,7 +18,7 @@ from tests.test_imports import HEAVY, loaded_by
 
 SECTIONS = [
     "dsvl", "packages", "computer", "terminal", "environment", "settings", "conversations", "embedded model",
-    "hub cache", "choices", "quantization", "problems",
+    "hub cache", "cache folder", "choices", "quantization", "problems",
 ]  # fmt: skip
 MACHINE = Machine(memory_free=16 * 10**9, cuda=(Gpu("NVIDIA \x1b[31mH200", 140 * 10**9, (9, 0)),))
 SECRET = "hf_QQQQQQQQQQQQQQQQ"
@@ -77,6 +77,16 @@ def test_json_has_the_same_sections(page: Page) -> None:
     assert found["terminal"]["terminal"] is False
     assert found["quantization"]["cuda bnb-nf4"]["bfloat16"]["verdict"]
     assert isinstance(found["hub cache"]["disk_free_bytes"], int)
+
+
+def test_what_is_kept_is_listed(page: Page, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DSVL_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "cache" / "prefixes").mkdir(parents=True)
+    (tmp_path / "cache" / "prefixes" / "a.safetensors").write_bytes(bytes(2000))
+    found = as_json(page)[1]["cache folder"]
+    assert found["kept_prompts"] == {"path": str(tmp_path / "cache" / "prefixes"), "bytes": 2000, "files": 1}
+    assert found["packed_weights"]["files"] == 0
+    assert "remove" in found["to empty it"]
 
 
 def test_no_connection_is_opened(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dsvl_cli.engine.cache_folder import cache_folder
+
 SOURCE = Path(__file__).with_name("kernels.c")
 _SECONDS = 120
 # -march is spelled -mcpu on Arm. No -ffast-math: linking with it changes the rounding of the whole process.
@@ -35,18 +37,6 @@ class Compiled:
 
     library: ctypes.CDLL | None
     reason: str
-
-
-def cache_folder() -> Path:
-    """Give the folder where dsvl keeps what it can make again: `DSVL_CACHE_DIR`, else the system's place for that."""
-    chosen = os.environ.get("DSVL_CACHE_DIR")
-    if chosen:
-        return Path(chosen)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "dsvl"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "dsvl" / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dsvl"
 
 
 def load_library(folder: Path | None = None) -> Compiled:
