@@ -46,8 +46,10 @@ class DecoderConfig:
         """
         rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
         kind = rope.get("rope_type", rope.get("type", "default"))
-        if kind != "default" or text.get("hidden_act", "silu") != "silu":
-            raise DsvlError(f"the language model has {kind} positions, which dsvl does not run", None)
+        if kind != "default":
+            raise DsvlError(f"the language model has {kind} positions, which dsvl does not run")
+        if text.get("hidden_act", "silu") != "silu":
+            raise DsvlError(f"the language model has {text['hidden_act']} activations, which dsvl does not run")
         hidden, heads = text.get("hidden_size", 4096), text.get("num_attention_heads", 32)
         return cls(
             hidden_size=hidden,
@@ -169,19 +171,20 @@ class Decoder:
             device = layer.attention_norm.device  # layers may be spread over several GPUs
             x, cos, sin = x.to(device), cos.to(device), sin.to(device)
             caches = [segment.cache.layers[index] for segment in segments]
-            attended = self._attend(layer, self._normalized(x, layer.attention_norm), segments, caches, cos, sin, index)
+            attended = self._attend(layer, self.normalized(x, layer.attention_norm), segments, caches, cos, sin, index)
             if index == last and len(x) > len(ends):
                 x = x[ends]  # of what follows only the sequences' last tokens matter
             x = x + self.kernels.linear(attended, layer.output)
-            normed = self._normalized(x, layer.feed_forward_norm)
+            normed = self.normalized(x, layer.feed_forward_norm)
             gate, up = self.kernels.linears(normed, (layer.gate, layer.up))
             x = x + self.kernels.linear(functional.silu(gate).mul_(up), layer.down)
         for segment in segments:
             segment.cache.length += segment.count
         x = x.to(self.norm.device)
-        return self.kernels.linear(self._normalized(x, self.norm), self.head).float()
+        return self.kernels.linear(self.normalized(x, self.norm), self.head).float()
 
-    def _normalized(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    def normalized(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Normalize rows `(tokens, hidden)` with one of the model's norms."""
         return self.kernels.normalize(x, weight, self.config.rms_norm_eps)
 
     def _rotations(self, segments: Sequence[Segment]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -189,6 +192,10 @@ class Decoder:
         places = torch.cat(
             [torch.arange(one.cache.length, one.cache.length + one.count, device=self.device) for one in segments]
         )
+        return self.rotate_places(places)
+
+    def rotate_places(self, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give cosines and sines `(tokens, head_dim)` of positions `(tokens,)`."""
         angles = torch.outer(places.float(), self._frequencies)
         angles = torch.cat((angles, angles), dim=1)
         dtype = self.kernels.compute_dtype

@@ -39,11 +39,15 @@ class LayerCache:
         if self.keys is None or self.values is None:
             capacity = _round_up(max(reserve, end))
             self.keys, self.values = _buffer_like(keys, capacity), _buffer_like(values, capacity)
-        elif end > self.keys.shape[1]:
-            capacity = _round_up(end + end // 8)
-            self.keys, self.values = _grown(self.keys, capacity, start), _grown(self.values, capacity, start)
+        self.ensure_room(end, start)
         self.keys[:, start:end] = keys
         self.values[:, start:end] = values
+
+    def ensure_room(self, end: int, kept: int) -> None:
+        """Let buffers that are there hold `end` positions; the first `kept` stay as they are."""
+        if self.keys is not None and self.values is not None and end > self.keys.shape[1]:
+            capacity = _round_up(end + end // 8)
+            self.keys, self.values = _grown(self.keys, capacity, kept), _grown(self.values, capacity, kept)
 
     def read(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Give views `(kv_heads, length, head_dim)` of the keys and values of the first positions."""
@@ -67,6 +71,17 @@ class KVCache:
         self.layers = [LayerCache() for _ in range(layers)]
         self.reserve = reserve
         self.length = 0
+
+    @property
+    def capacity(self) -> int:
+        """How many positions the buffers hold; 0 before the first use."""
+        keys = self.layers[0].keys
+        return 0 if keys is None else keys.shape[1]
+
+    def ensure_room(self, end: int) -> None:
+        """Let the buffers hold `end` positions, once they are there."""
+        for layer in self.layers:
+            layer.ensure_room(end, self.length)
 
     def truncate(self, length: int) -> None:
         """Forget what lies behind `length`; the memory stays for what comes next."""
@@ -123,7 +138,8 @@ def _round_up(positions: int) -> int:
 
 def _buffer_like(states: torch.Tensor, capacity: int) -> torch.Tensor:
     heads, _, head_dim = states.shape
-    return torch.empty((heads, capacity, head_dim), dtype=states.dtype, device=states.device)
+    # Zeros: a step that looks at the whole buffer behind a mask must find numbers there.
+    return torch.zeros((heads, capacity, head_dim), dtype=states.dtype, device=states.device)
 
 
 def _grown(buffer: torch.Tensor, capacity: int, length: int) -> torch.Tensor:

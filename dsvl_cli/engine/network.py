@@ -24,6 +24,7 @@ from dsvl_cli.engine.images import decode
 from dsvl_cli.engine.kv_cache import KVCache
 from dsvl_cli.engine.pixels import ImageProcessor
 from dsvl_cli.engine.prompt import PreparedPrompt
+from dsvl_cli.engine.static_step import StaticStep, can_record
 
 FEATURE_CACHE_BYTES = 256 * 2**20  # of picture features: 2.3 MB a picture at full size in bf16
 
@@ -47,6 +48,8 @@ class Network:
         self.image_processor = image_processor
         self.device: torch.device = decoder.device
         self._tower = tower
+        self._can_record = can_record(decoder)
+        self._static: StaticStep | None = None
         self._features: OrderedDict[str, torch.Tensor] = OrderedDict()
 
     def new_cache(self, reserve: int = 0) -> KVCache:
@@ -105,8 +108,16 @@ class Network:
     @torch.inference_mode()
     def step(self, token_ids: Sequence[int], caches: Sequence[KVCache]) -> torch.Tensor:
         """Append one token to each of several sequences; give their next logits `(sequences, vocabulary)`."""
+        if len(caches) == 1 and self._can_record:
+            return self._replay(token_ids[0], caches[0])
         embeddings = self.decoder.embed(torch.tensor(token_ids, device=self.device))
         return self.decoder.forward(embeddings, [Segment(cache, 1) for cache in caches])
+
+    def _replay(self, token_id: int, cache: KVCache) -> torch.Tensor:
+        """Append one token to the one sequence that is answered on a GPU."""
+        if self._static is None or self._static.cache is not cache:
+            self._static = StaticStep(self.decoder, cache, record=True)
+        return self._static(token_id)
 
     def peak_memory(self) -> int | None:
         """Give the most bytes that were in use at once: of the GPU, else of the process; None if unknown."""

@@ -320,6 +320,18 @@ void dsvl_rotate(float *x, const float *cosines, const float *sines, int64_t row
             }
 }
 
+INLINE vec from_nibbles(const uint8_t *from, int is_high) {
+#if defined(__AVX2__)
+    __m128i bytes = _mm_loadl_epi64((const __m128i *)from);
+    bytes = _mm_and_si128(is_high ? _mm_srli_epi16(bytes, 4) : bytes, _mm_set1_epi8(15));
+    return (vec)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes));
+#else
+    vec values;
+    for (int i = 0; i < LANES; i++) values[i] = (float)(is_high ? from[i] >> 4 : from[i] & 15);
+    return values;
+#endif
+}
+
 INLINE float nearest_code(float weight, float scale) {
     float code = rintf(weight / scale);
     code = code < -8 ? -8 : code;
@@ -386,9 +398,10 @@ void dsvl_widen(int kind, const char *w, const void *scales, int64_t outs, int64
         const uint8_t *from = (const uint8_t *)w + out * columns / 2;
         for (int64_t group = 0; group < groups; group++, from += PACK / 2, row += PACK) {
             float scale = from_bfloat16(((const uint16_t *)scales)[out * groups + group]);
-            for (int i = 0; i < PACK / 2; i++) {
-                row[i] = scale * (float)((int)(from[i] & 15) - 8);
-                row[PACK / 2 + i] = scale * (float)((int)(from[i] >> 4) - 8);
+            for (int i = 0; i < PACK / 2; i += LANES) {
+                vec low = (from_nibbles(from + i, 0) - 8.0f) * scale, high = (from_nibbles(from + i, 1) - 8.0f) * scale;
+                memcpy(row + i, &low, sizeof low);
+                memcpy(row + PACK / 2 + i, &high, sizeof high);
             }
         }
     }
