@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from dsvl_cli.errors import DsvlError
@@ -78,8 +79,10 @@ class Resolution:
 
     def numbers(self, square: Image) -> torch.Tensor:
         """Give the values `(1, 3, side, side)` of a square's pixels."""
-        levels = torch.frombuffer(bytearray(square.tobytes()), dtype=torch.uint8).view(square.height, square.width, 3)
-        return torch.stack([row[levels[:, :, i].int()] for i, row in enumerate(self.table)]).unsqueeze(0)
+        levels = np.frombuffer(square.tobytes(), np.uint8).reshape(square.height, square.width, 3)
+        # numpy, for torch would start threads for each of these small steps.
+        channels = [values.take(levels[:, :, i]) for i, values in enumerate(self.table.numpy())]
+        return torch.from_numpy(np.stack(channels)).unsqueeze(0)
 
 
 class ImageProcessor:
