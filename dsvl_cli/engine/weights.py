@@ -60,10 +60,14 @@ class TensorFiles(Mapping[str, torch.Tensor]):
 
 
 def can_read(checkpoint: Checkpoint, names: TensorFiles) -> bool:
-    """Tell whether the names are today's: older versions of transformers wrote some otherwise."""
+    """Tell whether the names are today's and the towers are not quantized.
+
+    Older versions of transformers wrote some names otherwise.
+    """
     text = checkpoint.config.get("text_config") or {}
     biased = bool(text.get("attention_bias") or text.get("mlp_bias"))
-    return not biased and f"{_LANGUAGE_MODEL}embed_tokens.weight" in names
+    narrow = any(name.endswith(".SCB") and not name.startswith((_LANGUAGE_MODEL, "lm_head")) for name in names)
+    return not biased and not narrow and f"{_LANGUAGE_MODEL}embed_tokens.weight" in names
 
 
 def list_linears(config: DecoderConfig) -> Iterator[str]:
