@@ -11,6 +11,7 @@ from dsvl_cli.engine.model import VisionLanguageModel
 from dsvl_cli.engine.static_step import StaticStep, can_record
 
 
+@torch.inference_mode()
 @pytest.mark.parametrize("name", ["tiny", "hybrid"])
 def test_it_gives_the_decoders_logits(request: pytest.FixtureRequest, name: str) -> None:
     model: VisionLanguageModel = request.getfixturevalue(name)
