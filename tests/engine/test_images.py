@@ -440,6 +440,7 @@ def test_the_same_bytes_give_the_same_picture() -> None:
 
 
 def test_checking_and_preparing_decode_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "_CACHED_PICTURES", 4)
     pictures = [picture_from_bytes(encoded(Image.new("RGB", SIZE, (n, 0, 0)), "PNG"), str(n)) for n in range(6)]
     decoded: list[str] = []
     original = images._decode

@@ -98,7 +98,7 @@ def test_it_writes_what_transformers_would(
     assert our_config == their_config
 
 
-@pytest.mark.parametrize("name", ON_CPU)
+@pytest.mark.parametrize("name", [name for name in ON_CPU if name != "bnb-int8"])
 def test_it_loads_without_flags_and_is_what_loading_with_the_flag_gives(
     quantized: Callable[[str], Path], name: Any
 ) -> None:
@@ -109,6 +109,15 @@ def test_it_loads_without_flags_and_is_what_loading_with_the_flag_gives(
     with torch.inference_mode():
         one, other = (model.network.module(input_ids=ids).logits for model in (ours, at_load))
     assert torch.equal(one, other)
+
+
+def test_8_bits_run_in_our_kernels_nearly_as_in_bitsandbytes(quantized: Callable[[str], Path]) -> None:
+    ours = load_model(LoadOptions(model=str(quantized("bnb-int8")), device="cpu", dtype="float32"))
+    theirs = load_model(LoadOptions(model="tiny", quantization="bnb-int8", device="cpu", dtype="float32"))
+    assert ours.network.module is None
+    assert find_quantized_layers(theirs.network.module)
+    one, other = (expect_first(model, draw_pictures()[0]) for model in (ours, theirs))
+    assert float(torch.nn.functional.kl_div(one, other, log_target=True, reduction="sum")) < 0.05
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
