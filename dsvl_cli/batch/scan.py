@@ -20,7 +20,8 @@ from dsvl_cli.engine.images import PICTURE_EXTENSIONS, is_address, read_file
 from dsvl_cli.errors import DsvlError, UsageError
 
 _CHUNK_BYTES = 65536
-_HOLDERS = (".parquet", ".tar")  # files that hold many pictures; a folder may be full of them
+_TARS = (".tar", ".tar.gz", ".tgz")
+_HOLDERS = (".parquet", *_TARS)  # files that hold many pictures; a folder may be full of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ def scan(sources: Sequence[str], names: BinaryIO | None = None, options: ScanOpt
     """Find the items of all sources, each id once: source after source, within each in order of name.
 
     Args:
-        sources: folders, patterns, files, addresses; `.parquet`, `.tar` and `.jsonl` files hold many items.
+        sources: folders, patterns, files, addresses; `.parquet`, `.tar` (also `.tar.gz`) and `.jsonl` files hold many items.
         names: a stream of paths, one a line, or ended by NULs as `find -print0` has them; taken as they come.
         options: how folders are searched.
 
@@ -99,7 +100,7 @@ def _open_file(path: str, options: ScanOptions) -> Iterator[Item]:
         from dsvl_cli.batch.parquet import scan_parquet
 
         return scan_parquet(path)
-    if kind == ".tar":
+    if path.lower().endswith(_TARS):
         from dsvl_cli.batch.webdataset import scan_tar
 
         return scan_tar(path)
@@ -142,9 +143,9 @@ def _search_folder(folder: str, options: ScanOptions) -> Iterator[Item]:
         names = [entry.name for entry in os.scandir(folder)]
     except OSError as exc:
         raise DsvlError(f"{folder}: cannot be read: {exc.strerror}") from exc
-    suffixes = {os.path.splitext(name)[1].lower() for name in names if not name.startswith(".")}
-    if suffixes.isdisjoint(options.extensions) and not suffixes.isdisjoint(_HOLDERS):
-        holders = [name for name in names if name.lower().endswith(_HOLDERS) and not name.startswith(".")]
+    visible = [name for name in names if not name.startswith(".")]
+    holders = [name for name in visible if name.lower().endswith(_HOLDERS)]
+    if holders and {os.path.splitext(name)[1].lower() for name in visible}.isdisjoint(options.extensions):
         paths = sorted((_join(folder, name) for name in holders), key=name_key)
         return chain.from_iterable(_open_file(path, options) for path in paths)
     return _walk(folder, options)

@@ -145,17 +145,18 @@ def test_a_folder_that_may_not_be_read_is_told(folder: Path) -> None:
     (folder / "a/secret").chmod(0o700)
 
 
-def test_folders_of_shards_are_opened(folder: Path) -> None:
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz", ".tgz"])
+def test_folders_of_shards_are_opened(folder: Path, ending: str) -> None:
     import tarfile
 
     (folder / "shards").mkdir()
     for number in (10, 2):
-        with tarfile.open(f"shards/{number}.tar", "w") as tar:
+        with tarfile.open(f"shards/{number}{ending}", "w" if ending == ".tar" else "w:gz") as tar:
             info = tarfile.TarInfo("a.png")
             info.size = len(png(number))
             tar.addfile(info, io.BytesIO(png(number)))
     items = list(scan(["shards"]))
-    assert [item.id for item in items] == ["shards/2.tar::a.png", "shards/10.tar::a.png"]
+    assert [item.id for item in items] == [f"shards/2{ending}::a.png", f"shards/10{ending}::a.png"]
     assert [bytes(item.read()[0]) for item in items] == [png(2), png(10)]
 
 
