@@ -47,7 +47,7 @@ def scan(sources: Sequence[str], names: BinaryIO | None = None, options: ScanOpt
     """Find the items of all sources, each id once: source after source, within each in order of name.
 
     Args:
-        sources: folders, patterns, files, addresses; `.parquet`, `.tar` (also `.tar.gz`) and `.jsonl` files hold many items.
+        sources: folders, patterns, files, addresses; a `.parquet`, `.tar`, `.tar.gz` or `.jsonl` holds many items.
         names: a stream of paths, one a line, or ended by NULs as `find -print0` has them; taken as they come.
         options: how folders are searched.
 
