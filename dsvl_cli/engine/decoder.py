@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from dsvl_cli.engine.kernels import Kernels, Linear, Weight
+from dsvl_cli.engine.kernels import Kernels
 from dsvl_cli.engine.kv_cache import KVCache, LayerCache
+from dsvl_cli.engine.stored_weights import Linear, Weight
 from dsvl_cli.errors import DsvlError
 
 

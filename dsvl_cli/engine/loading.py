@@ -15,12 +15,13 @@ import torch
 from dsvl_cli.engine.checkpoint import Checkpoint
 from dsvl_cli.engine.decoder import DecoderConfig, read_module
 from dsvl_cli.engine.hardware import DTYPE_BYTES, Plan, check_forecast, forecast_memory
-from dsvl_cli.engine.kernels import Kernels, Kind, Linear, Weight, choose_kernels
+from dsvl_cli.engine.kernels import Kernels, choose_kernels
 from dsvl_cli.engine.network import Network
 from dsvl_cli.engine.packed import pack_weights
 from dsvl_cli.engine.pixels import read_image_processor
 from dsvl_cli.engine.progress import Listener
 from dsvl_cli.engine.quantization import FORMATS, Recipe, find_stored_format
+from dsvl_cli.engine.stored_weights import Kind, Linear, Weight
 from dsvl_cli.engine.vision import VisionTower
 from dsvl_cli.engine.weights import HEAD, TensorFiles, can_read, list_linears, read_decoder, read_linear
 from dsvl_cli.errors import DsvlError

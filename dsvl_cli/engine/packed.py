@@ -11,8 +11,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from dsvl_cli.engine.cache_folder import BoundedFolder, packed_weights_folder
-from dsvl_cli.engine.kernels import Kernels, Kind, Weight
+from dsvl_cli.engine.kernels import Kernels
 from dsvl_cli.engine.progress import Listener
+from dsvl_cli.engine.stored_weights import Kind, Weight
 
 _VERSION = "2"  # of the way of packing
 

@@ -16,8 +16,8 @@ import torch
 from torch.nn import functional
 
 from dsvl_cli.engine.decoder import Decoder, LayerWeights
-from dsvl_cli.engine.kernels import Weight
 from dsvl_cli.engine.kv_cache import KVCache, LayerCache
+from dsvl_cli.engine.stored_weights import Weight
 
 _WARM_UPS = 3  # runs before recording, as torch asks for
 

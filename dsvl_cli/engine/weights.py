@@ -15,7 +15,8 @@ from safetensors import safe_open
 
 from dsvl_cli.engine.checkpoint import Checkpoint, list_weights
 from dsvl_cli.engine.decoder import Decoder, DecoderConfig, LayerWeights
-from dsvl_cli.engine.kernels import Kernels, Kind, Linear, Weight
+from dsvl_cli.engine.kernels import Kernels
+from dsvl_cli.engine.stored_weights import Kind, Linear, Weight
 from dsvl_cli.errors import DsvlError
 
 HEAD = "lm_head.weight"

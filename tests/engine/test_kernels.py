@@ -10,20 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsvl_cli.engine.kernels import (
-    GROUP,
-    Kernels,
-    Kind,
-    NativeKernels,
-    PlainKernels,
-    Weight,
-    choose_kernels,
-    dequantize,
-    find_fault,
-    quantize,
-)
+from dsvl_cli.engine.kernels import Kernels, NativeKernels, PlainKernels, choose_kernels, find_fault
 from dsvl_cli.engine.kv_cache import LayerCache
 from dsvl_cli.engine.native import compiler
+from dsvl_cli.engine.stored_weights import GROUP, Kind, Weight, dequantize, quantize
 
 PLAIN = PlainKernels()
 

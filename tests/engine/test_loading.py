@@ -11,12 +11,12 @@ import pytest
 
 from dsvl_cli.engine.checkpoint import EMBEDDED_FOLDER, check_folder
 from dsvl_cli.engine.conversation import Conversation, Message, Reply
-from dsvl_cli.engine.kernels import Kind, Weight
 from dsvl_cli.engine.model import VisionLanguageModel, load_model
 from dsvl_cli.engine.options import LoadOptions, SamplingParams
 from dsvl_cli.engine.progress import Silence
 from dsvl_cli.engine.quantization import FORMATS, Recipe
 from dsvl_cli.engine.requantize import quantize_checkpoint
+from dsvl_cli.engine.stored_weights import Kind, Weight
 from dsvl_cli.errors import DsvlError
 from tests.pictures import draw_picture
 
