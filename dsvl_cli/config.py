@@ -101,6 +101,10 @@ _DEVICE = Setting(
     lambda value: re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps|xpu", value) is not None,
     ("auto", "cpu", "cuda", "mps", "xpu"),
 )
+_QUANTIZATIONS = (
+    "4bit", "8bit", "bnb-nf4", "bnb-fp4", "bnb-int8", "torchao-int8", "torchao-int8-dynamic", "torchao-int4",
+    "int8", "int4",
+)  # fmt: skip
 _GROUPS = (32, 64, 128, 256)
 
 # The bounds of sampling are those of `engine.options.SamplingParams`.
@@ -114,18 +118,7 @@ SETTINGS: Mapping[str, Mapping[str, Setting]] = {
         "attn_implementation": _one_of("auto", "eager", "sdpa", "flash_attention_2"),
         "device_map": _one_of("auto"),
         "threads": _at_least(1),
-        "quantization": _one_of(
-            "4bit",
-            "8bit",
-            "bnb-nf4",
-            "bnb-fp4",
-            "bnb-int8",
-            "torchao-int8",
-            "torchao-int8-dynamic",
-            "torchao-int4",
-            "int8",
-            "int4",
-        ),
+        "quantization": _one_of(*_QUANTIZATIONS),
         "group_size": Setting(int, "out of 32, 64, 128, 256", lambda value: value in _GROUPS, _GROUPS),
         "cache": _SWITCH,
     },

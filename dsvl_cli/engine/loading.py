@@ -24,7 +24,7 @@ from dsvl_cli.engine.quantization import FORMATS, Recipe, find_stored_format
 from dsvl_cli.engine.stored_weights import Kind, Linear, Weight
 from dsvl_cli.engine.vision import VisionTower
 from dsvl_cli.engine.weights import HEAD, TensorFiles, can_read, list_linears, read_decoder, read_linear
-from dsvl_cli.errors import DsvlError
+from dsvl_cli.errors import DsvlError, is_out_of_memory
 
 if TYPE_CHECKING:
     from dsvl_cli.engine.machine import Machine
@@ -57,7 +57,7 @@ def load_network(
         checkpoint.model_type == "deepseek_vl"
         and plan.device == "cpu"
         and plan.attention == "sdpa"
-        and (stored in (None, "bnb-int8"))
+        and stored in (None, "bnb-int8")
         and (recipe is None or own or stored is not None)
     ):
         with TensorFiles(checkpoint) as tensors:
@@ -66,6 +66,8 @@ def load_network(
                 try:
                     return _load_own(checkpoint, plan, config, recipe if own else None, kernels, tensors, listener)
                 except (RuntimeError, OSError, ValueError, KeyError) as exc:
+                    if is_out_of_memory(exc):
+                        raise
                     raise _misfit(checkpoint) from exc
     if own:
         raise DsvlError(

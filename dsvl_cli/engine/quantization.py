@@ -105,10 +105,15 @@ class Cell:
     instead: str | None = None
 
 
+def _nearest_stored(name: str) -> str:
+    """Give the best format of the same width that a checkpoint can be written in."""
+    return next(other for other in WIDTHS[f"{FORMATS[name].bits}bit"] if FORMATS[other].is_stored)
+
+
 def _judge(name: str, kind: str, dtype: str) -> Cell:
     if not FORMATS[name].is_stored:
         if kind != "cpu":
-            return Cell(Verdict.FAILS, "its kernels are for CPUs", f"--quantization {WIDTHS[f'{name[3:]}bit'][1]}")
+            return Cell(Verdict.FAILS, "its kernels are for CPUs", f"--quantization {_nearest_stored(name)}")
         if dtype == "float16":
             return Cell(Verdict.FAILS, "its kernels compute in float32", "--dtype bfloat16")
         return Cell(Verdict.WORKS, "measured on x86-64 with AVX2")
@@ -226,11 +231,11 @@ def resolve_recipe(
     if to_store and not FORMATS[name].is_stored:
         raise DsvlError(
             f"{name} is a format for loading, and no checkpoint is written in it",
-            f"use --format {WIDTHS[f'{name[3:]}bit'][1]}",
+            f"use --format {_nearest_stored(name)}",
         )
     if options.include_vision and not FORMATS[name].is_stored:
-        stored = WIDTHS[f"{name[3:]}bit"][1]
-        raise DsvlError(f"{name} quantizes only the language model", f"use {stored}, or drop --include-vision")
+        hint = f"use {_nearest_stored(name)}, or drop --include-vision"
+        raise DsvlError(f"{name} quantizes only the language model", hint)
     warn_widened(options, listener)
     return Recipe(FORMATS[name], options.group_size, options.include_vision, options.include_head)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dsvl_cli.engine import loading
 from dsvl_cli.engine.checkpoint import EMBEDDED_FOLDER, check_folder
 from dsvl_cli.engine.conversation import Conversation, Message, Reply
 from dsvl_cli.engine.model import VisionLanguageModel, load_model
@@ -72,3 +73,12 @@ def test_own_formats_are_for_the_small_model(hybrid_folder: Path) -> None:
     with pytest.raises(DsvlError, match="for the 1") as caught:
         load_model(LoadOptions(model=str(hybrid_folder), device="cpu", quantization="int4"))
     assert "bnb-nf4" in str(caught.value.hint)
+
+
+def test_a_lack_of_memory_is_not_taken_for_damaged_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(loading, "_load_own", fail)
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        load_model(LoadOptions(model="tiny", device="cpu"))
