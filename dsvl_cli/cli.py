@@ -11,18 +11,41 @@ from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from dsvl_cli import __version__
-from dsvl_cli.commands import batch, chat, describe, doctor, quantize, sessions
+from dsvl_cli.commands.lazy import LazyGroup
 from dsvl_cli.errors import DsvlError, ExitStatus, SomeFailed, UsageError, is_out_of_memory
 from dsvl_cli.terminal.console import Console, Environment
 
 _ENDING_SIGNALS = ("SIGTERM", "SIGHUP")  # SIGHUP is not there on Windows
 
 
-class _Group(TyperGroup):
+_COMMANDS = {
+    "chat": ("Talk about pictures; the conversation is kept.", "dsvl_cli.commands.chat:chat"),
+    "describe": ("Describe pictures, or answer a question about them.", "dsvl_cli.commands.describe:describe"),
+    "batch": (
+        "Answer about many pictures, and lose nothing: one row a picture, an answer or an error.",
+        "dsvl_cli.commands.batch:batch",
+    ),
+    "quantize": (
+        "Write a quantized copy of a model: a folder that transformers loads anywhere.",
+        "dsvl_cli.commands.quantize:quantize",
+    ),
+    "doctor": (
+        "Show what dsvl finds on this machine and what it would choose.",
+        "dsvl_cli.commands.doctor:doctor",
+    ),
+    "sessions": (
+        "List, show, search, export and remove the conversations that were kept.",
+        "dsvl_cli.commands.sessions:app",
+    ),
+}
+
+
+class _Group(LazyGroup):
     """Keeps a closed pipe from Typer, which would call it a failure."""
+
+    listed = _COMMANDS
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         """Run the command."""
@@ -41,12 +64,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(epilog=chat.HELP_EPILOG)(chat.chat)
-app.command(epilog=describe.HELP_EPILOG)(describe.describe)
-app.command(epilog=batch.HELP_EPILOG)(batch.batch)
-app.command(epilog=quantize.HELP_EPILOG)(quantize.quantize)
-app.command()(doctor.doctor)
-app.add_typer(sessions.app, name="sessions")
 
 
 def _show_version(wanted: bool) -> None:

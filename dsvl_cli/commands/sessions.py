@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="List, show, search, export and remove the conversations that were kept.",
+    add_completion=False,
     no_args_is_help=False,
     rich_markup_mode="rich",
 )

@@ -279,7 +279,7 @@ NAMES = (
     b"'single'.png", b"a,b;c.png", b"$(touch x).png", b"`touch x`.png", b"a;b|c&d.png", b"back\\slash.png", b"*.png",
     b"[abc]?.png", b"{a,b}.png", b"100%.png", b"%41.png", b"#hash.png", b"~.png", b"a::b.png", b"<b>bold<b>.png",
     b"rtl-\xe2\x80\xaegnp.png", b"zero\xe2\x80\x8bwidth.png", b"line\xe2\x80\xa8separator.png",
-    b"e\xcc\x81.png", b"\xf0\x9f\x98\x80.png", b"UPPER.PNG", b"two.dots..png", b"CON.png", b"null.png", b"[/].png",
+    b"e\xcc\x81.png", b"\xf0\x9f\x98\x80.png", b"UPPER.PNG", b"two.dots..png", b"CON.png", b"null.png", b"[red].png",
 )  # fmt: skip
 
 
