@@ -1,5 +1,8 @@
 """`python -m tests.batch.child PLAN ARGUMENT...`: `dsvl batch` with a fake model, and with whatever PLAN lets go wrong.
 
+Without arguments it forks a process for each line of stdin, `[PLAN, [ARGUMENT...], OUTPUT FILE, ERROR FILE]`, and
+prints how it ended: so a run need not start an interpreter.
+
 PLAN is a JSON object, every field of which may be missing:
 
     kill        the number of the operation on the disk (a write, an fsync or a rename) that kills the process
@@ -23,6 +26,8 @@ import os
 import signal
 import sys
 import types
+from contextlib import redirect_stderr, redirect_stdout
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +96,7 @@ def make_model(plan: dict[str, Any]) -> FakeBatchModel:
     return model
 
 
-def main() -> int:
-    plan = json.loads(sys.argv[1])
+def run(plan: dict[str, Any], arguments: list[str]) -> int:
     system = FaultySystem(plan)
     disk.system.write = system.write  # type: ignore[method-assign]
     disk.system.sync = system.sync  # type: ignore[method-assign]
@@ -104,12 +108,30 @@ def main() -> int:
     sys.modules["dsvl_cli.engine.model"] = engine_model
     from dsvl_cli.cli import main as dsvl
 
-    status = dsvl(["batch", *sys.argv[2:], "--model", "tiny"])
+    status = dsvl(["batch", *arguments, "--model", "tiny"])
     assert "torch" not in sys.modules
     if "count" in plan:
         Path(plan["count"]).write_text(str(system.operations))
     return status
 
 
+def serve() -> int:
+    # What a run imports, and what Typer imports to read its options, is there before the first fork.
+    import_module("dsvl_cli.batch.captioner")
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        import_module("dsvl_cli.cli").main(["batch", os.devnull, "-o", "rows.jsonl", "--dry-run", "--model", "tiny"])
+    for line in sys.stdin:
+        plan, arguments, *files = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            for number, name in enumerate(files, 1):
+                os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+            return run(plan, arguments)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}\n")
+        sys.stdout.flush()
+    return 0
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(json.loads(sys.argv[1]), sys.argv[2:]) if sys.argv[1:] else serve())

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,15 +32,26 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[subprocess.Popen[str]]:
+    """Forks runs."""
+    command = [sys.executable, "-m", "tests.batch.child"]
+    with subprocess.Popen(command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        yield process
+        process.kill()
+
+
 @dataclass
 class Run:
     """Runs of `dsvl batch` in children, all with the same output."""
 
+    server: subprocess.Popen[str]
     pictures: Path
     out: Path
     log: Path
 
     def start(self, plan: dict[str, Any], *options: str) -> subprocess.Popen[str]:
+        """Start an interpreter of its own."""
         plan = {"log": str(self.log), **plan}
         command = [sys.executable, "-m", "tests.batch.child", json.dumps(plan), str(self.pictures), "-r"]
         return subprocess.Popen(
@@ -53,11 +64,19 @@ class Run:
 
     def __call__(self, plan: dict[str, Any], *options: str) -> tuple[int, str]:
         """Run to the end; returns the exit status and stderr."""
-        child = self.start(plan, *options)
-        out, err = child.communicate(timeout=120)
-        assert out == ""
-        assert "Traceback" not in err
-        return child.returncode, err
+        out, err = (self.log.with_name(name) for name in ("stdout", "stderr"))
+        arguments = [str(self.pictures), "-r", "-o", str(self.out), *options]
+        assert self.server.stdin is not None
+        assert self.server.stdout is not None
+        print(
+            json.dumps([{"log": str(self.log), **plan}, arguments, str(out), str(err)]),
+            file=self.server.stdin,
+            flush=True,
+        )
+        status = int(self.server.stdout.readline())
+        assert out.read_text() == ""
+        assert "Traceback" not in err.read_text()
+        return status, err.read_text()
 
     @property
     def journal(self) -> Path:
@@ -90,13 +109,13 @@ class Run:
 
 
 @pytest.fixture
-def new_run(pictures: Path, tmp_path: Path) -> Callable[[str], Run]:
+def new_run(server: subprocess.Popen[str], pictures: Path, tmp_path: Path) -> Callable[[str], Run]:
     numbers = iter(range(10_000))
 
     def make(out: str) -> Run:
         folder = tmp_path / str(next(numbers))
         folder.mkdir()
-        return Run(pictures, folder / out, folder / "log")
+        return Run(server, pictures, folder / out, folder / "log")
 
     return make
 
@@ -108,12 +127,14 @@ class Reference:
 
 
 @pytest.fixture(scope="module")
-def references(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reference]:
+def references(
+    server: subprocess.Popen[str], pictures: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Reference]:
     """What undisturbed runs give, and how many operations on the disk they take."""
     found = {}
     for out in OUTS:
         folder = tmp_path_factory.mktemp("reference")
-        run = Run(pictures, folder / out, folder / "log")
+        run = Run(server, pictures, folder / out, folder / "log")
         status, err = run({"count": str(folder / "count")})
         assert status == 0, err
         assert f"{PICTURES} answered" in err
