@@ -1,7 +1,7 @@
 """What quantizing costs, beside transformers' own way, and what it costs tiny's skills.
 
 python -m benchmarks.quantize cost CHECKPOINT [--formats bnb-nf4 bnb-int8] [--threads N] [--results FILE]
-python -m benchmarks.quantize skills [--formats ...] [--dtype auto] [--per-skill 500] [--results FILE]
+python -m benchmarks.quantize skills [--formats ...] [--dtypes float32 ...] [--per-skill 500] [--results FILE]
 
 `cost` runs each way in a process of its own, and counts from where everything is imported: seconds until the folder is
 on the disk, and the most anonymous memory (Linux's RssAnon; files that are mapped into memory are not in it), looked
@@ -24,6 +24,7 @@ from typing import Any
 from benchmarks.anonymous import Peak, read_anonymous
 from benchmarks.results import Goal, Result, Row, publish
 from dsvl_cli.engine.checkpoint import EMBEDDED_FOLDER, check_folder
+from dsvl_cli.engine.hardware import DTYPE_BYTES
 from dsvl_cli.engine.progress import Silence
 from dsvl_cli.engine.quantization import FORMATS, STORED_FORMATS, Recipe, Verdict, find_cell
 from dsvl_cli.engine.requantize import SHARD_BYTES
@@ -92,19 +93,25 @@ def describe_cost(runs: list[dict[str, Any]]) -> Result:
     return Result("quantize cost", "Quantizing", rows, notes, {"runs": runs})
 
 
-def measure_skills(formats: list[str], dtype: str, per_skill: int) -> dict[str, dict[str, float]]:
-    """Measure tiny's skills before and after, on the same scenes, each in a new process."""
+def measure_skills(formats: list[str], dtypes: list[str], per_skill: int) -> dict[tuple[str, str], dict[str, float]]:
+    """Measure tiny's skills as it is (format `source`) and in each cell that works, each in a new process.
+
+    Returns:
+        By format and dtype, the share of right answers by skill; the scenes are the same in all.
+    """
     from dsvl_cli.engine.requantize import quantize_checkpoint
 
     source = check_folder("tiny", EMBEDDED_FOLDER)
-    tables = {"source": _evaluate(["tiny"], dtype, per_skill)}
+    tables = {("source", dtype): _evaluate(["tiny"], dtype, per_skill) for dtype in dtypes}
     for name in formats:
-        if name not in STORED_FORMATS:
-            tables[name] = _evaluate(["tiny", "--quantization", name], dtype, per_skill)
-            continue
         with tempfile.TemporaryDirectory() as folder:
-            quantize_checkpoint(source, Path(folder, "out"), Recipe(FORMATS[name]), Silence())
-            tables[name] = _evaluate([f"{folder}/out"], dtype, per_skill)
+            model = ["tiny", "--quantization", name]
+            if name in STORED_FORMATS:
+                quantize_checkpoint(source, Path(folder, "out"), Recipe(FORMATS[name]), Silence())
+                model = [f"{folder}/out"]
+            for dtype in dtypes:
+                if find_cell(name, "cpu", dtype).verdict is Verdict.WORKS:
+                    tables[name, dtype] = _evaluate(model, dtype, per_skill)
     return tables
 
 
@@ -117,19 +124,23 @@ def _evaluate(model: list[str], dtype: str, per_skill: int) -> dict[str, float]:
     return table
 
 
-def describe_skills(tables: dict[str, dict[str, float]], dtype: str, per_skill: int) -> Result:
-    """Set each format's mean beside the source's; what a format may lose of it is 1 point in 8 bits, 4 in 4."""
-    source = tables["source"]
-    rows, notes = [], [f"right answers over the same {per_skill} scenes of each of {len(source)} skills, dtype {dtype}"]
-    for name, table in tables.items():
+def describe_skills(tables: dict[tuple[str, str], dict[str, float]], per_skill: int) -> Result:
+    """Set each cell's mean beside the source's; what a format may lose of it is 1 point in 8 bits, 4 in 4."""
+    rows, notes = (
+        [],
+        [f"right answers over the same {per_skill} scenes of each of {len(next(iter(tables.values())))} skills"],
+    )
+    for (name, dtype), table in tables.items():
         if name == "source":
             continue
+        source = tables["source", dtype]
         before, after = 100 * mean(source.values()), 100 * mean(table.values())
-        rows.append(Row(f"{name}: mean of the skills", after, "%", "tiny as it is", before))
-        rows.append(Row(f"{name}: lost", before - after, "%", goal=Goal("under", {4: 4, 8: 1}[FORMATS[name].bits])))
+        rows.append(Row(f"{name}, {dtype}: mean of the skills", after, "%", "tiny as it is", before))
+        rows.append(Row("what was lost", before - after, "%", goal=Goal("under", {4: 4, 8: 1}[FORMATS[name].bits])))
         changes = [f"{skill} {change:+.1f}" for skill in source if (change := 100 * (table[skill] - source[skill]))]
-        notes.append(f"{name}, in points: {', '.join(changes) or 'nothing'}; the other skills are unchanged")
-    return Result("quantize skills", "Skills of quantized models", rows, notes, {"skills": tables})
+        notes.append(f"{name}, {dtype}, in points: {', '.join(changes) or 'nothing'}; the other skills are unchanged")
+    raw = {f"{name}, {dtype}": table for (name, dtype), table in tables.items()}
+    return Result("quantize skills", "Skills of quantized models", rows, notes, {"skills": raw})
 
 
 def main() -> None:
@@ -140,7 +151,7 @@ def main() -> None:
     cost.add_argument("checkpoint", type=Path)
     skills = commands.add_parser("skills")
     skills.add_argument("--per-skill", type=int, default=500)
-    skills.add_argument("--dtype", default="auto")
+    skills.add_argument("--dtypes", nargs="+", choices=DTYPE_BYTES, default=list(DTYPE_BYTES))
     once = commands.add_parser("once")
     for name in ("way", "format"):
         once.add_argument(name)
@@ -161,8 +172,8 @@ def main() -> None:
         runs = measure_cost(options.checkpoint.resolve(), options.formats, options.threads)
         publish(describe_cost(runs), options.results)
         return
-    tables = measure_skills(options.formats, options.dtype, options.per_skill)
-    publish(describe_skills(tables, options.dtype, options.per_skill), options.results)
+    tables = measure_skills(options.formats, options.dtypes, options.per_skill)
+    publish(describe_skills(tables, options.per_skill), options.results)
 
 
 if __name__ == "__main__":
