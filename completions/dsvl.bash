@@ -48,7 +48,7 @@ _dsvl_values() {
         quantization) values='4bit 8bit bnb-nf4 bnb-fp4 bnb-int8 torchao-int8 torchao-int8-dynamic torchao-int4 int8 int4' paths= ;;
         pictures) values='' paths=pictures ;;
         files) values='' paths=files ;;
-        format) values='jsonl csv parquet txt' paths= ;;
+        format) values='jsonl csv parquet openai txt' paths= ;;
         existing) values='skip overwrite append prepend' paths= ;;
         model) values='tiny 1.3b 7b 1.3b-base 7b-base' paths= ;;
         *) values='' paths='' ;;

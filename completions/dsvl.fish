@@ -76,6 +76,7 @@ function __dsvl_values
             printf '%s\t%s\n' 'jsonl' ''
             printf '%s\t%s\n' 'csv' ''
             printf '%s\t%s\n' 'parquet' ''
+            printf '%s\t%s\n' 'openai' ''
             printf '%s\t%s\n' 'txt' ''
         case existing
             printf '%s\t%s\n' 'skip' ''
@@ -181,7 +182,7 @@ complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l prompt -s p -x -a '(__dsvl_value
 complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l prompt-file -x -a '(__dsvl_values files)' -d 'Ask what stands there.'
 complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l ask -x -a '(__dsvl_values files)' -d 'Ask several questions, one column each: a TOML file of lines such as colour = "Which colour is it?"'
 complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l out -s o -x -a '(__dsvl_values files)' -d 'A .jsonl, .csv or .parquet file, a folder for text files, or - for rows on stdout.'
-complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l format -x -a '(__dsvl_values format)' -d 'What OUT is, where its name does not say so.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l format -x -a '(__dsvl_values format)' -d 'What OUT is, where its name does not say so; openai is a .jsonl of what OpenAI\'s batches give.'
 complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l existing -x -a '(__dsvl_values existing)' -d 'What becomes of text files that are there already; by default skip.'
 complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l overwrite -d 'Begin anew, and drop the rows in OUT.'
 complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l report -x -a '(__dsvl_values files)' -d 'Also write a page of thumbnails, answers and errors, in HTML.'

@@ -12,7 +12,7 @@ $dsvlValues = @{
     quantization = @{ Paths = ''; Words = @(@('4bit', ''), @('8bit', ''), @('bnb-nf4', ''), @('bnb-fp4', ''), @('bnb-int8', ''), @('torchao-int8', ''), @('torchao-int8-dynamic', ''), @('torchao-int4', ''), @('int8', ''), @('int4', '')) }
     pictures = @{ Paths = 'pictures'; Words = @() }
     files = @{ Paths = 'files'; Words = @() }
-    format = @{ Paths = ''; Words = @(@('jsonl', ''), @('csv', ''), @('parquet', ''), @('txt', '')) }
+    format = @{ Paths = ''; Words = @(@('jsonl', ''), @('csv', ''), @('parquet', ''), @('openai', ''), @('txt', '')) }
     existing = @{ Paths = ''; Words = @(@('skip', ''), @('overwrite', ''), @('append', ''), @('prepend', '')) }
     model = @{ Paths = ''; Words = @(@('tiny', 'the model that comes with dsvl'), @('1.3b', 'deepseek-community/deepseek-vl-1.3b-chat'), @('7b', 'deepseek-community/deepseek-vl-7b-chat'), @('1.3b-base', 'deepseek-community/deepseek-vl-1.3b-base'), @('7b-base', 'deepseek-community/deepseek-vl-7b-base')) }
 }
@@ -119,7 +119,7 @@ $dsvlCommands = @{
             @{ Names = @('--prompt-file'); Kind = 'files'; Repeatable = $False; Help = 'Ask what stands there.' }
             @{ Names = @('--ask'); Kind = 'files'; Repeatable = $False; Help = 'Ask several questions, one column each: a TOML file of lines such as colour = "Which colour is it?"' }
             @{ Names = @('--out', '-o'); Kind = 'files'; Repeatable = $False; Help = 'A .jsonl, .csv or .parquet file, a folder for text files, or - for rows on stdout.' }
-            @{ Names = @('--format'); Kind = 'format'; Repeatable = $False; Help = 'What OUT is, where its name does not say so.' }
+            @{ Names = @('--format'); Kind = 'format'; Repeatable = $False; Help = 'What OUT is, where its name does not say so; openai is a .jsonl of what OpenAI''s batches give.' }
             @{ Names = @('--existing'); Kind = 'existing'; Repeatable = $False; Help = 'What becomes of text files that are there already; by default skip.' }
             @{ Names = @('--overwrite'); Kind = $null; Repeatable = $False; Help = 'Begin anew, and drop the rows in OUT.' }
             @{ Names = @('--report'); Kind = 'files'; Repeatable = $False; Help = 'Also write a page of thumbnails, answers and errors, in HTML.' }

@@ -14,12 +14,12 @@ from filelock import FileLock, Timeout
 from dsvl_cli.batch.disk import explained
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.journal import Journal
-from dsvl_cli.batch.row import Row
+from dsvl_cli.batch.row import Row, encode
 from dsvl_cli.batch.settings import Settings
-from dsvl_cli.batch.tables import write_csv, write_parquet
+from dsvl_cli.batch.tables import write_csv, write_openai, write_parquet
 from dsvl_cli.errors import DsvlError
 
-Format = Literal["jsonl", "csv", "parquet", "txt"]
+Format = Literal["jsonl", "csv", "parquet", "openai", "txt"]
 FORMATS_BY_EXTENSION: Mapping[str, Format] = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet",
 }  # fmt: skip
@@ -76,7 +76,7 @@ class JournalOnly:
 
 
 class Table(JournalOnly):
-    """A CSV or Parquet file, written from the journal at the end of a run."""
+    """A file that is written whole from the journal, at the end of a run."""
 
     def __init__(
         self, path: Path, write: Callable[[Path, Iterable[Row], Sequence[str]], None], questions: Sequence[str]
@@ -209,7 +209,12 @@ class KeptOutput:
         """See whether what is there may be gone on with; False where nothing is there yet."""
         stored = Settings.read(settings_path_of(self.path))
         is_begun = _has_content(self.journal.path)
-        is_table = self._format in ("csv", "parquet")
+        is_table = self._format in TABLE_WRITERS
+        if self._format == "jsonl" and _has_content(beside := journal_path(self.path, "csv")):
+            raise DsvlError(
+                f"{self.shown} is of another format: its journal is {beside.name}",
+                "say --format as before, choose another -o, or begin anew with --overwrite",
+            )
         if (is_begun and stored is None) or (is_table and not is_begun and _has_content(self.path)):
             raise DsvlError(
                 f"{self.shown} is there already and not from `dsvl batch`", "choose another -o, or add --overwrite"
@@ -226,9 +231,9 @@ class KeptOutput:
 
     def _remove(self) -> None:
         with explained(self.shown):
-            self.journal.path.unlink(missing_ok=True)
-            if self._format in ("csv", "parquet"):
+            if self._format != "txt":
                 self.path.unlink(missing_ok=True)
+            journal_path(self.path, "csv").unlink(missing_ok=True)
             settings_path_of(self.path).unlink(missing_ok=True)
 
 
@@ -238,11 +243,13 @@ class StreamOutput:
     Args:
         stream: takes bytes.
         name: what it is called.
+        to_line: makes of a row what is written, the end of the line included.
     """
 
-    def __init__(self, stream: BinaryIO, name: str) -> None:
+    def __init__(self, stream: BinaryIO, name: str, to_line: Callable[[Row], bytes]) -> None:
         self._stream = stream
         self._name = name
+        self._to_line = to_line
 
     def select(self, item: Item) -> Item | None:
         """Every one."""
@@ -256,11 +263,16 @@ class StreamOutput:
             DsvlError: it cannot be written.
         """
         with explained(self._name):
-            self._stream.write((row.to_json() + "\n").encode())
+            self._stream.write(self._to_line(row))
             self._stream.flush()
 
     def finish(self) -> None:
         """Nothing waits."""
+
+
+def to_json_line(row: Row) -> bytes:
+    """Write a row as a line of JSON, as journals have it."""
+    return encode(row.to_fields()) + b"\n"
 
 
 def journal_path(path: Path, format: Format) -> Path:  # noqa: A002
@@ -276,6 +288,7 @@ def settings_path_of(path: Path) -> Path:
 TABLE_WRITERS: Mapping[str, Callable[[Path, Iterable[Row], Sequence[str]], None]] = {
     "csv": write_csv,
     "parquet": write_parquet,
+    "openai": write_openai,
 }
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
+
+from dsvl_cli.batch.row import Row, encode
 
 
 def to_response(fields: Mapping[str, Any], created: int) -> dict[str, Any]:
@@ -35,3 +38,8 @@ def to_response(fields: Mapping[str, Any], created: int) -> dict[str, Any]:
         }
         response = {"status_code": 200, "request_id": f"request-{fields['id']}", "body": body}
     return {"id": f"batch-{fields['id']}", "custom_id": fields["id"], "response": response, "error": error}
+
+
+def to_response_line(row: Row) -> bytes:
+    """Write a row that has one answer, or an error, as a line of such an output, made now."""
+    return encode(to_response(row.to_fields(), int(time.time()))) + b"\n"

@@ -1,4 +1,4 @@
-"""Rows -> one CSV or Parquet file, in order of name, whole or not at all."""
+"""Rows -> one file, in order of name, whole or not at all: CSV, Parquet, or the output of OpenAI's batches."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dsvl_cli.batch.disk import new_file
+from dsvl_cli.batch.responses import to_response_line
 from dsvl_cli.batch.row import FIELDS, ONLY, Row
 from dsvl_cli.errors import DsvlError
 
@@ -45,6 +46,13 @@ def write_parquet(path: Path, rows: Iterable[Row], questions: Sequence[str]) -> 
         for some in _chunks(rows):
             cells = [[_encodable(cell) for cell in _cells(row, columns)] for row in some]
             writer.write_table(pa.table(list(map(list, zip(*cells, strict=True))), schema=schema))
+
+
+def write_openai(path: Path, rows: Iterable[Row], _: Sequence[str]) -> None:
+    """Write what OpenAI's batches give for requests in their form: one line of JSON each."""
+    with new_file(path) as file:
+        for some in _chunks(rows):
+            file.write(b"".join(map(to_response_line, some)))
 
 
 def check_parquet() -> None:

@@ -47,6 +47,8 @@ class Job:
         if len(asked) > 1:
             names = " and ".join(f"--{name.replace('_', '-')}" for name in asked)
             raise UsageError(f"{names} each say what to ask", "give one of them")
+        if values["format"] == "openai" and values["ask"] is not None:
+            raise UsageError("OpenAI's form has one answer for each request", "leave --ask or --format openai out")
         if not values["sources"] and values["files_from"] is None and values["check"] is None:
             raise UsageError("there is nothing to do: no SOURCE is given", "dsvl batch FOLDER -o captions.jsonl")
         return cls(values, load, sampling, given)

@@ -62,8 +62,12 @@ Out = Annotated[
     ),
 ]  # fmt: skip
 Format = Annotated[
-    Literal["jsonl", "csv", "parquet", "txt"] | None,
-    _option(_ROWS, "--format", help="What OUT is, where its name does not say so."),
+    Literal["jsonl", "csv", "parquet", "openai", "txt"] | None,
+    _option(
+        _ROWS,
+        "--format",
+        help="What OUT is, where its name does not say so; openai is a .jsonl of what OpenAI's batches give.",
+    ),
 ]
 Existing = Annotated[
     Literal["skip", "overwrite", "append", "prepend"] | None,

@@ -22,7 +22,9 @@ from dsvl_cli.batch.output import (
     Table,
     journal_path,
     settings_path_of,
+    to_json_line,
 )
+from dsvl_cli.batch.responses import to_response_line
 from dsvl_cli.batch.row import Row
 from dsvl_cli.batch.runner import FAILURES_IN_A_ROW, Runner, Tally
 from dsvl_cli.batch.settings import Settings
@@ -122,9 +124,9 @@ def check_output(console: Console, job: Job, out: str) -> None:
     from dsvl_cli.batch.journal import Journal
 
     path = Path(out).resolve()
-    form = job.values["format"] or FORMATS_BY_EXTENSION.get(path.suffix.lower(), "txt")
     stored = Settings.read(settings_path_of(path))
-    journal = Journal(journal_path(path, form))
+    beside = journal_path(path, "csv")
+    journal = Journal(beside if beside.exists() else path)
     if stored is None or not journal.path.exists():
         raise DsvlError(f"{out} is not from `dsvl batch`", "name the OUT of an earlier run")
     journal.peek()
@@ -205,7 +207,7 @@ def _format_of(job: Job) -> Format | None:
         raise UsageError("where do the rows go? No OUT is given", "-o captions.jsonl, a folder, or - for stdout")
     path = Path(out)
     if out == STDIO or (path.exists() and not (path.is_dir() or stat.S_ISREG(path.stat().st_mode))):
-        if form not in (None, "jsonl"):
+        if form not in (None, "jsonl", "openai"):
             raise UsageError(f"{form} cannot be streamed", "give a file with -o")
         return None
     found: Format | None = form or FORMATS_BY_EXTENSION.get(path.suffix.lower())
@@ -228,9 +230,10 @@ def _open_output(job: Job, settings: Settings) -> KeptOutput | StreamOutput:
     if form is None:
         if values["report"] is not None:
             raise UsageError("a report is made of rows that are kept", "give a file with -o")
+        to_line = to_response_line if values["format"] == "openai" else to_json_line
         if values["out"] == STDIO:
-            return StreamOutput(sys.stdout.buffer, "stdout")
-        return StreamOutput(open(values["out"], "wb", buffering=0), values["out"])  # until the end
+            return StreamOutput(sys.stdout.buffer, "stdout", to_line)
+        return StreamOutput(open(values["out"], "wb", buffering=0), values["out"], to_line)  # until the end
     path = Path(values["out"])
     sink: Sink = JournalOnly()
     if form == "txt":

@@ -115,6 +115,36 @@ def test_a_second_run_has_nothing_to_do_and_loads_no_model(
         assert [Path(row["path"]).name for row in csv.DictReader(file)] == ["green-star.webp", "red-circle.png"]
 
 
+def test_requests_of_openai_are_answered_in_its_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    requests, out = tmp_path / "requests.jsonl", tmp_path / "out.jsonl"
+    lines = []
+    for name in ("red-circle.png", "nothing.png"):
+        content = [
+            {"type": "text", "text": "What colour is the circle?"},
+            {"type": "image_url", "image_url": {"url": str(EXAMPLES / name)}},
+        ]
+        body = {"model": "tiny", "messages": [{"role": "user", "content": content}]}
+        lines.append({"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body})
+    requests.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert batch(requests, "-o", out, "--format", "openai") == 1
+    failed, answered = map(json.loads, out.read_text().splitlines())
+    assert (answered["custom_id"], answered["error"]) == ("red-circle.png", None)
+    assert answered["response"]["body"]["choices"][0]["message"]["content"] == "Red."
+    assert (failed["custom_id"], failed["error"]["code"]) == ("nothing.png", "ImageError")
+    capsys.readouterr()
+    assert batch(requests, "-o", "-", "--format", "openai") == 1
+    streamed = {line["custom_id"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert streamed["nothing.png"] == failed
+    # Its lines are no rows: without the flag the file is not taken for a journal, and begins anew on demand only.
+    before = out.read_bytes()
+    assert batch(requests, "-o", out) == 1
+    assert "is of another format" in capsys.readouterr().err
+    assert out.read_bytes() == before
+    assert batch(requests, "-o", out, "--overwrite") == 1
+    assert len(rows(out)) == 2
+    assert not list(tmp_path.glob("*.journal.jsonl"))
+
+
 def test_what_failed_is_done_again_when_asked(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     assert batch(folder, "-o", out, "-q") == 1
@@ -239,6 +269,7 @@ def test_the_report_shows_every_row(folder: Path, tmp_path: Path) -> None:
         (["photos", "-o", "x.jsonl", "-p", "a", "--ask", "q.toml"], 2, "each say what to ask"),
         (["photos", "-o", "x.jsonl", "--batch-size", "none"], 2, "--batch-size is 'none'"),
         (["photos", "-o", "x.jsonl", "--existing", "append"], 2, "--existing is for text files"),
+        (["photos", "-o", "x.jsonl", "--format", "openai", "--ask", "q.toml"], 2, "one answer for each request"),
         (["photos", "-o", "-", "--report", "r.html"], 2, "a report is made of rows that are kept"),
         (["photos", "-o", "x.jsonl", "-p", "<image> or <image>?"], 2, "more than one <image>"),
         (["nowhere", "-o", "x.jsonl"], 1, "nowhere: no such file or folder"),
