@@ -5,7 +5,8 @@ CPU: products of few rows and attention, compiled from native/kernels.c. Both ag
 in 8 and 4 bits the native ones bring the activations to 8 bits too (tests/engine/test_kernels.py).
 
 Weights stay as they are stored, in 16, 8 or 4 bits, and often in the file that is mapped into memory. Products of many
-rows (a prompt) widen one layer at a time into a buffer that all layers share.
+rows (a prompt) widen one layer at a time into a buffer that all layers share: to bfloat16 where the CPU multiplies that
+itself, else to float32. A CPU that multiplies 8 bits itself does so with 8-bit weights (integer_products.py).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Protocol
 import torch
 from torch.nn import functional
 
+from dsvl_cli.engine.integer_products import multiply_narrow, narrow_rows
 from dsvl_cli.engine.kv_cache import LayerCache
 from dsvl_cli.engine.native.compiler import load_library
 from dsvl_cli.engine.progress import Choice
@@ -79,28 +81,44 @@ class PlainKernels:
     Args:
         compute_dtype: of activations and products.
         native_bf16: whether the device multiplies bfloat16 itself; else such weights are widened to multiply them.
+        native_int8: whether it is a CPU that multiplies 8 bits itself; a prompt is then brought to 8 bits for INT8.
     """
 
     name = "torch"
 
-    def __init__(self, compute_dtype: torch.dtype = torch.float32, *, native_bf16: bool = False) -> None:
+    def __init__(
+        self, compute_dtype: torch.dtype = torch.float32, *, native_bf16: bool = False, native_int8: bool = False
+    ) -> None:
         self.compute_dtype = compute_dtype
         self.native_bf16 = native_bf16
+        self.native_int8 = native_int8
+        # Of weights in 8 and 4 bits before they are multiplied.
+        self._wide_dtype = torch.bfloat16 if native_bf16 and compute_dtype == torch.float32 else compute_dtype
         self._room = torch.empty(0)
 
     def linear(self, x: torch.Tensor, weight: Linear) -> torch.Tensor:
         """Multiply."""
+        return self.linears(x, [weight])[0]
+
+    def linears(self, x: torch.Tensor, weights: Sequence[Linear]) -> list[torch.Tensor]:
+        """Multiply, one after the other."""
+        integer = self.native_int8 and len(x) > _FEW_ROWS
+        is_narrow = [integer and isinstance(weight, Weight) and weight.kind is Kind.INT8 for weight in weights]
+        rows = narrow_rows(x) if any(is_narrow) else None
+        return [
+            multiply_narrow(rows, weight) if narrow and rows and isinstance(weight, Weight) else self._linear(x, weight)
+            for weight, narrow in zip(weights, is_narrow, strict=True)
+        ]
+
+    def _linear(self, x: torch.Tensor, weight: Linear) -> torch.Tensor:
         if not isinstance(weight, Weight):
             return weight(x)
         if weight.data.dtype == x.dtype:
             return functional.linear(x, weight.data)
         if weight.kind is Kind.BFLOAT16 and (self.native_bf16 or len(x) <= _FEW_PLAIN_ROWS):
             return functional.linear(x.to(weight.data.dtype), weight.data).to(x.dtype)
-        return functional.linear(x, self.widen(weight))
-
-    def linears(self, x: torch.Tensor, weights: Sequence[Linear]) -> list[torch.Tensor]:
-        """Multiply, one after the other."""
-        return [self.linear(x, weight) for weight in weights]
+        wide = self.widen(weight)
+        return functional.linear(x.to(wide.dtype), wide).to(x.dtype)
 
     def normalize(self, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
         """Normalize."""
@@ -113,7 +131,10 @@ class PlainKernels:
         return states * cosines.unsqueeze(1) + turned * sines.unsqueeze(1)
 
     def widen(self, weight: Weight) -> torch.Tensor:
-        """Give the weight as `(out_features, in_features)` of `compute_dtype`, in a buffer until the next call."""
+        """Give the weight as `(out_features, in_features)`, in a buffer until the next call.
+
+        It is of `compute_dtype`; where the CPU multiplies bfloat16 itself, weights of 8 and 4 bits are of that.
+        """
         wide = self._buffer(weight)
         if weight.scales is None:
             return wide.copy_(weight.data)
@@ -125,9 +146,10 @@ class PlainKernels:
 
     def _buffer(self, weight: Weight) -> torch.Tensor:
         size = weight.shape[0] * weight.shape[1]
-        if self._room.numel() < size:
-            self._room = torch.empty(size, dtype=self.compute_dtype, device=weight.data.device)
-        return self._room[:size].view(weight.shape)
+        dtype = self.compute_dtype if weight.scales is None else self._wide_dtype
+        if self._room.nbytes < size * dtype.itemsize:
+            self._room = torch.empty(size * dtype.itemsize, dtype=torch.uint8, device=weight.data.device)
+        return self._room[: size * dtype.itemsize].view(dtype).view(weight.shape)
 
     def attend(
         self, queries: torch.Tensor, caches: Sequence[LayerCache], lengths: Sequence[int], scale: float
@@ -150,14 +172,10 @@ class NativeKernels(PlainKernels):
 
     name = "native"
 
-    def __init__(self, library: ctypes.CDLL, *, native_bf16: bool = False) -> None:
-        super().__init__(torch.float32, native_bf16=native_bf16)
+    def __init__(self, library: ctypes.CDLL, *, native_bf16: bool = False, native_int8: bool = False) -> None:
+        super().__init__(torch.float32, native_bf16=native_bf16, native_int8=native_int8)
         self._library = library
         self._bytes = torch.empty(0, dtype=torch.int8)
-
-    def linear(self, x: torch.Tensor, weight: Linear) -> torch.Tensor:
-        """Multiply."""
-        return self.linears(x, [weight])[0]
 
     def linears(self, x: torch.Tensor, weights: Sequence[Linear]) -> list[torch.Tensor]:
         """Multiply; weights of one kind in one call, which divides them among the threads once."""
@@ -172,7 +190,7 @@ class NativeKernels(PlainKernels):
             or (kind is Kind.FLOAT32 and rows > 1)
             or x.shape[1] % _COLUMNS
         ):
-            return [super(NativeKernels, self).linear(x, weight) for weight in weights]
+            return super().linears(x, weights)
         x = x.contiguous()
         count, columns = len(stored), x.shape[1]
         results = [torch.empty((rows, weight.shape[0])) for weight in stored]
@@ -226,6 +244,7 @@ class NativeKernels(PlainKernels):
             ctypes.c_int64(outs),
             ctypes.c_int64(columns),
             _address(wide),
+            int(wide.dtype == torch.bfloat16),
             torch.get_num_threads(),
         )
         return wide
@@ -280,23 +299,40 @@ class NativeKernels(PlainKernels):
         return out
 
 
-def choose_kernels(device: str, dtype: torch.dtype, *, native_bf16: bool) -> tuple[Kernels, Choice]:
+def choose_kernels(
+    device: str, dtype: torch.dtype, *, native_bf16: bool = False, native_int8: bool = False
+) -> tuple[Kernels, Choice]:
     """Choose the backend, with its reason.
 
     On a CPU activations are float32 whatever the weights are: they cost little, and the answer is that of a float32
     model with the weights' values. Elsewhere they are of the weights' dtype.
+
+    Args:
+        device: where.
+        dtype: of the weights.
+        native_bf16: whether the CPU multiplies bfloat16 itself.
+        native_int8: whether it multiplies 8 bits itself.
     """
     if device != "cpu":
         return PlainKernels(dtype, native_bf16=True), Choice("kernels", "torch", f"the device is {device}")
     compiled = load_library()
-    if compiled.library is None:
-        kernels: Kernels = PlainKernels(native_bf16=native_bf16)
-        return kernels, Choice("kernels", "torch", f"no native ones: {compiled.reason}")
-    native = NativeKernels(compiled.library, native_bf16=native_bf16)
-    fault = find_fault(native)
+    library = compiled.library
+    reasons = [compiled.reason if library is not None else f"no native ones: {compiled.reason}"]
+
+    def build(native_int8: bool) -> PlainKernels:
+        if library is None:
+            return PlainKernels(native_bf16=native_bf16, native_int8=native_int8)
+        return NativeKernels(library, native_bf16=native_bf16, native_int8=native_int8)
+
+    kernels = build(native_int8)
+    fault = find_fault(kernels)
+    if fault is not None and native_int8:
+        reasons.append(f"without products of integers: they fail in {fault}")
+        kernels = build(False)
+        fault = find_fault(kernels)
     if fault is not None:
-        return PlainKernels(native_bf16=native_bf16), Choice("kernels", "torch", f"the native ones fail in {fault}")
-    return native, Choice("kernels", "native", compiled.reason)
+        kernels, reasons = PlainKernels(native_bf16=native_bf16), [f"the native ones fail in {fault}"]
+    return kernels, Choice("kernels", kernels.name, "; ".join(reasons))
 
 
 def find_fault(kernels: Kernels) -> str | None:
@@ -304,20 +340,22 @@ def find_fault(kernels: Kernels) -> str | None:
     generator = torch.Generator().manual_seed(0)
     plain = PlainKernels()
     dense = torch.randn((36, 640), generator=generator)
-    x = torch.randn((3, 640), generator=generator)
+    x = torch.randn((_FEW_ROWS + 1, 640), generator=generator)
     for weight in (
         Weight.dense(dense),
         Weight.dense(dense.bfloat16()),
         quantize(dense, Kind.INT8),
         quantize(dense, Kind.INT4),
     ):
-        exact = weight.kind is Kind.FLOAT32 or (weight.kind is Kind.BFLOAT16 and isinstance(kernels, NativeKernels))
-        tolerance = 1e-4 if exact else 0.05
-        for rows in (1, 3):
+        for rows in (1, 3, len(x)):
+            # A product of many rows may be made in bfloat16.
+            widens = isinstance(kernels, NativeKernels) and weight.kind is Kind.BFLOAT16 and rows <= _FEW_ROWS
+            tolerance = 1e-4 if weight.kind is Kind.FLOAT32 or widens else 0.05
             wanted, found = functional.linear(x[:rows], plain.widen(weight)), kernels.linear(x[:rows], weight)
             if not torch.allclose(wanted, found, rtol=0, atol=tolerance * float(wanted.abs().max())):
-                return f"{weight.kind.name} products"
+                return f"{weight.kind.name} products of {rows} rows"
     scale, angles = torch.rand(x.shape[1], generator=generator), torch.rand((2, 32), generator=generator)
+    x = x[:3]
     if not torch.allclose(plain.normalize(x, scale, 1e-6), kernels.normalize(x, scale, 1e-6), atol=1e-4):
         return "norms"
     query = torch.randn((2, 4, 32), generator=generator)

@@ -11,8 +11,9 @@ from typing import Any
 
 from dsvl_cli.engine.native.compiler import load_library
 
-# What lets a CPU multiply bfloat16 natively, by torch's and Linux' names of the features.
+# What lets a CPU multiply bfloat16, and 8 bits, natively, by torch's and Linux' names of the features.
 NATIVE_BF16 = {"amx_bf16": "AMX-BF16", "avx512_bf16": "AVX-512-BF16", "bf16": "Arm's BF16"}
+NATIVE_INT8 = {"amx_int8": "AMX-INT8", "avx512_vnni": "AVX-512-VNNI", "avx_vnni": "AVX-VNNI"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Machine:
     """A description that every choice of device, dtype and attention is made from.
 
     Attributes:
-        cpu_features: those of `NATIVE_BF16` that the CPU has.
+        cpu_features: those of `NATIVE_BF16` and `NATIVE_INT8` that the CPU has.
         memory_free: what the process may still take, in bytes; a container's limit counts.
         cuda, xpu: the devices in torch's order.
         mps_free: bytes that Apple's GPU may take; None without one.
@@ -54,6 +55,16 @@ class Machine:
     flash_attn: bool = False
     torch_without_cuda: bool = False
     native_kernels: bool = False
+
+    @property
+    def native_bf16(self) -> bool:
+        """Whether the CPU multiplies bfloat16 itself."""
+        return not self.cpu_features.isdisjoint(NATIVE_BF16)
+
+    @property
+    def native_int8(self) -> bool:
+        """Whether the CPU multiplies 8 bits itself."""
+        return not self.cpu_features.isdisjoint(NATIVE_INT8)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -123,17 +134,17 @@ def _detect_cpu_features() -> frozenset[str]:
     ask = getattr(torch.cpu, "get_capabilities", None)  # newer than the oldest torch that dsvl runs with
     if ask is not None:
         found = ask()
-        return frozenset(name for name in NATIVE_BF16 if found.get(name))
+        return frozenset(name for name in (*NATIVE_BF16, *NATIVE_INT8) if found.get(name))
     cpuinfo = Path("/proc/cpuinfo")
     return read_cpu_features(cpuinfo.read_text() if cpuinfo.exists() else "")
 
 
 def read_cpu_features(cpuinfo: str) -> frozenset[str]:
-    """Find the features of `NATIVE_BF16` in the text of Linux' `/proc/cpuinfo` (`flags` on x86, `Features` on Arm)."""
+    """Find what `Machine` names in the text of Linux' `/proc/cpuinfo` (`flags` on x86, `Features` on Arm)."""
     lines = (line.partition(":") for line in cpuinfo.splitlines())
     return frozenset(
         word for key, _, words in lines if key.strip() in ("flags", "Features") for word in words.split()
-    ) & frozenset(NATIVE_BF16)
+    ) & {*NATIVE_BF16, *NATIVE_INT8}
 
 
 def _detect_macos() -> tuple[int, int]:

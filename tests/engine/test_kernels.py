@@ -108,6 +108,29 @@ def test_a_long_prompt_takes_the_wide_way_with_the_same_result(native: NativeKer
         torch.testing.assert_close(native.linear(x, weight), x @ PLAIN.widen(weight).T, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", [Kind.INT8, Kind.INT4])
+def test_where_the_cpu_multiplies_bfloat16_weights_are_widened_to_it(native: NativeKernels, kind: Kind) -> None:
+    weight = make_weight(kind, 48, 256, 4)
+    wanted = dequantize(weight).bfloat16()
+    for kernels in (PlainKernels(native_bf16=True), NativeKernels(native._library, native_bf16=True)):
+        assert torch.equal(kernels.widen(weight), wanted)
+        x = torch.randn((64, 256), generator=torch.Generator().manual_seed(2))
+        found = kernels.linear(x, weight)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, x @ dequantize(weight).T, rtol=0, atol=0.01 * float(found.abs().max()))
+
+
+def test_integers_that_overflow_are_found_out_and_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*_: object) -> torch.Tensor:
+        return torch.zeros((41, 36))
+
+    monkeypatch.setattr("dsvl_cli.engine.kernels.multiply_narrow", wrong)
+    kernels, choice = choose_kernels("cpu", torch.bfloat16, native_int8=True)
+    assert isinstance(kernels, PlainKernels)
+    assert not kernels.native_int8
+    assert "without products of integers: they fail in INT8 products of 41 rows" in choice.reason
+
+
 def test_a_backend_that_is_wrong_is_found_out() -> None:
     class Wrong(PlainKernels):
         def attend(self, *args: object) -> torch.Tensor:
@@ -115,6 +138,10 @@ def test_a_backend_that_is_wrong_is_found_out() -> None:
 
     assert find_fault(PLAIN) is None
     assert find_fault(Wrong()) == "attention"
+
+
+def test_the_native_ones_are_right_where_the_cpu_multiplies_bfloat16(native: NativeKernels) -> None:
+    assert find_fault(NativeKernels(native._library, native_bf16=True)) is None
 
 
 def test_the_choice_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:

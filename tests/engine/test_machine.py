@@ -45,6 +45,7 @@ def test_looking_for_gpus_is_the_only_reason_to_import_torch() -> None:
     [
         ("flags\t\t: fpu avx512f avx512_bf16 sse2\n", {"avx512_bf16"}),
         ("processor: 0\nflags : amx_bf16 avx512_bf16\nprocessor: 1\nflags : amx_bf16\n", {"amx_bf16", "avx512_bf16"}),
+        ("flags : avx512_vnni avx_vnni_int8 avx512_4vnniw\n", {"avx512_vnni"}),
         ("Features : fp asimd svebf16 i8mm bf16\n", {"bf16"}),
         ("model name : bf16\nflags : avx2 f16c\n", set()),
         ("", set()),

@@ -25,6 +25,7 @@ typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
 typedef uint32_t uvec __attribute__((vector_size(4 * LANES)));
 typedef uint16_t half_vec __attribute__((vector_size(2 * LANES)));
+typedef int8_t byte_vec __attribute__((vector_size(LANES)));
 
 enum kind { FLOAT32, BFLOAT16, INT8, INT4 };
 
@@ -383,28 +384,49 @@ void dsvl_pack(int kind, const float *w, int64_t outs, int64_t columns, void *da
     }
 }
 
-// Quantized weights (outs, columns), widened to float.
-void dsvl_widen(int kind, const char *w, const void *scales, int64_t outs, int64_t columns, float *to, int threads) {
+INLINE void store(char *to, int is_half, int64_t place, vec values) {
+    if (!is_half) {
+        memcpy(to + 4 * place, &values, sizeof values);
+        return;
+    }
+    uvec bits = (uvec)values;  // to bfloat16, ties to even
+    half_vec halves = __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, half_vec);
+    memcpy(to + 2 * place, &halves, sizeof halves);
+}
+
+INLINE void widen_all(
+    int kind, const char *w, const void *scales, int64_t outs, int64_t columns, char *to, int is_half, int threads
+) {
     int64_t groups = columns / PACK;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t out = 0; out < outs; out++) {
-        float *row = to + out * columns;
+        int64_t place = out * columns;
         if (kind == INT8) {
-            const int8_t *from = (const int8_t *)w + out * columns;
+            const int8_t *from = (const int8_t *)w + place;
             float scale = ((const float *)scales)[out];
-            for (int64_t i = 0; i < columns; i++) row[i] = scale * (float)from[i];
+            for (int64_t i = 0; i < columns; i += LANES)
+                store(to, is_half, place + i, __builtin_convertvector(LOAD(byte_vec, from + i), vec) * scale);
             continue;
         }
-        const uint8_t *from = (const uint8_t *)w + out * columns / 2;
-        for (int64_t group = 0; group < groups; group++, from += PACK / 2, row += PACK) {
+        const uint8_t *from = (const uint8_t *)w + place / 2;
+        for (int64_t group = 0; group < groups; group++, from += PACK / 2, place += PACK) {
             float scale = from_bfloat16(((const uint16_t *)scales)[out * groups + group]);
             for (int i = 0; i < PACK / 2; i += LANES) {
-                vec low = (from_nibbles(from + i, 0) - 8.0f) * scale, high = (from_nibbles(from + i, 1) - 8.0f) * scale;
-                memcpy(row + i, &low, sizeof low);
-                memcpy(row + PACK / 2 + i, &high, sizeof high);
+                store(to, is_half, place + i, (from_nibbles(from + i, 0) - 8.0f) * scale);
+                store(to, is_half, place + PACK / 2 + i, (from_nibbles(from + i, 1) - 8.0f) * scale);
             }
         }
     }
+}
+
+// Quantized weights (outs, columns), widened to float, or to bfloat16.
+void dsvl_widen(
+    int kind, const char *w, const void *scales, int64_t outs, int64_t columns, void *to, int is_half, int threads
+) {
+    if (is_half)
+        widen_all(kind, w, scales, outs, columns, to, 1, threads);
+    else
+        widen_all(kind, w, scales, outs, columns, to, 0, threads);
 }
 
 INLINE void attend_one(
