@@ -114,6 +114,7 @@ $dsvlCommands = @{
             @{ Names = @('--recursive', '-r'); Kind = $null; Repeatable = $False; Help = 'Look into the folders within.' }
             @{ Names = @('--ext'); Kind = 'text'; Repeatable = $True; Help = 'In folders take files of this extension; may be repeated.' }
             @{ Names = @('--follow-links'); Kind = $null; Repeatable = $False; Help = 'Follow links within folders.' }
+            @{ Names = @('--column'); Kind = 'text'; Repeatable = $False; Help = 'In Parquet tables take the pictures of this column.' }
             @{ Names = @('--files-from'); Kind = 'files'; Repeatable = $False; Help = 'Read paths from a file, or from stdin with -: one a line, or ended by NULs.' }
             @{ Names = @('--prompt', '-p'); Kind = 'text'; Repeatable = $False; Help = 'What to ask. By default: Describe this image.' }
             @{ Names = @('--prompt-file'); Kind = 'files'; Repeatable = $False; Help = 'Ask what stands there.' }

@@ -12,13 +12,17 @@ from dsvl_cli.engine.images import is_address
 CHANGED, GONE = "the picture has changed", "the picture is gone"
 
 
-def find_stale(rows: Iterable[Row]) -> Iterator[tuple[Row, str]]:
+def find_stale(rows: Iterable[Row], column: str | None = None) -> Iterator[tuple[Row, str]]:
     """Give the rows whose picture has changed or is gone, with the reason, in their order.
 
     Rows of archives, tables and requests are compared with what these hold now. An address is not fetched: its row
     counts as fresh.
+
+    Args:
+        rows: in order of name.
+        column: of a table, the one with the pictures, where it was named.
     """
-    lookup = ItemLookup()
+    lookup = ItemLookup(column)
     for row in rows:
         if is_address(row.path):
             continue

@@ -7,14 +7,19 @@ from collections.abc import Mapping, Sequence
 
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.row import Row
-from dsvl_cli.batch.scan import scan
+from dsvl_cli.batch.scan import ScanOptions, scan
 from dsvl_cli.errors import DsvlError
 
 
 class ItemLookup:
-    """Finds the items of rows. Of archives and tables the last one is kept open: ask in order of name."""
+    """Finds the items of rows. Of archives and tables the last one is kept open: ask in order of name.
 
-    def __init__(self) -> None:
+    Args:
+        column: of a table, the one with the pictures, where it was named.
+    """
+
+    def __init__(self, column: str | None = None) -> None:
+        self._options = ScanOptions(column=column)
         self._holder = ""
         self._items: Mapping[str, Item] = {}
 
@@ -39,7 +44,7 @@ class ItemLookup:
         if holder != self._holder:
             self._holder = holder
             try:
-                self._items = {item.id: item for item in scan([holder])}
+                self._items = {item.id: item for item in scan([holder], options=self._options)}
             except DsvlError:
                 self._items = {}
         return self._items.get(id)

@@ -153,7 +153,9 @@ def _choose_column(schema: pyarrow.Schema, wanted: str | None, name: str) -> str
     if not found:
         raise DsvlError(f"{name}: no column holds pictures", _columns_hint(schema))
     if len(found) > 1:
-        raise DsvlError(f"{name}: {len(found)} columns could hold the pictures: {', '.join(found)}")
+        raise DsvlError(
+            f"{name}: {len(found)} columns could hold the pictures: {', '.join(found)}", f"--column {found[0]}"
+        )
     return str(found[0])
 
 

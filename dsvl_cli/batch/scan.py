@@ -32,6 +32,7 @@ class ScanOptions:
         recursive: look into the folders within a folder.
         extensions: of the files that are taken, lower case, each with its dot.
         follow_links: take links within a folder, too. Each real folder is entered once, so loops end.
+        column: of a Parquet table, the one with the pictures; None where only one can be meant.
         offline: refuse addresses.
         tell: is told of each folder that cannot be read.
     """
@@ -39,6 +40,7 @@ class ScanOptions:
     recursive: bool = False
     extensions: frozenset[str] = frozenset(PICTURE_EXTENSIONS)
     follow_links: bool = False
+    column: str | None = None
     offline: bool = False
     tell: Callable[[str], None] = lambda _: None
 
@@ -99,7 +101,7 @@ def _open_file(path: str, options: ScanOptions) -> Iterator[Item]:
     if kind == ".parquet":
         from dsvl_cli.batch.parquet import scan_parquet
 
-        return scan_parquet(path)
+        return scan_parquet(path, options.column)
     if path.lower().endswith(_TARS):
         from dsvl_cli.batch.webdataset import scan_tar
 

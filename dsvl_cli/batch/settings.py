@@ -24,6 +24,7 @@ class Settings:
         system: the system text; None for the model's own.
         sampling: the fields of `SamplingParams`.
         loading: those fields of `LoadOptions` that change what the model says.
+        column: of a table, the one with the pictures, where it was named.
         seed_drawn: whether the seed was drawn by chance, and a later run takes the same.
     """
 
@@ -33,6 +34,7 @@ class Settings:
     system: str | None
     sampling: dict[str, Any]
     loading: dict[str, Any]
+    column: str | None = None
     seed_drawn: bool = False
 
     def write(self, path: Path) -> None:

@@ -40,6 +40,7 @@ def batch(
     recursive: batch_options.Recursive = False,
     ext: batch_options.Extensions = None,
     follow_links: batch_options.FollowLinks = False,
+    column: batch_options.Column = None,
     files_from: batch_options.FilesFrom = None,
     prompt: batch_options.Prompt = None,
     prompt_file: batch_options.PromptFile = None,

@@ -108,6 +108,7 @@ class Job:
             self.values["system"],
             {name: getattr(self.sampling, name) for name in SamplingParams.__dataclass_fields__},
             loading,
+            self.values["column"],
             self.seed_drawn,
         )
 
@@ -121,6 +122,7 @@ class Job:
         found = ScanOptions(
             recursive=self.values["recursive"],
             follow_links=self.values["follow_links"],
+            column=self.values["column"],
             offline=self.load.offline,
             tell=tell,
         )

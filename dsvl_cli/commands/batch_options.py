@@ -30,6 +30,10 @@ Extensions = Annotated[
     _option(_SOURCES, "--ext", metavar="EXT", help="In folders take files of this extension; may be repeated."),
 ]
 FollowLinks = Annotated[bool, _option(_SOURCES, "--follow-links", help="Follow links within folders.")]
+Column = Annotated[
+    str | None,
+    _option(_SOURCES, "--column", metavar="NAME", help="In Parquet tables take the pictures of this column."),
+]
 FilesFrom = Annotated[
     str | None,
     _option(

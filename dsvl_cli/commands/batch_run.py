@@ -144,7 +144,9 @@ def check_output(console: Console, job: Job, out: str) -> None:
     if "system" in job.given and job.values["system"] != stored.system:
         found.append("the system text is another")
     stale = 0
-    reasons = ((row, ", ".join(found)) for row in journal.rows()) if found else find_stale(journal.rows())
+    reasons = (
+        ((row, ", ".join(found)) for row in journal.rows()) if found else find_stale(journal.rows(), stored.column)
+    )
     for row, reason in reasons:
         stale += 1
         console.write(f"{row.path}: {reason}\n")
@@ -260,7 +262,7 @@ def _write_report(job: Job, kept: KeptOutput | None) -> None:
     from dsvl_cli.batch.lookup import ItemLookup
     from dsvl_cli.batch.report import make_thumbnail, write_report
 
-    lookup = ItemLookup()
+    lookup = ItemLookup(kept.settings.column)
 
     def thumbnail_of(row: Row) -> bytes | None:
         data = lookup.read(row)

@@ -299,6 +299,25 @@ def test_a_table_of_pictures_is_a_source(tmp_path: Path) -> None:
     assert main(["batch", "--check", str(tmp_path / "out.jsonl")]) == 0
 
 
+def test_of_several_columns_of_pictures_one_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    table, out, page = tmp_path / "table.parquet", tmp_path / "out.jsonl", tmp_path / "page.html"
+    left, right = ([(EXAMPLES / name).read_bytes()] for name in ("red-circle.png", "green-star.webp"))
+    pq.write_table(pa.table({"left": left, "right": right}), table)
+    assert batch(table, "-o", out) == 1
+    err = capsys.readouterr().err
+    assert "2 columns could hold the pictures: left, right" in err
+    assert "--column left" in err
+    assert batch(table, "-o", out, "--column", "right", "--report", page, "-q") == 0
+    (row,) = map(json.loads, out.read_text().splitlines())
+    assert "green star" in row["text"]
+    assert "data:image/webp;base64," in page.read_text()
+    assert main(["batch", "--check", str(out)]) == 0
+    capsys.readouterr()
+    assert batch(table, "-o", out, "--column", "left", "-q") == 1
+    assert "column 'left' (was 'right')" in capsys.readouterr().err
+
+
 def test_requests_ask_for_themselves(tmp_path: Path) -> None:
     (tmp_path / "red.png").write_bytes((EXAMPLES / "red-circle.png").read_bytes())
     content = [
