@@ -80,6 +80,7 @@ def make_model(plan: dict[str, Any]) -> FakeBatchModel:
     model = FakeBatchModel(seconds=plan.get("seconds", 0.0))
 
     def before_batch(batch: list[Request]) -> None:
+        model.asked.clear()  # it would keep the pictures
         if "log" in plan:
             with open(plan["log"], "ab", buffering=0) as file:
                 pictures = [picture for request in batch for picture in request.conversation.pictures]
