@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +18,8 @@ from dsvl_cli.commands.lazy import LazyGroup
 from dsvl_cli.errors import DsvlError, ExitStatus, SomeFailed, UsageError, is_out_of_memory
 from dsvl_cli.terminal.console import Console, Environment
 
-_ENDING_SIGNALS = ("SIGTERM", "SIGHUP")  # SIGHUP is not there on Windows
+_ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # SIGHUP is not there on Windows
+_MOMENT_SECONDS = 5.0
 
 
 _COMMANDS = {
@@ -91,8 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     console = Console(Environment.system())
+    signals = _Signals()
     try:
-        with _signals_raised():
+        with signals:
             status = typer.main.get_command(app).main(args=arguments, prog_name="dsvl", standalone_mode=False)
             return int(status or ExitStatus.OK)
     except BrokenPipeError:
@@ -102,6 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return ExitStatus.INTERRUPTED
     except BaseException as exc:
+        if (number := signals.just_raised()) is not None:
+            return 128 + number
         # stderr may be the pipe that was closed.
         with suppress(BrokenPipeError):
             if _wants_traceback(arguments):
@@ -160,22 +165,34 @@ def _settle_streams() -> None:
                 os.close(null)
 
 
-@contextmanager
-def _signals_raised() -> Iterator[None]:
-    """Turn the signals that ask a process to end into `SystemExit(128 + n)`, so that everything is put away."""
+class _Signals:
+    """Within it, signals that ask a process to end raise `SystemExit(128 + n)`, Ctrl-C still `KeyboardInterrupt`.
 
-    def leave(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
+    So everything is put away. An extension that runs Python code may put an error of its own in the place of what was
+    raised there; so it is also known when a signal came.
+    """
 
-    previous = {}
-    for name in _ENDING_SIGNALS:
-        number = getattr(signal, name, None)
-        # `nohup` has a hang-up ignored; so do we then.
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            with suppress(ValueError):  # not in the main thread: a test, or a program that embeds us
-                previous[number] = signal.signal(number, leave)
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
+    def __init__(self) -> None:
+        self._number = 0
+        self._came_at = float("-inf")
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        for name in _ENDING_SIGNALS:
+            number = getattr(signal, name, None)
+            # `nohup` has a hang-up ignored; so do we then, and so is a Ctrl-C in what runs in the background.
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                with suppress(ValueError):  # not in the main thread: a test, or a program that embeds us
+                    self._previous[number] = signal.signal(number, self._leave)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
+
+    def just_raised(self) -> int | None:
+        """Give the number of a signal that came a moment ago; None where there is none."""
+        return self._number if time.monotonic() - self._came_at < _MOMENT_SECONDS else None
+
+    def _leave(self, number: int, _: object) -> None:
+        self._number, self._came_at = number, time.monotonic()
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)

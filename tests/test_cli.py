@@ -142,6 +142,26 @@ def test_signals_end_a_command_quietly(number: signal.Signals, status: int) -> N
     assert stderr == b""
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_whose_exception_was_replaced_still_ends_it_quietly(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(1)
+        except BaseException:
+            pass
+        raise ValueError("could not determine the shape")  # as extensions have it, without a cause
+
+    monkeypatch.setattr("dsvl_cli.commands.description.answer_all", fail)
+    before = signal.getsignal(number)
+    assert cli.main(["describe", "x"]) == 128 + number
+    assert capsys.readouterr().err == ""
+    assert signal.getsignal(number) == before
+
+
 def wait_until_reading(process: subprocess.Popen[bytes]) -> None:
     """Wait until a process sleeps in a read: its signal handlers are set by then."""
     stat = Path(f"/proc/{process.pid}/wchan")
