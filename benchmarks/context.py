@@ -1,7 +1,7 @@
 """`python -m benchmarks.context CHECKPOINT`: what a decode step costs behind 600 and behind 8,000 tokens.
 
-Reading the longer cache is taken off at the measured bandwidth: what is left should hardly depend on the context. The
-peers are transformers, whose cache is filled with random numbers, and llama.cpp, unless `--no-peers` leaves them out.
+Reading the longer cache is taken off at the measured bandwidth: what is left should hardly depend on the context. Our
+cache and that of transformers are filled with random numbers. `--no-peers` leaves transformers and llama.cpp out.
 """
 
 from __future__ import annotations

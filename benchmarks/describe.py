@@ -19,10 +19,11 @@ from benchmarks.formats import UNQUANTIZED, flags, llama_kind
 from benchmarks.limits import Limits, Shape
 from benchmarks.results import Goal, Result, Row, publish
 from benchmarks.setup import Figures, Setup, add_options, median_of, parse_figures, resolve_folder
-from benchmarks.startup import IMPORTS, run_imports
+from benchmarks.startup import run_python
 
 WHOLE_GOAL, WHOLE_LLAMA_GOAL, PROCESS_GOAL = Goal("at most", 1 / 3), Goal("at most", 0.8), Goal("at most", 0.4)
 PARTS = ("imports", "load", "prefill", "decode")
+IMPORTS = "import dsvl_cli.commands.description, dsvl_cli.engine.model"  # what `dsvl describe` imports, torch with it
 
 
 def make_rows(asked: Asked, formats: tuple[str, ...], limits: Limits, shape: Shape, new_tokens: int) -> list[Row]:
@@ -89,7 +90,7 @@ def run_processes(setup: Setup, new_tokens: int) -> dict[str, list[Figures]]:
         read_weights(setup.checkpoint)
         for dtype in setup.transformers:
             runs.setdefault(f"transformers {dtype}", []).append(run_theirs(setup, dtype, new_tokens))
-        runs.setdefault("imports", []).append({"seconds": run_imports()})
+        runs.setdefault("imports", []).append({"seconds": run_python("-c", IMPORTS)})
         for name in setup.formats:
             read_weights(setup.checkpoint)
             runs.setdefault(name, []).append(run_ours(setup, name, new_tokens))
@@ -139,7 +140,7 @@ def main() -> None:
         processes = run_processes(setup, args.new_tokens)
         rows += make_process_rows(processes, setup.formats)
         notes += [
-            f"processes with a warm page cache; imports are a process of their own: `{IMPORTS}`; load is what is left",
+            f"processes with a warm page cache; our imports are a process of their own, `{IMPORTS}`; load is the rest",
             "the script for transformers imports no torchao",
         ]
         raw["processes"] = processes

@@ -14,13 +14,16 @@ import time
 from itertools import pairwise
 from typing import Any
 
+import torch
 from PIL import Image, ImageDraw
 
 from benchmarks.anonymous import Peak, read_anonymous
 from benchmarks.formats import load_options
 from benchmarks.timing import timed
 from dsvl_cli.engine.conversation import Conversation, Message, Picture, Reply, Request
+from dsvl_cli.engine.decoder import Segment
 from dsvl_cli.engine.images import picture_from_bytes, read_picture
+from dsvl_cli.engine.kv_cache import KVCache
 from dsvl_cli.engine.model import VisionLanguageModel, load_model
 from dsvl_cli.engine.options import DEFAULT_PROMPT, SamplingParams
 from dsvl_cli.errors import DsvlError
@@ -28,7 +31,6 @@ from dsvl_cli.errors import DsvlError
 SECOND_QUESTION = "What colour is it?"
 ANSWER = "The picture shows a red circle on a white ground, a little above the middle, with nothing else around it."
 WARM_UP = "Hello."
-FILLER = "The quick brown fox jumps over the lazy dog. "
 
 Figures = dict[str, Any]
 
@@ -167,22 +169,23 @@ def measure_batch(model: VisionLanguageModel, args: argparse.Namespace) -> Figur
 
 
 def measure_context(model: VisionLanguageModel, args: argparse.Namespace) -> Figures:
-    """A decode step behind contexts of several lengths."""
-
-    def fill(tokens: int) -> Conversation:
-        def text(repeats: int) -> Conversation:
-            return Conversation([Message("user", (FILLER * repeats,))])
-
-        one, two = (model.count_tokens(text(repeats)) for repeats in (1, 2))
-        return text(1 + max(0, tokens - one) // (two - one))
-
+    """A decode step behind contexts of several lengths; their caches are filled with random numbers, as the peer's."""
+    decoder = model.network.decoder
+    shape = (2, decoder.config.kv_heads, max(args.contexts), decoder.config.head_dim)
     runs = []
     for tokens in args.contexts:
-        model.forget()
-        talk = fill(tokens)
-        answer(model, talk, 2)
-        # The prompt is cached from now on: what is timed are steps.
-        runs += [answer(model, talk, args.new_tokens) for _ in range(args.repeats)]
+        cache = KVCache(decoder.config.layers, tokens + args.new_tokens)
+        for layer in cache.layers:
+            keys, values = torch.randn(shape)[:, :, :tokens].to(decoder.cache_dtype)
+            layer.write(0, keys, values, cache.reserve)
+        cache.length = tokens
+
+        def step(cache: KVCache = cache) -> None:
+            decoder.forward(decoder.embed(torch.tensor([0])), [Segment(cache, 1)])
+
+        step()
+        times = [timed(step) for _ in range(args.new_tokens - 1)]
+        runs.append({"prompt_tokens": tokens, "median_step_seconds": statistics.median(times)})
     return {"runs": runs}
 
 

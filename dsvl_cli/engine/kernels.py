@@ -102,13 +102,16 @@ class PlainKernels:
 
     def linears(self, x: torch.Tensor, weights: Sequence[Linear]) -> list[torch.Tensor]:
         """Multiply, one after the other."""
-        integer = self.native_int8 and len(x) > _FEW_ROWS
-        is_narrow = [integer and isinstance(weight, Weight) and weight.kind is Kind.INT8 for weight in weights]
-        rows = narrow_rows(x) if any(is_narrow) else None
-        return [
-            multiply_narrow(rows, weight) if narrow and rows and isinstance(weight, Weight) else self._linear(x, weight)
-            for weight, narrow in zip(weights, is_narrow, strict=True)
-        ]
+        if not self.native_int8 or len(x) <= _FEW_ROWS:
+            return [self._linear(x, weight) for weight in weights]
+        rows, products = None, []
+        for weight in weights:
+            if isinstance(weight, Weight) and weight.kind is Kind.INT8:
+                rows = rows or narrow_rows(x)
+                products.append(multiply_narrow(rows, weight))
+            else:
+                products.append(self._linear(x, weight))
+        return products
 
     def _linear(self, x: torch.Tensor, weight: Linear) -> torch.Tensor:
         if not isinstance(weight, Weight):

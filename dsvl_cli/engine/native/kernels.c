@@ -443,7 +443,10 @@ INLINE void attend_one(
         for (int64_t p = 0; p < count; p += 4) {
             const char *rows[4];
             float four[4];
-            for (int r = 0; r < 4; r++) rows[r] = k + (start + (p + r < count ? p + r : p)) * bytes;
+            for (int r = 0; r < 4; r++) {
+                rows[r] = k + (start + (p + r < count ? p + r : p)) * bytes;
+                for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(v + (rows[r] - k) + b, 0, 2);
+            }
             dot(kind, four, q, rows, dim, 8 * bytes);
             for (int r = 0; r < 4 && p + r < count; r++) {
                 scores[p + r] = four[r] * scale;
