@@ -126,10 +126,8 @@ def _evaluate(model: list[str], dtype: str, per_skill: int) -> dict[str, float]:
 
 def describe_skills(tables: dict[tuple[str, str], dict[str, float]], per_skill: int) -> Result:
     """Set each cell's mean beside the source's; what a format may lose of it is 1 point in 8 bits, 4 in 4."""
-    rows, notes = (
-        [],
-        [f"right answers over the same {per_skill} scenes of each of {len(next(iter(tables.values())))} skills"],
-    )
+    skills = len(next(iter(tables.values())))
+    rows, notes = [], [f"right answers over the same {per_skill} scenes of each of {skills} skills"]
     for (name, dtype), table in tables.items():
         if name == "source":
             continue

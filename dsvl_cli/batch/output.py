@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from dsvl_cli.batch.disk import explained
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.journal import Journal
-from dsvl_cli.batch.row import Row, encode
+from dsvl_cli.batch.row import Row
 from dsvl_cli.batch.settings import Settings
 from dsvl_cli.batch.tables import write_csv, write_openai, write_parquet
 from dsvl_cli.errors import DsvlError
@@ -104,7 +104,7 @@ class KeptOutput:
         retry_errors, retry_suspect: do such rows again.
 
     Attributes:
-        settings: with the seed of the earlier run where one was drawn.
+        settings: with the format, and with the seed of the earlier run where one was drawn.
 
     Raises:
         DsvlError: on entering, when another run is writing there, or what is there is not from the same settings.
@@ -123,7 +123,7 @@ class KeptOutput:
     ) -> None:
         self.shown = path
         self.path = Path(os.path.realpath(path))
-        self.settings = settings
+        self.settings = replace(settings, format=format)
         self._format = format
         self._sink = sink
         self._overwrite = overwrite
@@ -208,24 +208,18 @@ class KeptOutput:
     def _check(self) -> bool:
         """See whether what is there may be gone on with; False where nothing is there yet."""
         stored = Settings.read(settings_path_of(self.path))
-        is_begun = _has_content(self.journal.path)
-        is_table = self._format in TABLE_WRITERS
-        if self._format == "jsonl" and _has_content(beside := journal_path(self.path, "csv")):
-            raise DsvlError(
-                f"{self.shown} is of another format: its journal is {beside.name}",
-                "say --format as before, choose another -o, or begin anew with --overwrite",
-            )
-        if (is_begun and stored is None) or (is_table and not is_begun and _has_content(self.path)):
+        if not any(map(_has_content, (self.path, _journal_beside(self.path)))):
+            return False
+        if stored is not None:
+            self.settings = self.settings.with_seed_of(stored)
+            if found := self.settings.differences(stored):
+                raise DsvlError(
+                    f"{self.shown} was made with other settings: now {', '.join(found)}",
+                    "choose another -o, or begin anew with --overwrite",
+                )
+        if stored is None or not _has_content(self.journal.path):
             raise DsvlError(
                 f"{self.shown} is there already and not from `dsvl batch`", "choose another -o, or add --overwrite"
-            )
-        if stored is None or not is_begun:
-            return False
-        self.settings = self.settings.with_seed_of(stored)
-        if found := self.settings.differences(stored):
-            raise DsvlError(
-                f"{self.shown} was made with other settings: now {', '.join(found)}",
-                "choose another -o, or begin anew with --overwrite",
             )
         return True
 
@@ -233,7 +227,7 @@ class KeptOutput:
         with explained(self.shown):
             if self._format != "txt":
                 self.path.unlink(missing_ok=True)
-            journal_path(self.path, "csv").unlink(missing_ok=True)
+            _journal_beside(self.path).unlink(missing_ok=True)
             settings_path_of(self.path).unlink(missing_ok=True)
 
 
@@ -270,14 +264,9 @@ class StreamOutput:
         """Nothing waits."""
 
 
-def to_json_line(row: Row) -> bytes:
-    """Write a row as a line of JSON, as journals have it."""
-    return encode(row.to_fields()) + b"\n"
-
-
-def journal_path(path: Path, format: Format) -> Path:  # noqa: A002
+def journal_path(path: Path, format: str | None) -> Path:  # noqa: A002
     """Where the journal of an output lies."""
-    return path if format == "jsonl" else path.with_name(path.name + ".journal.jsonl")
+    return path if format == "jsonl" else _journal_beside(path)
 
 
 def settings_path_of(path: Path) -> Path:
@@ -292,8 +281,12 @@ TABLE_WRITERS: Mapping[str, Callable[[Path, Iterable[Row], Sequence[str]], None]
 }
 
 
+def _journal_beside(path: Path) -> Path:
+    return path.with_name(path.name + ".journal.jsonl")
+
+
 def _has_content(path: Path) -> bool:
-    return path.exists() and path.stat().st_size > 0
+    return path.is_file() and path.stat().st_size > 0
 
 
 def _changed_at(path: Path) -> int:

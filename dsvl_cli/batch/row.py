@@ -137,13 +137,13 @@ class Row:
         fields["error"] = self.error.message if self.error else None
         return fields
 
-    def to_json(self) -> str:
-        """The row as one line, without a line feed; see `encode`."""
-        return encode(self.to_fields()).decode()
+    def to_line(self) -> bytes:
+        """The row as one line of JSON; see `encode`."""
+        return encode(self.to_fields()) + b"\n"
 
     @classmethod
     def from_json(cls, line: str | bytes) -> Row:
-        """Read a row that `to_json` wrote.
+        """Read a row that `to_line` wrote.
 
         Raises:
             ValueError: it is not a row.

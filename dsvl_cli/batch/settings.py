@@ -25,6 +25,7 @@ class Settings:
         sampling: the fields of `SamplingParams`.
         loading: those fields of `LoadOptions` that change what the model says.
         column: of a table, the one with the pictures, where it was named.
+        format: what the output is.
         seed_drawn: whether the seed was drawn by chance, and a later run takes the same.
     """
 
@@ -35,6 +36,7 @@ class Settings:
     sampling: dict[str, Any]
     loading: dict[str, Any]
     column: str | None = None
+    format: str | None = None
     seed_drawn: bool = False
 
     def write(self, path: Path) -> None:

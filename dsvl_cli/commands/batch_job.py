@@ -108,8 +108,8 @@ class Job:
             self.values["system"],
             {name: getattr(self.sampling, name) for name in SamplingParams.__dataclass_fields__},
             loading,
-            self.values["column"],
-            self.seed_drawn,
+            column=self.values["column"],
+            seed_drawn=self.seed_drawn,
         )
 
     def items(self, tell: Callable[[str], None]) -> Iterator[Item]:

@@ -22,7 +22,6 @@ from dsvl_cli.batch.output import (
     Table,
     journal_path,
     settings_path_of,
-    to_json_line,
 )
 from dsvl_cli.batch.responses import to_response_line
 from dsvl_cli.batch.row import Row
@@ -125,8 +124,7 @@ def check_output(console: Console, job: Job, out: str) -> None:
 
     path = Path(out).resolve()
     stored = Settings.read(settings_path_of(path))
-    beside = journal_path(path, "csv")
-    journal = Journal(beside if beside.exists() else path)
+    journal = Journal(journal_path(path, stored.format if stored else None))
     if stored is None or not journal.path.exists():
         raise DsvlError(f"{out} is not from `dsvl batch`", "name the OUT of an earlier run")
     journal.peek()
@@ -143,10 +141,8 @@ def check_output(console: Console, job: Job, out: str) -> None:
         found.append("the prompt is another")
     if "system" in job.given and job.values["system"] != stored.system:
         found.append("the system text is another")
-    stale = 0
-    reasons = (
-        ((row, ", ".join(found)) for row in journal.rows()) if found else find_stale(journal.rows(), stored.column)
-    )
+    stale, rows = 0, journal.rows()
+    reasons = ((row, ", ".join(found)) for row in rows) if found else find_stale(rows, stored.column)
     for row, reason in reasons:
         stale += 1
         console.write(f"{row.path}: {reason}\n")
@@ -232,7 +228,7 @@ def _open_output(job: Job, settings: Settings) -> KeptOutput | StreamOutput:
     if form is None:
         if values["report"] is not None:
             raise UsageError("a report is made of rows that are kept", "give a file with -o")
-        to_line = to_response_line if values["format"] == "openai" else to_json_line
+        to_line = to_response_line if values["format"] == "openai" else Row.to_line
         if values["out"] == STDIO:
             return StreamOutput(sys.stdout.buffer, "stdout", to_line)
         return StreamOutput(open(values["out"], "wb", buffering=0), values["out"], to_line)  # until the end

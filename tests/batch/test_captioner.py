@@ -85,7 +85,7 @@ def test_several_questions_about_a_picture_follow_each_other_and_make_one_row() 
         assert {name: answer.text.split(" I see")[0] for name, answer in row.answers.items()} == {
             "colour": "Which colour?", "kind": "Which kind?",
         }  # fmt: skip
-        assert Row.from_json(row.to_json()) == row
+        assert Row.from_json(row.to_line()) == row
 
 
 def test_one_failed_question_makes_an_error_row_that_keeps_the_other_answer() -> None:
@@ -97,7 +97,7 @@ def test_one_failed_question_makes_an_error_row_that_keeps_the_other_answer() ->
     assert row.error is not None
     assert row.error.type == "ContextOverflow"
     assert list(row.answers) == ["colour"]
-    assert Row.from_json(row.to_json()) == row
+    assert Row.from_json(row.to_line()) == row
 
 
 def test_an_item_may_ask_for_itself() -> None:

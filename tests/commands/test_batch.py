@@ -138,11 +138,23 @@ def test_requests_of_openai_are_answered_in_its_form(tmp_path: Path, capsys: pyt
     # Its lines are no rows: without the flag the file is not taken for a journal, and begins anew on demand only.
     before = out.read_bytes()
     assert batch(requests, "-o", out) == 1
-    assert "is of another format" in capsys.readouterr().err
+    assert "format 'jsonl' (was 'openai')" in capsys.readouterr().err
     assert out.read_bytes() == before
     assert batch(requests, "-o", out, "--overwrite") == 1
     assert len(rows(out)) == 2
     assert not list(tmp_path.glob("*.journal.jsonl"))
+
+
+def test_an_output_stays_of_its_format(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out.csv"
+    assert batch(folder, "-o", out, "-q") == 1
+    before = out.read_bytes()
+    for other in ("openai", "jsonl"):
+        capsys.readouterr()
+        assert batch(folder, "-o", out, "--format", other, "-q") == 1
+        assert f"format '{other}' (was 'csv')" in capsys.readouterr().err
+    assert out.read_bytes() == before
+    assert main(["batch", "--check", str(out)]) == 0
 
 
 def test_what_failed_is_done_again_when_asked(folder: Path, tmp_path: Path) -> None:
