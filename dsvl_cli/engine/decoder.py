@@ -175,13 +175,20 @@ class Decoder:
             attended = self._attend(layer, self.normalized(x, layer.attention_norm), segments, caches, cos, sin, index)
             if index == last and len(x) > len(ends):
                 x = x[ends]  # of what follows only the sequences' last tokens matter
-            x = x + self.kernels.linear(attended, layer.output)
-            normed = self.normalized(x, layer.feed_forward_norm)
-            gate, up = self.kernels.linears(normed, (layer.gate, layer.up))
-            x = x + self.kernels.linear(functional.silu(gate).mul_(up), layer.down)
+            x = self.feed_forward(layer, x + self.kernels.linear(attended, layer.output))
         for segment in segments:
             segment.cache.length += segment.count
         x = x.to(self.norm.device)
+        return self.read_out(x)
+
+    def feed_forward(self, layer: LayerWeights, x: torch.Tensor) -> torch.Tensor:
+        """Run a layer's second half over `(tokens, hidden)`."""
+        normed = self.normalized(x, layer.feed_forward_norm)
+        gate, up = self.kernels.linears(normed, (layer.gate, layer.up))
+        return x + self.kernels.linear(functional.silu(gate).mul_(up), layer.down)
+
+    def read_out(self, x: torch.Tensor) -> torch.Tensor:
+        """Give the logits `(tokens, vocabulary)` in float32 of what left the last layer."""
         return self.kernels.linear(self.normalized(x, self.norm), self.head).float()
 
     def normalized(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

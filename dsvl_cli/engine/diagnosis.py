@@ -176,9 +176,7 @@ def describe_choices(machine: Machine) -> Finding:
         value = {"device": name, "name": gpu.name if gpu is not None else None, "free_bytes": free}
         devices.append((value, f"{name} ({kind}{format_bytes(free)} free)"))
     plan = make_plan(LoadOptions(), "deepseek_vl", Silence(), machine)
-    _, kernels = choose_kernels(
-        plan.device, getattr(torch, plan.dtype), native_bf16=machine.native_bf16, native_int8=machine.native_int8
-    )
+    _, kernels = choose_kernels(plan.device, getattr(torch, plan.dtype), machine)
     facts = [
         Fact("devices", [value for value, _ in devices], ", ".join(text for _, text in devices)),
         Fact("threads", torch.get_num_threads()),

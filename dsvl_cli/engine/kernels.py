@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch.nn import functional
@@ -23,6 +23,9 @@ from dsvl_cli.engine.kv_cache import LayerCache
 from dsvl_cli.engine.native.compiler import load_library
 from dsvl_cli.engine.progress import Choice
 from dsvl_cli.engine.stored_weights import GROUP, Kind, Linear, Weight, dequantize, quantize
+
+if TYPE_CHECKING:
+    from dsvl_cli.engine.machine import Machine
 
 _COLUMNS = 32  # in-features are a multiple of it where a row of them is multiplied in compiled code
 _FEW_PLAIN_ROWS = 4  # up to so many torch multiplies in bfloat16 sooner than it widens, on any CPU
@@ -302,9 +305,7 @@ class NativeKernels(PlainKernels):
         return out
 
 
-def choose_kernels(
-    device: str, dtype: torch.dtype, *, native_bf16: bool = False, native_int8: bool = False
-) -> tuple[Kernels, Choice]:
+def choose_kernels(device: str, dtype: torch.dtype, machine: Machine) -> tuple[Kernels, Choice]:
     """Choose the backend, with its reason.
 
     On a CPU activations are float32 whatever the weights are: they cost little, and the answer is that of a float32
@@ -313,8 +314,7 @@ def choose_kernels(
     Args:
         device: where.
         dtype: of the weights.
-        native_bf16: whether the CPU multiplies bfloat16 itself.
-        native_int8: whether it multiplies 8 bits itself.
+        machine: tells what the CPU multiplies itself.
     """
     if device != "cpu":
         return PlainKernels(dtype, native_bf16=True), Choice("kernels", "torch", f"the device is {device}")
@@ -324,17 +324,17 @@ def choose_kernels(
 
     def build(native_int8: bool) -> PlainKernels:
         if library is None:
-            return PlainKernels(native_bf16=native_bf16, native_int8=native_int8)
-        return NativeKernels(library, native_bf16=native_bf16, native_int8=native_int8)
+            return PlainKernels(native_bf16=machine.native_bf16, native_int8=native_int8)
+        return NativeKernels(library, native_bf16=machine.native_bf16, native_int8=native_int8)
 
-    kernels = build(native_int8)
+    kernels = build(machine.native_int8)
     fault = find_fault(kernels)
-    if fault is not None and native_int8:
+    if fault is not None and machine.native_int8:
         reasons.append(f"without products of integers: they fail in {fault}")
         kernels = build(False)
         fault = find_fault(kernels)
     if fault is not None:
-        kernels, reasons = PlainKernels(native_bf16=native_bf16), [f"the native ones fail in {fault}"]
+        kernels, reasons = PlainKernels(native_bf16=machine.native_bf16), [f"the native ones fail in {fault}"]
     return kernels, Choice("kernels", kernels.name, "; ".join(reasons))
 
 

@@ -48,9 +48,7 @@ def load_network(
     Raises:
         DsvlError: it will not fit, or its files do not fit together.
     """
-    kernels, choice = choose_kernels(
-        plan.device, getattr(torch, plan.dtype), native_bf16=machine.native_bf16, native_int8=machine.native_int8
-    )
+    kernels, choice = choose_kernels(plan.device, getattr(torch, plan.dtype), machine)
     listener.choice(choice)
     config = DecoderConfig.read(checkpoint.config.get("text_config") or {})
     stored = find_stored_format(checkpoint)

@@ -93,11 +93,9 @@ class StaticStep:
         x = decoder.embed(self._token)
         for layer, cache in zip(decoder.layers, self.cache.layers, strict=True):
             normed = decoder.normalized(x, layer.attention_norm)
-            x = x + kernels.linear(self._attend(layer, normed, cache, cos, sin, mask), layer.output)
-            normed = decoder.normalized(x, layer.feed_forward_norm)
-            gate, up = kernels.linears(normed, (layer.gate, layer.up))
-            x = x + kernels.linear(functional.silu(gate).mul_(up), layer.down)
-        return kernels.linear(decoder.normalized(x, decoder.norm), decoder.head).float()
+            attended = self._attend(layer, normed, cache, cos, sin, mask)
+            x = decoder.feed_forward(layer, x + kernels.linear(attended, layer.output))
+        return decoder.read_out(x)
 
     def _attend(
         self,

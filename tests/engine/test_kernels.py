@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dsvl_cli.engine.kernels import Kernels, NativeKernels, PlainKernels, choose_kernels, find_fault
 from dsvl_cli.engine.kv_cache import LayerCache
+from dsvl_cli.engine.machine import Machine
 from dsvl_cli.engine.native import compiler
 from dsvl_cli.engine.stored_weights import GROUP, Kind, Weight, dequantize, quantize
 
@@ -125,7 +126,7 @@ def test_integers_that_overflow_are_found_out_and_done_without(monkeypatch: pyte
         return torch.zeros((41, 36))
 
     monkeypatch.setattr("dsvl_cli.engine.kernels.multiply_narrow", wrong)
-    kernels, choice = choose_kernels("cpu", torch.bfloat16, native_int8=True)
+    kernels, choice = choose_kernels("cpu", torch.bfloat16, Machine(cpu_features=frozenset({"avx512_vnni"})))
     assert isinstance(kernels, PlainKernels)
     assert not kernels.native_int8
     assert "without products of integers: they fail in INT8 products of 41 rows" in choice.reason
@@ -145,13 +146,13 @@ def test_the_native_ones_are_right_where_the_cpu_multiplies_bfloat16(native: Nat
 
 
 def test_the_choice_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernels, choice = choose_kernels("cpu", torch.bfloat16, native_bf16=False)
+    kernels, choice = choose_kernels("cpu", torch.bfloat16, Machine())
     assert choice.value == kernels.name
     monkeypatch.setenv("DSVL_NATIVE", "0")
-    plain, choice = choose_kernels("cpu", torch.bfloat16, native_bf16=False)
+    plain, choice = choose_kernels("cpu", torch.bfloat16, Machine())
     assert type(plain) is PlainKernels
     assert "DSVL_NATIVE=0" in choice.reason
-    _, choice = choose_kernels("cuda:0", torch.bfloat16, native_bf16=False)
+    _, choice = choose_kernels("cuda:0", torch.bfloat16, Machine())
     assert "cuda:0" in choice.reason
 
 
