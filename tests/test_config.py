@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from dsvl_cli import config
 from dsvl_cli.cli import app
 from dsvl_cli.commands import options
-from dsvl_cli.config import ALL_SETTINGS, SETTINGS, read_config
+from dsvl_cli.config import read_config
 from dsvl_cli.engine import options as engine_options
 from dsvl_cli.engine.options import SamplingParams
 from dsvl_cli.errors import DsvlError, UsageError
+from dsvl_cli.settings import ALL_SETTINGS, SETTINGS
 from tests.test_imports import loaded_by
 
 LOADING = list(SETTINGS["loading"])

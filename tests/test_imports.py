@@ -15,14 +15,15 @@ HEAVY = {"torch", "transformers", "PIL", "numpy", "huggingface_hub", "prompt_too
 # What each part may import of the package besides itself; `engine.units` stands for one module.
 ALLOWED = {
     "errors": set(),
-    "config": {"errors"},
+    "settings": set(),
+    "config": {"errors", "settings"},
     "engine": {"errors"},
     "batch": {"errors", "engine"},
     "sessions": {"errors", "engine"},
     "terminal": {
         "errors", "config", "engine.conversation", "engine.options", "engine.progress", "engine.units",
     },
-    "commands": {"errors", "config", "engine", "terminal", "batch", "sessions"},
+    "commands": {"errors", "config", "settings", "engine", "terminal", "batch", "sessions"},
     "cli": {"errors", "config", "commands", "terminal"},
     "__main__": {"cli"},
     "__init__": set(),

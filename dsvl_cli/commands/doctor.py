@@ -14,6 +14,7 @@ import typer
 from dsvl_cli import __version__, config
 from dsvl_cli.commands import options
 from dsvl_cli.errors import DsvlError, ExitStatus
+from dsvl_cli.settings import ALL_SETTINGS, Setting
 from dsvl_cli.terminal.console import Console, Environment
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def _check_environment(variables: Mapping[str, str]) -> Finding:
     """Show the variables that dsvl obeys, and name those that it does not know or cannot use."""
     from dsvl_cli.engine.diagnosis import Fact, Finding, is_secret
 
-    known = {f"DSVL_{name.upper()}": setting for name, setting in config.ALL_SETTINGS.items() if name != "stop"}
+    known = {f"DSVL_{name.upper()}": setting for name, setting in ALL_SETTINGS.items() if name != "stop"}
     facts, problems = [], []
     for name, value in sorted(variables.items()):
         if not value or not name.upper().startswith(("DSVL_", *_FOREIGN)):
@@ -160,7 +161,7 @@ def _check_environment(variables: Mapping[str, str]) -> Finding:
     return Finding(facts or [Fact("variables", None, "none that changes anything")], problems)
 
 
-def _check_variable(name: str, text: str, setting: config.Setting) -> list[DsvlError]:
+def _check_variable(name: str, text: str, setting: Setting) -> list[DsvlError]:
     """Judge the value of a setting that is written in the environment, as Typer would."""
     if setting.kind is bool:
         right = text.strip().lower() in _SWITCHES
@@ -188,7 +189,7 @@ def _describe_settings(variables: Mapping[str, str], profile: str | None) -> Fin
     facts += [Fact("profile", profile)] if profile else []
     facts += [Fact("profiles", list(found.profiles), ", ".join(found.profiles))] if found.profiles else []
     facts += [Fact(f"alias {name}", target) for name, target in found.aliases.items()]
-    for name in config.ALL_SETTINGS:
+    for name in ALL_SETTINGS:
         variable = f"DSVL_{name.upper()}"
         if name != "stop" and variables.get(variable):
             value: Any = variables[variable]

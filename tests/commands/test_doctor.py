@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from dsvl_cli import config
 from dsvl_cli.cli import main
 from dsvl_cli.engine.machine import Gpu, Machine
 from dsvl_cli.errors import DsvlError
+from dsvl_cli.settings import ALL_SETTINGS
 from tests.test_imports import HEAVY, loaded_by
 
 SECTIONS = [
@@ -148,7 +148,7 @@ def test_every_value_says_where_it_comes_from(page: Page, monkeypatch: pytest.Mo
     assert settings["seed"] == {"value": "7", "from": "DSVL_SEED in the environment"}
     assert settings["stats"] == {"value": True, "from": ".dsvl.toml:2"}
     assert settings[".dsvl.toml"] == str(tmp_path / ".dsvl.toml")
-    assert set(settings) & set(config.ALL_SETTINGS) == {"top_p", "top_k", "seed", "stats"}
+    assert set(settings) & set(ALL_SETTINGS) == {"top_p", "top_k", "seed", "stats"}
 
 
 def test_a_profile_that_is_not_there_is_a_problem(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
