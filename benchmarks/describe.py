@@ -23,7 +23,7 @@ from benchmarks.startup import run_python
 
 WHOLE_GOAL, WHOLE_LLAMA_GOAL, PROCESS_GOAL = Goal("at most", 1 / 3), Goal("at most", 0.8), Goal("at most", 0.4)
 PARTS = ("imports", "load", "prefill", "decode")
-IMPORTS = "import dsvl_cli.commands.description, dsvl_cli.engine.model"  # what `dsvl describe` imports, torch with it
+IMPORTS = "import dsvl_cli.app.describe, dsvl_cli.engine.model"  # what `dsvl describe` imports, torch with it
 
 
 def make_rows(asked: Asked, formats: tuple[str, ...], limits: Limits, shape: Shape, new_tokens: int) -> list[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from dsvl_cli.engine.options import Dtype, LoadOptions, Quantization
-from dsvl_cli.engine.quantization import FORMATS
+from dsvl_cli.engine.quantization.formats import FORMATS
 
 UNQUANTIZED = {"bf16": "bfloat16", "fp32": "float32"}
 _BYTES = {"bf16": 2.0, "fp32": 4.0}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.formats import width
-from dsvl_cli.engine.checkpoint import EMBEDDED_FOLDER
+from dsvl_cli.engine.checkpoint.find import EMBEDDED_FOLDER
 
 BANDWIDTH_BYTES = 2**29  # far beyond any cache
 MATRIX_SIDE = 1024

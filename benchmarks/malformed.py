@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from PIL import Image
 
 from benchmarks.timing import describe_machine
-from dsvl_cli.engine.images import decode, picture_from_bytes
+from dsvl_cli.engine.pictures.images import decode, picture_from_bytes
 from tests.batch.malformed import SEED, bombs, large, malformed, odd
 
 MAX_SECONDS = 5.0
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1000, help="malformed pictures")
     parser.add_argument("--seed", type=int, default=SEED)
     arguments = parser.parse_args()
-    _context.set_forkserver_preload(["benchmarks.timing", "tests.batch.malformed", "dsvl_cli.engine.images"])
+    _context.set_forkserver_preload(["benchmarks.timing", "tests.batch.malformed", "dsvl_cli.engine.pictures.images"])
     groups = {
         "malformed": malformed(arguments.count, arguments.seed),
         "bombs": bombs(),

@@ -23,11 +23,11 @@ from typing import Any
 
 from benchmarks.anonymous import Peak, read_anonymous
 from benchmarks.results import Goal, Result, Row, publish
-from dsvl_cli.engine.checkpoint import EMBEDDED_FOLDER, check_folder
-from dsvl_cli.engine.hardware import DTYPE_BYTES
+from dsvl_cli.engine.checkpoint.find import EMBEDDED_FOLDER, check_folder
+from dsvl_cli.engine.conversion.convert import SHARD_BYTES
+from dsvl_cli.engine.machine.plan import DTYPE_BYTES
 from dsvl_cli.engine.progress import Silence
-from dsvl_cli.engine.quantization import FORMATS, STORED_FORMATS, Recipe, Verdict, find_cell
-from dsvl_cli.engine.requantize import SHARD_BYTES
+from dsvl_cli.engine.quantization.formats import FORMATS, STORED_FORMATS, Recipe, Verdict, find_cell
 
 _WAYS = ("dsvl", "transformers")
 
@@ -36,9 +36,14 @@ def quantize_once(way: str, name: str, source: Path, target: Path, threads: int)
     """Quantize a checkpoint in this process and measure it; the imports are not counted."""
     import torch
 
-    from dsvl_cli.engine.chatter import import_backend, mute_libraries
-    from dsvl_cli.engine.layers import find_model_class, make_quantization_config, make_skeleton, select_layers
-    from dsvl_cli.engine.requantize import quantize_checkpoint
+    from dsvl_cli.engine.conversion.convert import quantize_checkpoint
+    from dsvl_cli.engine.quantization.library_logging import import_backend, mute_libraries
+    from dsvl_cli.engine.quantization.selection import (
+        find_model_class,
+        make_quantization_config,
+        make_skeleton,
+        select_layers,
+    )
 
     torch.set_num_threads(threads)
     checkpoint = check_folder(source.name, source)
@@ -99,7 +104,7 @@ def measure_skills(formats: list[str], dtypes: list[str], per_skill: int) -> dic
     Returns:
         By format and dtype, the share of right answers by skill; the scenes are the same in all.
     """
-    from dsvl_cli.engine.requantize import quantize_checkpoint
+    from dsvl_cli.engine.conversion.convert import quantize_checkpoint
 
     source = check_folder("tiny", EMBEDDED_FOLDER)
     tables = {("source", dtype): _evaluate(["tiny"], dtype, per_skill) for dtype in dtypes}

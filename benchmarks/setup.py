@@ -165,7 +165,7 @@ def find_llama(args: argparse.Namespace) -> Llama | None:
 
 def resolve_folder(checkpoint: str) -> str:
     """Give the folder of a checkpoint: peers do not know what `tiny` is."""
-    from dsvl_cli.engine.checkpoint import EMBEDDED_FOLDER
+    from dsvl_cli.engine.checkpoint.find import EMBEDDED_FOLDER
 
     return str(EMBEDDED_FOLDER) if checkpoint == "tiny" else checkpoint
 

@@ -13,9 +13,9 @@ import json
 from typing import Any
 
 from dsvl_cli.engine.conversation import Conversation, Message, Part, Reply
-from dsvl_cli.engine.images import picture_from_bytes
 from dsvl_cli.engine.model import VisionLanguageModel, load_model
 from dsvl_cli.engine.options import LoadOptions, SamplingParams
+from dsvl_cli.engine.pictures.images import picture_from_bytes
 from training.evaluate import MOST_NEW_TOKENS, SKILLS, evaluate
 
 _GREEDY = SamplingParams(max_new_tokens=MOST_NEW_TOKENS)

@@ -50,7 +50,7 @@ def report(title: str, seconds: Mapping[str, list[float]], reference: str) -> di
 
 def describe_machine() -> dict[str, str]:
     """Return the processor and the versions that figures depend on."""
-    from dsvl_cli.engine.machine import detect_machine
+    from dsvl_cli.engine.machine.detect import detect_machine
 
     machine = detect_machine()
     return {

@@ -22,7 +22,7 @@ from typing import Any
 import typer
 
 from dsvl_cli.cli import app
-from dsvl_cli.engine.images import PICTURE_EXTENSIONS
+from dsvl_cli.engine.pictures.images import PICTURE_EXTENSIONS
 
 _BEGIN, _END = "# BEGIN of what generate.py writes", "# END of what generate.py writes"
 _PATHS = {"IMAGE": "pictures", "FILE": "files", "PATH": "files", "FOLDER": "folders"}

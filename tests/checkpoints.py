@@ -16,9 +16,9 @@ from transformers.models.deepseek_vl_hybrid.processing_deepseek_vl_hybrid import
 from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
-from dsvl_cli.engine.checkpoint import EMBEDDED_FOLDER
-from dsvl_cli.engine.layers import find_model_class
+from dsvl_cli.engine.checkpoint.find import EMBEDDED_FOLDER
 from dsvl_cli.engine.model import VisionLanguageModel
+from dsvl_cli.engine.quantization.selection import find_model_class
 
 
 def write_hybrid(folder: Path, seed: int = 0) -> None:

@@ -8,7 +8,7 @@ import random
 from PIL import Image, ImageDraw
 
 from dsvl_cli.engine.conversation import Picture
-from dsvl_cli.engine.images import picture_from_bytes
+from dsvl_cli.engine.pictures.images import picture_from_bytes
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "white", "orange", "purple")
 

@@ -26,7 +26,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
         def fail(*_: object, **__: object) -> None:
             raise exc
 
-        monkeypatch.setattr("dsvl_cli.commands.description.answer_all", fail)
+        monkeypatch.setattr("dsvl_cli.app.describe.answer_all", fail)
 
     return install
 
@@ -155,7 +155,7 @@ def test_a_signal_whose_exception_was_replaced_still_ends_it_quietly(
             pass
         raise ValueError("could not determine the shape")  # as extensions have it, without a cause
 
-    monkeypatch.setattr("dsvl_cli.commands.description.answer_all", fail)
+    monkeypatch.setattr("dsvl_cli.app.describe.answer_all", fail)
     before = signal.getsignal(number)
     assert cli.main(["describe", "x"]) == 128 + number
     assert capsys.readouterr().err == ""

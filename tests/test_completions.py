@@ -15,9 +15,9 @@ import pytest
 import typer
 
 from dsvl_cli.cli import app
-from dsvl_cli.engine.checkpoint import ALIASES
-from dsvl_cli.engine.images import PICTURE_EXTENSIONS
+from dsvl_cli.engine.checkpoint.find import ALIASES
 from dsvl_cli.engine.options import DTYPES
+from dsvl_cli.engine.pictures.images import PICTURE_EXTENSIONS
 
 _ROOT = Path(__file__).resolve().parent.parent
 _SCRIPTS = _ROOT / "completions"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dsvl_cli.engine.quantization import DEVICE_KINDS, FORMATS, group_dtypes
+from dsvl_cli.engine.quantization.formats import DEVICE_KINDS, FORMATS, group_dtypes
 from dsvl_cli.engine.units import format_bytes
 
 ROOT = Path(__file__).parent.parent

@@ -21,11 +21,11 @@ from benchmarks.anonymous import Peak, read_anonymous
 from benchmarks.formats import load_options
 from benchmarks.timing import timed
 from dsvl_cli.engine.conversation import Conversation, Message, Picture, Reply, Request
-from dsvl_cli.engine.decoder import Segment
-from dsvl_cli.engine.images import picture_from_bytes, read_picture
-from dsvl_cli.engine.kv_cache import KVCache
 from dsvl_cli.engine.model import VisionLanguageModel, load_model
+from dsvl_cli.engine.network.decoder import Segment
+from dsvl_cli.engine.network.kv_cache import KVCache
 from dsvl_cli.engine.options import DEFAULT_PROMPT, SamplingParams
+from dsvl_cli.engine.pictures.images import picture_from_bytes, read_picture
 from dsvl_cli.errors import DsvlError
 
 SECOND_QUESTION = "What colour is it?"

@@ -28,8 +28,8 @@ from dsvl_cli.engine.conversation import (
     Request,
     compose_parts,
 )
-from dsvl_cli.engine.images import picture_from_bytes
 from dsvl_cli.engine.options import SamplingParams
+from dsvl_cli.engine.pictures.images import picture_from_bytes
 from dsvl_cli.errors import DsvlError, ImageError
 
 Judge = Callable[[str, str, FinishReason], str | None]

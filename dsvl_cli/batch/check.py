@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from dsvl_cli.batch.captioner import hash_pictures
-from dsvl_cli.batch.lookup import ItemLookup
 from dsvl_cli.batch.row import Row
-from dsvl_cli.engine.images import is_address
+from dsvl_cli.batch.sources.lookup import ItemLookup
+from dsvl_cli.engine.pictures.images import is_address
 
 CHANGED, GONE = "the picture has changed", "the picture is gone"
 

@@ -17,7 +17,7 @@ FAILURES_IN_A_ROW = 100
 
 
 class Rows(Protocol):
-    """What takes rows: see `dsvl_cli.batch.output`."""
+    """What takes rows: see `dsvl_cli.batch.output.output`."""
 
     def write(self, row: Row) -> None:
         """Keep a row."""

@@ -89,8 +89,8 @@ def batch(
     Rows are written as they come, and what ends the run, a kill included, costs no row that was written: the same
     command goes on where it was.
     """
-    from dsvl_cli.commands.batch_job import Job
-    from dsvl_cli.commands.batch_run import check_output, preview_batch, run_batch
+    from dsvl_cli.app.batch import check_output, preview_batch, run_batch
+    from dsvl_cli.app.batch_job import Job
 
     console = options.make_console(ctx.params)
     job = Job.of(ctx.params, options.load_options(ctx.params), options.sampling_params(ctx.params), options.given(ctx))

@@ -111,8 +111,8 @@ def chat(
 
     The prompt is there at once and the model loads behind it. Pictures can come at any time, several of them.
     """
-    from dsvl_cli.commands.conversation import run_chat
-    from dsvl_cli.terminal.settings import ChatSettings
+    from dsvl_cli.app.chat import run_chat
+    from dsvl_cli.terminal.chat.settings import ChatSettings
 
     return run_chat(
         options.make_console(ctx.params),

@@ -103,7 +103,7 @@ def describe(
 
     Of several pictures each gets its own answer, under its path. One that fails is told on stderr; the others go on.
     """
-    from dsvl_cli.commands.description import Question, answer_all
+    from dsvl_cli.app.describe import Question, answer_all
 
     answer_all(
         options.make_console(ctx.params),

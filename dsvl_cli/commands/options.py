@@ -26,7 +26,7 @@ _MODEL, _SAMPLING, _OUTPUT = "Model", "Answer", "Output"
 
 def complete_model(incomplete: str) -> Iterator[tuple[str, str]]:
     """Offer the aliases, the user's own first."""
-    from dsvl_cli.engine.checkpoint import ALIASES
+    from dsvl_cli.engine.checkpoint.find import ALIASES
 
     aliases = {**_read_config_quietly().aliases}
     aliases.update((alias, target) for alias, target in ALIASES.items() if alias not in aliases)
@@ -52,7 +52,7 @@ def complete_device(incomplete: str) -> list[str]:
 
 def complete_picture(incomplete: str) -> list[str]:
     """Offer pictures, and folders that may hold some."""
-    from dsvl_cli.engine.images import PICTURE_EXTENSIONS
+    from dsvl_cli.engine.pictures.images import PICTURE_EXTENSIONS
 
     typed = Path(incomplete)
     folder = typed if incomplete.endswith("/") or not incomplete else typed.parent

@@ -79,7 +79,7 @@ def quantize(
 
     Nothing is loaded to do so: the weights are read, quantized and written one by one.
     """
-    from dsvl_cli.commands.quantization import quantize_model
+    from dsvl_cli.app.quantize import quantize_model
 
     quantize_model(
         options.make_console(ctx.params),

@@ -40,7 +40,7 @@ def list_kept(
     as_json: Json = False,
 ) -> None:
     """List the conversations, the latest first."""
-    from dsvl_cli.commands.archive import list_sessions
+    from dsvl_cli.app.sessions import list_sessions
 
     with _open_store() as (store, console):
         list_sessions(store, console, as_json=as_json, limit=limit)
@@ -49,7 +49,7 @@ def list_kept(
 @app.command()
 def show(session: Session) -> None:
     """Print a conversation as Markdown."""
-    from dsvl_cli.commands.archive import show_session
+    from dsvl_cli.app.sessions import show_session
 
     with _open_store() as (store, console):
         show_session(store, console, session)
@@ -61,7 +61,7 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Find conversations by what was said in them."""
-    from dsvl_cli.commands.archive import search_sessions
+    from dsvl_cli.app.sessions import search_sessions
 
     with _open_store() as (store, console):
         search_sessions(store, console, " ".join(words), as_json=as_json)
@@ -77,7 +77,7 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it exists.")] = False,
 ) -> None:
     """Write a conversation, its pictures included, to a file."""
-    from dsvl_cli.commands.archive import write_session
+    from dsvl_cli.app.sessions import write_session
 
     with _open_store() as (store, console):
         write_session(store, console, session, file, embed=not beside, overwrite=overwrite)
@@ -88,7 +88,7 @@ def rm(
     sessions: Annotated[list[str], typer.Argument(metavar="SESSION...", help="Ids, beginnings of ids, or names.")],
 ) -> None:
     """Remove conversations for good."""
-    from dsvl_cli.commands.archive import remove_sessions
+    from dsvl_cli.app.sessions import remove_sessions
 
     with _open_store() as (store, console):
         remove_sessions(store, console, sessions)

@@ -20,8 +20,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dsvl_cli.engine.cache_folder import cache_folder, kept_prefixes_folder, packed_weights_folder
-from dsvl_cli.engine.machine import Machine, detect_free_memory, detect_machine
+from dsvl_cli.engine.machine.detect import Machine, detect_free_memory, detect_machine
+from dsvl_cli.engine.storage.cache_folder import cache_folder, kept_prefixes_folder, packed_weights_folder
 from dsvl_cli.engine.units import format_bytes
 from dsvl_cli.errors import DsvlError
 
@@ -164,8 +164,8 @@ def describe_choices(machine: Machine) -> Finding:
     """List the devices, what `auto` chooses among them and why, and the attention backends that work there."""
     import torch
 
-    from dsvl_cli.engine.hardware import choose_attention, make_plan
-    from dsvl_cli.engine.kernels import choose_kernels
+    from dsvl_cli.engine.kernels.kernels import choose_kernels
+    from dsvl_cli.engine.machine.plan import choose_attention, make_plan
     from dsvl_cli.engine.options import ATTENTION, LoadOptions
     from dsvl_cli.engine.progress import Silence
 
@@ -196,7 +196,7 @@ def describe_choices(machine: Machine) -> Finding:
 
 def describe_quantization(devices: Iterable[str]) -> Finding:
     """Tell for each format what is known about it on these devices, dtype by dtype."""
-    from dsvl_cli.engine.quantization import FORMATS, group_dtypes
+    from dsvl_cli.engine.quantization.formats import FORMATS, group_dtypes
 
     facts = []
     for kind in dict.fromkeys(device.partition(":")[0] for device in devices):
@@ -221,7 +221,7 @@ def describe_quantization(devices: Iterable[str]) -> Finding:
 
 def check_embedded_model() -> Finding:
     """Check the model that comes with dsvl."""
-    from dsvl_cli.engine.checkpoint import EMBEDDED, EMBEDDED_FOLDER, check_folder
+    from dsvl_cli.engine.checkpoint.find import EMBEDDED, EMBEDDED_FOLDER, check_folder
 
     try:
         checkpoint = check_folder(EMBEDDED, EMBEDDED_FOLDER)
@@ -272,7 +272,7 @@ def describe_cache_folder() -> Finding:
 
 def _inspect_repo(repo: Any) -> bool | None:
     """Whether a repository of the cache is whole in one of its revisions; None where it is no model for dsvl."""
-    from dsvl_cli.engine.checkpoint import MODEL_TYPES, find_missing
+    from dsvl_cli.engine.checkpoint.find import MODEL_TYPES, find_missing
 
     found = None
     for revision in repo.revisions:

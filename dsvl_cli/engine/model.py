@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dsvl_cli.engine.batching import answer_requests, choose_batch_size
-from dsvl_cli.engine.checkpoint import Checkpoint, find_checkpoint
+from dsvl_cli.engine.checkpoint.find import Checkpoint, find_checkpoint
 from dsvl_cli.engine.conversation import Chunk, Conversation, Outcome, Picture, Request
-from dsvl_cli.engine.generate import Row, check_length, generate, generate_many
-from dsvl_cli.engine.hardware import Plan, make_plan
-from dsvl_cli.engine.images import decode
-from dsvl_cli.engine.kept_prefixes import KeptPrefixes, LastingPrefixCache, identify
-from dsvl_cli.engine.kv_cache import PrefixCache
-from dsvl_cli.engine.loading import load_network
-from dsvl_cli.engine.machine import detect_machine
-from dsvl_cli.engine.network import Network
+from dsvl_cli.engine.generation.batching import answer_requests, choose_batch_size
+from dsvl_cli.engine.generation.generate import Row, check_length, generate, generate_many
+from dsvl_cli.engine.generation.prefix_store import KeptPrefixes, LastingPrefixCache, identify
+from dsvl_cli.engine.generation.sampling import Sampler
+from dsvl_cli.engine.machine.detect import detect_machine
+from dsvl_cli.engine.machine.plan import Plan, make_plan
+from dsvl_cli.engine.network.kv_cache import PrefixCache
+from dsvl_cli.engine.network.loading import load_network
+from dsvl_cli.engine.network.network import Network
 from dsvl_cli.engine.options import LoadOptions, SamplingParams
+from dsvl_cli.engine.pictures.images import decode
 from dsvl_cli.engine.progress import Listener, Silence
-from dsvl_cli.engine.prompt import PreparedPrompt, PromptFormat
-from dsvl_cli.engine.quantization import (
+from dsvl_cli.engine.quantization.formats import (
     check_stored_format,
     resolve_recipe,
 )
-from dsvl_cli.engine.sampling import Sampler
-from dsvl_cli.engine.text import Answer
+from dsvl_cli.engine.text.detokenizer import Answer
+from dsvl_cli.engine.text.prompt import PreparedPrompt, PromptFormat
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -31,7 +31,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from dsvl_cli.batch import disk, journal
+from dsvl_cli.batch.output import disk, journal
 from dsvl_cli.engine.conversation import Request
 from dsvl_cli.errors import ContextOverflow
 from tests.batch.fakes import FakeBatchModel

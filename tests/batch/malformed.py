@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from tests.engine.pictures import bomb, encoded, frames, oriented, png, png16, scene
+from tests.engine.drawn_pictures import bomb, encoded, frames, oriented, png, png16, scene
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000")
 SEED = 20_240_611

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from dsvl_cli.batch.captioner import Captioner, hash_pictures
-from dsvl_cli.batch.guard import find_suspicion
 from dsvl_cli.batch.item import Item
+from dsvl_cli.batch.quality import find_suspicion
 from dsvl_cli.batch.row import ONLY, Row
 from dsvl_cli.engine.conversation import Request
 from dsvl_cli.engine.options import SamplingParams

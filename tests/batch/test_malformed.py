@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dsvl_cli.engine.images import decode, picture_from_bytes
+from dsvl_cli.engine.pictures.images import decode, picture_from_bytes
 from dsvl_cli.errors import ImageError
 from tests.batch.malformed import DAMAGES, FORMATS, NAMES, bombs, malformed, odd, sound, write_all
 

@@ -4,7 +4,7 @@ import pytest
 from safetensors import safe_open
 
 from benchmarks.limits import Limits, Shape
-from dsvl_cli.engine.checkpoint import EMBEDDED_FOLDER
+from dsvl_cli.engine.checkpoint.find import EMBEDDED_FOLDER
 
 LIMITS = Limits(bandwidth=1e9, rates={"fp32": 1e9, "bf16": 2e9, "int8": 4e9})
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from dsvl_cli.cli import main
-from dsvl_cli.engine.images import picture_from_path
 from dsvl_cli.engine.options import DEFAULT_PROMPT
+from dsvl_cli.engine.pictures.images import picture_from_path
 from training.language import description
 from training.scenes import draw_scene, sample_scene, split_random
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dsvl_cli.cli import main
-from dsvl_cli.engine.machine import Gpu, Machine
+from dsvl_cli.engine.machine.detect import Gpu, Machine
 from dsvl_cli.errors import DsvlError
 from dsvl_cli.settings import ALL_SETTINGS
 from tests.test_imports import HEAVY, loaded_by

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from dsvl_cli import cli
-from dsvl_cli.engine import requantize
-from tests.engine.test_verification import LAYER, change
+from dsvl_cli.engine.conversion import convert as requantize
+from tests.engine.conversion.test_verify import LAYER, change
 
 PICTURE = str(Path(__file__).parent.parent.parent / "examples" / "red-circle.png")
 
@@ -53,7 +53,7 @@ def test_verify_tells_a_table_and_json(tmp_path: Path, capfd: pytest.CaptureFixt
 def test_verify_fails_where_the_disk_holds_something_else(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dsvl_cli.engine.checkpoint import check_folder
+    from dsvl_cli.engine.checkpoint.find import check_folder
 
     write = requantize.quantize_checkpoint
 

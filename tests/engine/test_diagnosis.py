@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from dsvl_cli.engine import diagnosis
 from dsvl_cli.engine.diagnosis import Fact, Finding, examine, hide_secrets, is_secret
-from dsvl_cli.engine.machine import Gpu, Machine
-from dsvl_cli.engine.quantization import FORMATS
+from dsvl_cli.engine.machine.detect import Gpu, Machine
+from dsvl_cli.engine.quantization.formats import FORMATS
 from dsvl_cli.engine.units import format_bytes
 from dsvl_cli.errors import DsvlError
 
@@ -169,7 +169,7 @@ def test_a_format_without_its_package_says_so(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_embedded_model_is_whole_or_a_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert not examine(diagnosis.check_embedded_model).problems
-    monkeypatch.setattr("dsvl_cli.engine.checkpoint.EMBEDDED_FOLDER", tmp_path)
+    monkeypatch.setattr("dsvl_cli.engine.checkpoint.find.EMBEDDED_FOLDER", tmp_path)
     (problem,) = examine(diagnosis.check_embedded_model).problems
     assert "install" in (problem.hint or "")
 

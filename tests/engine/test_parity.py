@@ -11,10 +11,10 @@ from transformers.models.deepseek_vl.processing_deepseek_vl import DeepseekVLPro
 from transformers.models.deepseek_vl_hybrid.processing_deepseek_vl_hybrid import DeepseekVLHybridProcessor
 
 from dsvl_cli.engine.conversation import Conversation, Message, Picture, Reply, compose_parts
-from dsvl_cli.engine.images import decode
+from dsvl_cli.engine.kernels.stored_weights import Linear
 from dsvl_cli.engine.model import VisionLanguageModel
 from dsvl_cli.engine.options import SamplingParams
-from dsvl_cli.engine.stored_weights import Linear
+from dsvl_cli.engine.pictures.images import decode
 from tests.checkpoints import load_reference
 from tests.pictures import draw_picture
 

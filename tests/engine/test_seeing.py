@@ -10,9 +10,9 @@ import resvg_py
 from PIL import Image
 
 from dsvl_cli.engine.conversation import Conversation, Message, Picture, Reply
-from dsvl_cli.engine.images import picture_from_bytes
 from dsvl_cli.engine.model import VisionLanguageModel
 from dsvl_cli.engine.options import DEFAULT_PROMPT, SamplingParams
+from dsvl_cli.engine.pictures.images import picture_from_bytes
 
 COLOURS = {
     "red": "#d8232a", "green": "#1f9d3a", "blue": "#2748d6", "yellow": "#f3df2b", "black": "#101010",

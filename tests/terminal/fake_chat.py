@@ -12,13 +12,13 @@ import sys
 import time
 from typing import Any
 
-from dsvl_cli.commands.conversation import run_chat
+from dsvl_cli.app.chat import run_chat
 from dsvl_cli.engine.conversation import ChatModel
 from dsvl_cli.engine.options import LoadOptions
 from dsvl_cli.engine.progress import Listener
 from dsvl_cli.errors import DsvlError
+from dsvl_cli.terminal.chat.settings import ChatSettings
 from dsvl_cli.terminal.console import Console, Environment
-from dsvl_cli.terminal.settings import ChatSettings
 from tests.terminal.fake_model import FakeModel
 
 

@@ -17,13 +17,13 @@ from dsvl_cli.engine.conversation import Chunk, Conversation, FinishReason, Pict
 from dsvl_cli.engine.options import SamplingParams
 from dsvl_cli.engine.progress import Listener, Silence
 from dsvl_cli.errors import ContextOverflow, ImageError
-from dsvl_cli.terminal.chat import Chat, Services
+from dsvl_cli.terminal.chat.attachments import PictureSources
+from dsvl_cli.terminal.chat.chat import Chat, Services
+from dsvl_cli.terminal.chat.conversation_store import ConversationKeeper
+from dsvl_cli.terminal.chat.loading import BackgroundModel
+from dsvl_cli.terminal.chat.settings import ChatSettings
 from dsvl_cli.terminal.console import Console, Environment
-from dsvl_cli.terminal.keeper import ConversationKeeper
-from dsvl_cli.terminal.loading import BackgroundModel
 from dsvl_cli.terminal.plain import PlainStream
-from dsvl_cli.terminal.settings import ChatSettings
-from dsvl_cli.terminal.staging import PictureSources
 
 IMAGE_TOKENS = 10
 _PIECE = re.compile(r"\s*\S+|\s+")
@@ -219,8 +219,8 @@ class Desk:
 
     def do(self, *lines: str) -> str:
         """Take lines as the loop would; returns all that was written to stderr."""
-        from dsvl_cli.terminal.repl import Repl
-        from dsvl_cli.terminal.script import ScriptLines
+        from dsvl_cli.terminal.chat.input.repl import Repl
+        from dsvl_cli.terminal.chat.script import ScriptLines
 
         repl = Repl(self.chat, ScriptLines(io.StringIO()))
         with nullcontext() if self.chat.scripted else self.chat.ctrl_c:

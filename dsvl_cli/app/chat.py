@@ -1,0 +1,214 @@
+"""What `dsvl chat` does: engine, sessions and terminal put together."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from dsvl_cli.errors import DsvlError, ExitStatus, ImageError, UsageError
+from dsvl_cli.terminal.chat.attachments import PictureSources
+from dsvl_cli.terminal.chat.chat import Chat, Services
+from dsvl_cli.terminal.chat.conversation_store import ConversationKeeper, NoKeeper
+from dsvl_cli.terminal.chat.input.repl import Lines, Repl
+from dsvl_cli.terminal.chat.loading import BackgroundModel, LoadModel
+from dsvl_cli.terminal.chat.script import NoAnswer, ScriptLines, json_writer
+from dsvl_cli.terminal.plain import open_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dsvl_cli.engine.conversation import ChatModel, Conversation, Picture
+    from dsvl_cli.engine.options import LoadOptions
+    from dsvl_cli.engine.progress import Listener
+    from dsvl_cli.sessions.session import SavedSession
+    from dsvl_cli.sessions.store import SessionStore
+    from dsvl_cli.terminal.chat.settings import ChatSettings
+    from dsvl_cli.terminal.console import Console
+
+
+def run_chat(
+    console: Console,
+    images: Sequence[str],
+    options: LoadOptions,
+    settings: ChatSettings,
+    *,
+    system: str | None = None,
+    go_on: bool = False,
+    session: str | None = None,
+    save: bool = True,
+    as_json: bool = False,
+    aliases: Mapping[str, str] = MappingProxyType({}),
+    load: LoadModel | None = None,
+) -> ExitStatus:
+    """Chat: at a terminal with a line editor, else with every line of stdin as a message.
+
+    Without a terminal every answer is printed as it is and ended by one newline; an error is one line on stderr, the
+    next line is read all the same, and the status at the end is 1. Ctrl-C ends a script, but at a terminal only an
+    answer.
+
+    Args:
+        console: its streams are where the chat takes place.
+        images: paths, addresses and globs to stage for the first message.
+        options: which model, and how it is loaded.
+        settings: what the chat begins with.
+        system: replaces the checkpoint's default system text.
+        go_on: continue the conversation that was saved last.
+        session: continue the conversation of this id or name.
+        save: keep the conversation; without it nothing else is kept on disk either.
+        as_json: print each turn as one JSON object.
+        aliases: the user's own names for models, which `/model` takes too.
+        load: loads a model by name; the engine's own by default.
+
+    Raises:
+        DsvlError: there is no such conversation, or the options contradict each other.
+        KeyboardInterrupt: Ctrl-C in a script.
+    """
+    from dsvl_cli.sessions.store import SessionStore, default_store_path
+
+    if go_on and session is not None:
+        raise UsageError("--continue and --session both choose a conversation", "use one of them")
+    path = default_store_path(console.environment.variables)
+    options = replace(options, cache=options.cache and save)
+    with SessionStore(path) as store:
+        kept = _find_session(store, go_on=go_on, session=session)
+        loading = BackgroundModel(load or _engine_loader(options, aliases), console.listener())
+        keeper = store if save else NoKeeper()
+        services = _services(console, keeper, aliases, offline=options.offline, as_json=as_json)
+        chat = Chat(console, loading, services, settings, system=system, scripted=not _is_interactive(console))
+        if kept is not None:
+            chat.open(kept)
+            messages, pictures = len(kept.conversation.messages), len(kept.conversation.pictures)
+            chat.advise(f"going on with {kept.heading} ({messages} messages, {pictures} pictures)")
+            if system is not None:
+                chat.dialogue.conversation.system = system
+        lines = _open_lines(chat, path.with_name("history") if save else None)
+        loading.start(options.model)  # not before: two threads that import hinder each other
+        return Repl(chat, lines).run(images)
+
+
+def _find_session(store: SessionStore, *, go_on: bool, session: str | None) -> SavedSession | None:
+    if session is not None:
+        return store.load(session)
+    if not go_on:
+        return None
+    latest = store.latest()
+    if latest is None:
+        raise DsvlError("there is no conversation to continue", "leave out --continue to begin one")
+    return latest
+
+
+def _engine_loader(options: LoadOptions, aliases: Mapping[str, str]) -> LoadModel:
+    def load(name: str, listener: Listener) -> ChatModel:
+        # torch takes seconds to import; this runs behind the prompt.
+        _open_torch_libraries()
+        from dsvl_cli.engine.model import load_model
+
+        model = load_model(replace(options, model=aliases.get(name.lower(), name)), listener)
+        if not model.has_chat:
+            raise DsvlError(f"{name} is a base model: it completes text and cannot chat", _chat_model_hint(name))
+        return model
+
+    return load
+
+
+def _open_torch_libraries() -> None:
+    """Open torch's largest library before torch does: `import` holds the interpreter for 0.2 s then, ctypes does not.
+
+    Flags and order are those of torch itself. Where this fails, the import does all of it.
+    """
+    if sys.platform != "linux" or "torch" in sys.modules:
+        return
+    import ctypes
+    import importlib.util
+
+    torch = importlib.util.find_spec("torch")
+    if torch is None or torch.origin is None:
+        return
+    folder = Path(torch.origin).parent / "lib"
+    open_library = ctypes.CDLL(None).dlopen
+    open_library(bytes(folder / "libtorch_global_deps.so"), os.RTLD_NOW | os.RTLD_GLOBAL)
+    open_library(bytes(folder / "libtorch_cpu.so"), os.RTLD_NOW)
+
+
+def _chat_model_hint(name: str) -> str:
+    return f"use {name.removesuffix('-base')}" if name.endswith("-base") else "use 1.3b or 7b, or another chat model"
+
+
+def _services(
+    console: Console, keeper: ConversationKeeper, aliases: Mapping[str, str], *, offline: bool, as_json: bool
+) -> Services:
+    from dsvl_cli.engine.checkpoint.find import ALIASES
+
+    sources = _picture_sources(offline=offline)
+    models = tuple(dict.fromkeys([*aliases, *ALIASES]))
+    if as_json:
+        return Services(sources, keeper, _export, NoAnswer, json_writer(console), models)
+    return Services(sources, keeper, _export, lambda: open_answer(console), models=models)
+
+
+def _picture_sources(*, offline: bool) -> PictureSources:
+    from dsvl_cli.engine.pictures import images
+
+    def read(source: str) -> Picture:
+        if source == "-":
+            raise ImageError("a chat reads its messages from stdin, so no picture", "give the picture's path")
+        return images.read_picture(source, offline=offline)
+
+    return PictureSources(
+        read, images.expand_sources, images.crop, _paste_picture, frozenset(images.PICTURE_EXTENSIONS)
+    )
+
+
+def _paste_picture() -> Picture:
+    """Take the clipboard's picture.
+
+    Raises:
+        DsvlError: there is none, or the platform has no way to it.
+    """
+    from PIL import Image, ImageGrab
+
+    from dsvl_cli.engine.pictures.images import picture_from_bytes, read_picture
+
+    try:
+        found = ImageGrab.grabclipboard()
+    except (NotImplementedError, OSError, ChildProcessError) as exc:
+        way = "install wl-clipboard (Wayland) or xclip (X11)" if sys.platform == "linux" else "save it to a file first"
+        raise DsvlError("no picture can be taken from the clipboard here", f"{way}, or drop a file") from exc
+    if isinstance(found, list) and found:
+        return read_picture(found[0])
+    if not isinstance(found, Image.Image):
+        raise DsvlError("there is no picture in the clipboard", "copy one, then press Ctrl-V again")
+    buffer = io.BytesIO()
+    found.save(buffer, "PNG")
+    return picture_from_bytes(buffer.getvalue(), "clipboard")
+
+
+def _export(conversation: Conversation, model: str, path: Path, embed: bool) -> None:
+    from dsvl_cli.sessions.export import export_session
+    from dsvl_cli.sessions.session import SavedSession
+
+    now = datetime.now(UTC)
+    export_session(SavedSession("", None, model, now, now, conversation), path, embed=embed)
+
+
+def _is_interactive(console: Console) -> bool:
+    try:
+        typed = console.environment.stdin.isatty()
+    except ValueError:  # closed
+        return False
+    return typed and (console.answer_is_terminal or console.status_is_terminal)
+
+
+def _open_lines(chat: Chat, history: Path | None) -> Lines:
+    if chat.scripted:
+        return ScriptLines(chat.console.environment.stdin)
+    # prompt-toolkit takes 0.3 s to import; a script does not wait for it.
+    from dsvl_cli.terminal.chat.input.line_editor import LineEditor
+
+    return LineEditor(chat, history)

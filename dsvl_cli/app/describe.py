@@ -1,0 +1,214 @@
+"""What `dsvl describe` does: pictures and a question -> answers, one after the other."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from dsvl_cli.engine.conversation import Chunk, Conversation, Message, Picture, Reply, Stats, compose_parts
+from dsvl_cli.engine.options import DEFAULT_PROMPT, IMAGE_MARK, LoadOptions, SamplingParams
+from dsvl_cli.engine.pictures.images import expand_sources, read_picture
+from dsvl_cli.engine.units import format_bytes
+from dsvl_cli.errors import ContextOverflow, ImageError, SomeFailed, UsageError
+from dsvl_cli.terminal.console import Console
+from dsvl_cli.terminal.plain import AnswerStream, open_answer
+
+if TYPE_CHECKING:
+    from dsvl_cli.engine.model import VisionLanguageModel
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked, and about which pictures.
+
+    Attributes:
+        groups: the sources of the pictures of each conversation: one each, or all together.
+        prompt: the text, None for the default one.
+        system: replaces the default system text.
+    """
+
+    groups: tuple[tuple[str, ...], ...]
+    prompt: str | None
+    system: str | None
+
+    @classmethod
+    def read(cls, images: Sequence[str], prompt: str | None, system: str | None, *, together: bool) -> Question:
+        """Make sense of the command line; reads the prompt from stdin if it is `-`.
+
+        Raises:
+            UsageError: stdin is asked for twice, or the marks in the prompt do not match the pictures.
+            DsvlError: a pattern matches no file.
+        """
+        if prompt == "-":
+            if "-" in images:
+                raise UsageError(
+                    "both the picture and the prompt are to be read from stdin", "give one of them by name"
+                )
+            prompt = sys.stdin.read().strip()
+        if images.count("-") > 1:
+            raise UsageError("stdin holds one picture, but - is given more than once")
+        sources = expand_sources(images)
+        marks = prompt.count(IMAGE_MARK) if prompt else 0
+        if marks > 1 or together:
+            if marks not in (0, len(sources)):
+                raise UsageError(
+                    f"the prompt has {marks} {IMAGE_MARK} mark(s) for {len(sources)} picture(s)",
+                    "write one mark for each picture, or none: then the pictures come first",
+                )
+            return cls((tuple(sources),), prompt, system)
+        return cls(tuple((source,) for source in sources), prompt, system)
+
+
+class _Run:
+    """Answers one question after the other; the model is loaded when the first good picture is there."""
+
+    def __init__(
+        self, console: Console, load: LoadOptions, question: Question, sampling: SamplingParams, *, as_json: bool
+    ) -> None:
+        self.console = console
+        self.load = load
+        self.question = question
+        self.sampling = sampling
+        self.as_json = as_json
+
+    @cached_property
+    def model(self) -> VisionLanguageModel:
+        """The model."""
+        with self.console.working("loading the model"):
+            from dsvl_cli.engine.model import load_model
+
+            return load_model(self.load, self.console.listener())
+
+    @property
+    def prompt(self) -> str:
+        """What is asked: a base checkpoint goes on with what it is given, and gets no instruction by default."""
+        if self.question.prompt is not None:
+            return self.question.prompt
+        return DEFAULT_PROMPT if self.model.has_chat else ""
+
+    def read(self, sources: Sequence[str]) -> list[Picture]:
+        """Read the pictures of one conversation, saying what should be known about them."""
+        pictures = [read_picture(source, offline=self.load.offline) for source in sources]
+        for picture in pictures:
+            for note in picture.notes:
+                self.console.status(f"{picture.name}: {note}")
+        return pictures
+
+    def chunks(self, pictures: Sequence[Picture]) -> Iterator[Chunk]:
+        """Stream the answer, with a spinner until its first word."""
+        conversation = Conversation([Message("user", compose_parts(self.prompt, pictures))], self.question.system)
+        chunks = self.model.stream(conversation, self.sampling)
+        with self.console.working("looking"):
+            first = next(chunks)
+        yield first
+        yield from chunks
+
+
+def answer_all(
+    console: Console,
+    load: LoadOptions,
+    question: Question,
+    sampling: SamplingParams,
+    *,
+    as_json: bool,
+    stream: bool,
+    show_stats: bool,
+) -> None:
+    """Answer about every picture, or once about all of them.
+
+    Raises:
+        SomeFailed: pictures could not be read or did not fit; each was told, the others were answered.
+        DsvlError: the model cannot be loaded.
+    """
+    run = _Run(console, load, question, sampling, as_json=as_json)
+    failed = 0
+    for sources in question.groups:
+        try:
+            pictures = run.read(sources)
+            if len(question.groups) > 1 and not as_json:
+                console.heading(sources[0])
+            reply = _tell(run, pictures, stream=stream)
+        except (ImageError, ContextOverflow) as error:
+            failed += 1
+            console.error(error)
+            if as_json:
+                console.write(_to_json({**_subject(sources), "error": error.message}))
+            continue
+        if len(question.groups) > 1 and not as_json and sources is not question.groups[-1]:
+            console.write("\n")
+        if reply.notice:
+            console.status(reply.notice)
+        if show_stats and reply.stats:
+            console.status(describe_stats(reply.stats))
+    if failed:
+        raise SomeFailed(f"{failed} of {len(question.groups)} failed")
+
+
+def _tell(run: _Run, pictures: Sequence[Picture], *, stream: bool) -> Reply:
+    if run.as_json:
+        reply = Reply.of(run.chunks(pictures))
+        run.console.write(_to_json(_row(run, pictures, reply)))
+        return reply
+    received: list[Chunk] = []
+    answer: AnswerStream | None = None
+    try:
+        for chunk in run.chunks(pictures):
+            # Not before: where there is no answer, nothing is written.
+            answer = answer or open_answer(run.console, plain=run.console.plain)
+            received.append(chunk)
+            if stream:
+                answer.write(chunk.text)
+    finally:
+        reply = Reply.of(received)
+        if answer is not None:
+            if not stream:
+                answer.write(reply.text)
+            answer.close(interrupted=reply.finish_reason == "interrupted")
+    return reply
+
+
+def _row(run: _Run, pictures: Sequence[Picture], reply: Reply) -> dict[str, object]:
+    """Everything that `--json` tells about one answer."""
+    model = run.model
+    return {
+        **_subject([picture.name for picture in pictures]),
+        "prompt": run.prompt,
+        "text": reply.text,
+        "finish_reason": reply.finish_reason,
+        "model": model.name,
+        "dtype": model.dtype,
+        "device": model.device,
+        "seed": run.sampling.seed,
+        "stats": asdict(reply.stats) if reply.stats else None,
+    }
+
+
+def _subject(names: Sequence[str]) -> dict[str, object]:
+    return {"path": names[0]} if len(names) == 1 else {"paths": list(names)}
+
+
+def _to_json(row: dict[str, object]) -> str:
+    text = json.dumps(row, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a file name that is not UTF-8 is a lone surrogate in a str
+        text = json.dumps(row)
+    return text + "\n"
+
+
+def describe_stats(stats: Stats) -> str:
+    """Say in one line what an answer cost."""
+    parts = [
+        f"first token after {stats.prompt_seconds:.2f} s ({stats.prompt_tokens:,} prompt tokens"
+        + (f", {stats.cached_tokens:,} cached)" if stats.cached_tokens else ")"),
+        f"{stats.generated_tokens:,} tokens",
+    ]
+    if stats.tokens_per_second:
+        parts.append(f"{stats.tokens_per_second:.1f} tokens/s")
+    if stats.peak_memory_bytes:
+        parts.append(f"peak memory {format_bytes(stats.peak_memory_bytes)}")
+    return ", ".join(parts)

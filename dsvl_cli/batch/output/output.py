@@ -1,0 +1,296 @@
+"""Where rows go: a file that is kept and gone on with, or a stream."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Literal, Protocol
+
+from filelock import FileLock, Timeout
+
+from dsvl_cli.batch.item import Item
+from dsvl_cli.batch.output.disk import explained
+from dsvl_cli.batch.output.journal import Journal
+from dsvl_cli.batch.output.settings import Settings
+from dsvl_cli.batch.output.tables import write_csv, write_openai, write_parquet
+from dsvl_cli.batch.row import Row
+from dsvl_cli.errors import DsvlError
+
+Format = Literal["jsonl", "csv", "parquet", "openai", "txt"]
+FORMATS_BY_EXTENSION: Mapping[str, Format] = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet",
+}  # fmt: skip
+# A greedy answer would come out the same again.
+RETRY_SAMPLING: Mapping[str, Any] = {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.1, "seed": 1}
+
+
+class Sink(Protocol):
+    """What is made of the rows of a journal."""
+
+    def load(self, fields: Mapping[str, Any]) -> None:
+        """Learn of a row that is there already."""
+
+    def begin(self, journal: Journal, journal_time: int) -> None:
+        """Make up for what was cut short."""
+
+    def takes(self, item: Item) -> bool:
+        """Whether an item without a row is to be done; called from another thread than the others."""
+        ...
+
+    def more(self, row: Row) -> Mapping[str, Any]:
+        """What the journal keeps with a row."""
+        ...
+
+    def write(self, row: Row, before: Row | None) -> None:
+        """Take a row that is in the journal now."""
+
+    def finish(self, journal: Journal, is_changed: bool) -> None:
+        """Write what is written at the end."""
+
+
+class JournalOnly:
+    """The journal is the output."""
+
+    def load(self, fields: Mapping[str, Any]) -> None:
+        """Nothing to learn."""
+
+    def begin(self, journal: Journal, journal_time: int) -> None:
+        """Nothing to make up for."""
+
+    def takes(self, item: Item) -> bool:
+        """Every one."""
+        return True
+
+    def more(self, row: Row) -> Mapping[str, Any]:
+        """Nothing more."""
+        return {}
+
+    def write(self, row: Row, before: Row | None) -> None:
+        """It is written already."""
+
+    def finish(self, journal: Journal, is_changed: bool) -> None:
+        """It is finished already."""
+
+
+class Table(JournalOnly):
+    """A file that is written whole from the journal, at the end of a run."""
+
+    def __init__(
+        self, path: Path, write: Callable[[Path, Iterable[Row], Sequence[str]], None], questions: Sequence[str]
+    ) -> None:
+        self.path = path
+        self._write = write
+        self._questions = questions
+
+    def finish(self, journal: Journal, is_changed: bool) -> None:
+        """Write the table, unless it is there and nothing has changed since."""
+        if is_changed or not self.path.exists() or self.path.stat().st_mtime_ns < journal.path.stat().st_mtime_ns:
+            with explained(self.path):
+                self._write(self.path, journal.rows(), self._questions)
+
+
+class KeptOutput:
+    """An output that a later run of the same command goes on with; open it in a `with` statement.
+
+    Args:
+        path: OUT as the user named it.
+        format: what OUT is.
+        sink: what is made of the journal.
+        settings: what the rows are to be made with.
+        overwrite: begin anew, whatever is there.
+        retry_errors, retry_suspect: do such rows again.
+
+    Attributes:
+        settings: with the format, and with the seed of the earlier run where one was drawn.
+
+    Raises:
+        DsvlError: on entering, when another run is writing there, or what is there is not from the same settings.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        format: Format,  # noqa: A002
+        sink: Sink,
+        settings: Settings,
+        *,
+        overwrite: bool = False,
+        retry_errors: bool = False,
+        retry_suspect: bool = False,
+    ) -> None:
+        self.shown = path
+        self.path = Path(os.path.realpath(path))
+        self.settings = replace(settings, format=format)
+        self._format = format
+        self._sink = sink
+        self._overwrite = overwrite
+        self._again = {status for status, wanted in (("error", retry_errors), ("suspect", retry_suspect)) if wanted}
+        self._is_changed = False
+        self._lock = FileLock(self.path.with_name(f".{self.path.name}.dsvl-lock"), timeout=0)
+        self.journal = Journal(journal_path(self.path, format), sink.load)
+
+    def __enter__(self) -> KeptOutput:
+        with explained(self.shown):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._lock.acquire()
+            except Timeout as exc:
+                raise DsvlError(
+                    f"another dsvl is writing {self.shown}", "wait until it is done, or choose another -o"
+                ) from exc
+        try:
+            if self._overwrite:
+                self._remove()
+            if not self._check():
+                self.settings.write(settings_path_of(self.path))
+            changed_at = _changed_at(self.journal.path)
+            self.journal.__enter__()
+            self._sink.begin(self.journal, changed_at)
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.journal.__exit__(kind, error, trace)
+        self._lock.release()
+
+    def peek(self) -> None:
+        """Learn what is there and change nothing, for one who only asks what would be done; instead of entering.
+
+        Raises:
+            DsvlError: entering would refuse what is there.
+        """
+        if self._overwrite:
+            return
+        self._check()
+        self.journal.peek()
+
+    def select(self, item: Item) -> Item | None:
+        """Give what is to be done of an item, None where it has its row; any thread may call it."""
+        status = self.journal.status(item.id)
+        if status is None:
+            return item if self._sink.takes(item) else None
+        if status not in self._again:
+            return None
+        return replace(item, sampling={**item.sampling, **RETRY_SAMPLING}) if status == "suspect" else item
+
+    def write(self, row: Row) -> None:
+        """Keep a row.
+
+        Raises:
+            DsvlError: it cannot be written.
+        """
+        status = self.journal.status(row.id)
+        if status == "suspect" and row.error is not None:
+            return  # an answer that may be wrong is more than none
+        before = self.journal.read(row.id) if status is not None else None
+        self.journal.append(row, **self._sink.more(row))
+        self._is_changed = True
+        if not isinstance(self._sink, JournalOnly):
+            self.journal.sync()  # else a power cut could leave a text without its row
+        self._sink.write(row, before)
+
+    def finish(self) -> None:
+        """Bring everything to the disk, tables too.
+
+        Raises:
+            DsvlError: it cannot be written.
+        """
+        self.journal.tidy()
+        self._sink.finish(self.journal, self._is_changed)
+
+    def _check(self) -> bool:
+        """See whether what is there may be gone on with; False where nothing is there yet."""
+        stored = Settings.read(settings_path_of(self.path))
+        if not any(map(_has_content, (self.path, _journal_beside(self.path)))):
+            return False
+        if stored is not None:
+            self.settings = self.settings.with_seed_of(stored)
+            if found := self.settings.differences(stored):
+                raise DsvlError(
+                    f"{self.shown} was made with other settings: now {', '.join(found)}",
+                    "choose another -o, or begin anew with --overwrite",
+                )
+        if stored is None or not _has_content(self.journal.path):
+            raise DsvlError(
+                f"{self.shown} is there already and not from `dsvl batch`", "choose another -o, or add --overwrite"
+            )
+        return True
+
+    def _remove(self) -> None:
+        with explained(self.shown):
+            if self._format != "txt":
+                self.path.unlink(missing_ok=True)
+            _journal_beside(self.path).unlink(missing_ok=True)
+            settings_path_of(self.path).unlink(missing_ok=True)
+
+
+class StreamOutput:
+    """Rows on a stream, as they come; nothing of them is kept, so every item is done.
+
+    Args:
+        stream: takes bytes.
+        name: what it is called.
+        to_line: makes of a row what is written, the end of the line included.
+    """
+
+    def __init__(self, stream: BinaryIO, name: str, to_line: Callable[[Row], bytes]) -> None:
+        self._stream = stream
+        self._name = name
+        self._to_line = to_line
+
+    def select(self, item: Item) -> Item | None:
+        """Every one."""
+        return item
+
+    def write(self, row: Row) -> None:
+        """Write a row at once.
+
+        Raises:
+            BrokenPipeError: nobody reads any more.
+            DsvlError: it cannot be written.
+        """
+        with explained(self._name):
+            self._stream.write(self._to_line(row))
+            self._stream.flush()
+
+    def finish(self) -> None:
+        """Nothing waits."""
+
+
+def journal_path(path: Path, format: str | None) -> Path:  # noqa: A002
+    """Where the journal of an output lies."""
+    return path if format == "jsonl" else _journal_beside(path)
+
+
+def settings_path_of(path: Path) -> Path:
+    """Where the settings of an output lie."""
+    return path.with_name(path.name + ".settings.json")
+
+
+TABLE_WRITERS: Mapping[str, Callable[[Path, Iterable[Row], Sequence[str]], None]] = {
+    "csv": write_csv,
+    "parquet": write_parquet,
+    "openai": write_openai,
+}
+
+
+def _journal_beside(path: Path) -> Path:
+    return path.with_name(path.name + ".journal.jsonl")
+
+
+def _has_content(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
+
+
+def _changed_at(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

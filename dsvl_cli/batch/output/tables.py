@@ -1,0 +1,114 @@
+"""Rows -> one file, in order of name, whole or not at all: CSV, Parquet, or the output of OpenAI's batches."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from dsvl_cli.batch.output.disk import new_file
+from dsvl_cli.batch.output.responses import to_response_line
+from dsvl_cli.batch.row import FIELDS, ONLY, Row
+from dsvl_cli.errors import DsvlError
+
+_ROWS_AT_ONCE = 5_000
+# What makes a spreadsheet program take a text for a formula, in full width, too, as East Asian versions do.
+_FORMULA_BEGINS = tuple("=+-@\t\r＝＋－＠")
+_NUMBERS = {"prompt_tokens": int, "tokens": int, "width": int, "height": int, "seconds": float}
+
+
+def write_csv(path: Path, rows: Iterable[Row], questions: Sequence[str]) -> None:
+    """Write a CSV file: UTF-8, a line of names first, texts that would be formulas behind an apostrophe."""
+    columns = table_columns(questions)
+    with new_file(path) as file:
+        file.write(_csv_lines([columns]))
+        for some in _chunks(rows):
+            file.write(_csv_lines([_cells(row, columns) for row in some]))
+
+
+def write_parquet(path: Path, rows: Iterable[Row], questions: Sequence[str]) -> None:
+    """Write a Parquet file; the column `path` can be joined with whatever knows the same paths.
+
+    Raises:
+        DsvlError: pyarrow is not installed.
+    """
+    check_parquet()
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = table_columns(questions)
+    kinds = {int: pa.int64(), float: pa.float64(), str: pa.string()}
+    schema = pa.schema([(name, kinds[_NUMBERS.get(name, str)]) for name in columns])
+    with new_file(path) as file, pq.ParquetWriter(pa.PythonFile(file, "w"), schema) as writer:
+        for some in _chunks(rows):
+            cells = [[_encodable(cell) for cell in _cells(row, columns)] for row in some]
+            writer.write_table(pa.table(list(map(list, zip(*cells, strict=True))), schema=schema))
+
+
+def write_openai(path: Path, rows: Iterable[Row], _: Sequence[str]) -> None:
+    """Write what OpenAI's batches give for requests in their form: one line of JSON each."""
+    with new_file(path) as file:
+        for some in _chunks(rows):
+            file.write(b"".join(map(to_response_line, some)))
+
+
+def check_parquet() -> None:
+    """Raise DsvlError where pyarrow is not installed."""
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as exc:
+        raise DsvlError("Parquet needs an extra", "pip install 'dsvl[parquet]'") from exc
+
+
+def table_columns(questions: Sequence[str]) -> list[str]:
+    """Name the columns: the fields of a row; of several questions a column each in place of prompt and text."""
+    if tuple(questions) == (ONLY,):
+        return list(FIELDS)
+    totals = [name for name in FIELDS if name not in ("id", "path", "status", "prompt", "text", "finish_reason")]
+    return ["id", "path", "status", *questions, *totals]
+
+
+def _cells(row: Row, columns: Sequence[str]) -> list[Any]:
+    fields = row.to_fields()
+    if not row.is_flat:
+        answers = row.answers.values()
+        fields["suspicion"] = row.suspicion
+        for name in ("prompt_tokens", "tokens", "seconds"):
+            known = [value for answer in answers if (value := getattr(answer, name)) is not None]
+            fields[name] = sum(known) if known else None
+    return [fields.get(name) for name in columns]
+
+
+def _csv_lines(lines: Iterable[Sequence[Any]]) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerows([[_harmless(_encodable(cell)) for cell in line] for line in lines])
+    return buffer.getvalue().encode()
+
+
+def _harmless(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_BEGINS) else cell
+
+
+def _encodable(cell: Any) -> Any:
+    r"""Write the bytes of a path that are not UTF-8 as `\xNN`."""
+    if not isinstance(cell, str):
+        return cell
+    try:
+        cell.encode()
+        return cell
+    except UnicodeEncodeError:
+        pass
+    try:
+        return cell.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # another surrogate, as Windows allows them
+        return cell.encode("utf-8", "backslashreplace").decode()
+
+
+def _chunks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    waiting = iter(rows)
+    while some := list(islice(waiting, _ROWS_AT_ONCE)):
+        yield some

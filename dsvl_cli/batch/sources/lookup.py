@@ -1,0 +1,50 @@
+"""From a row back to the item that it was made of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from dsvl_cli.batch.item import Item
+from dsvl_cli.batch.row import Row
+from dsvl_cli.batch.sources.scan import ScanOptions, scan
+from dsvl_cli.errors import DsvlError
+
+
+class ItemLookup:
+    """Finds the items of rows. Of archives and tables the last one is kept open: ask in order of name.
+
+    Args:
+        column: of a table, the one with the pictures, where it was named.
+    """
+
+    def __init__(self, column: str | None = None) -> None:
+        self._options = ScanOptions(column=column)
+        self._holder = ""
+        self._items: Mapping[str, Item] = {}
+
+    def find(self, row: Row) -> Item | None:
+        """The item as it is now; None where there is none any more, or where it came from is not known."""
+        if os.path.lexists(row.path):
+            return next(scan([row.path]), None)
+        holder, _, place = row.path.partition("::")
+        return self._find_within(holder, row.id) if place else None
+
+    def read(self, row: Row) -> Sequence[bytes] | None:
+        """The encoded pictures of a row's item; None where they cannot be read."""
+        item = self.find(row)
+        if item is None:
+            return None
+        try:
+            return item.read()
+        except DsvlError:
+            return None
+
+    def _find_within(self, holder: str, id: str) -> Item | None:  # noqa: A002
+        if holder != self._holder:
+            self._holder = holder
+            try:
+                self._items = {item.id: item for item in scan([holder], options=self._options)}
+            except DsvlError:
+                self._items = {}
+        return self._items.get(id)

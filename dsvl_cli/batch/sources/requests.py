@@ -1,0 +1,299 @@
+"""Requests in OpenAI's batch form: one line of JSON, one item. No torch here.
+
+    {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": [{"role": "user",
+     "content": [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": "a.png"}}]}]}}
+
+The form: https://platform.openai.com/docs/guides/batch. A picture is a data URL, an http(s) address, or a path from the
+folder of the file on. A line that cannot be answered as it asks becomes an item whose `read` says why: nothing that a
+request says is left out in silence.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import unquote, unquote_to_bytes
+
+from dsvl_cli.batch.item import Item
+from dsvl_cli.engine.options import IMAGE_MARK, SamplingParams
+from dsvl_cli.engine.pictures.images import MAX_BYTES, is_address, read_file
+from dsvl_cli.errors import DsvlError, ImageError
+
+ENDPOINT = "/v1/chat/completions"
+_MAX_LINE_BYTES = 2 * MAX_BYTES
+# Fields of a body by the names that `SamplingParams` has for them; the last three are not OpenAI's, but others' too.
+_SAMPLING = {
+    "max_completion_tokens": "max_new_tokens",
+    "max_tokens": "max_new_tokens",
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "seed": "seed",
+    "stop": "stop",
+    "top_k": "top_k",
+    "min_p": "min_p",
+    "repetition_penalty": "repetition_penalty",
+}
+_WHOLE_NUMBERS = frozenset({"max_new_tokens", "seed", "top_k"})
+# What changes no answer, or asks for what happens anyway. The model is the run's.
+_WITHOUT_EFFECT = frozenset(
+    {"model", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "stream_options"}
+)
+_NEUTRAL: Mapping[str, Any] = {
+    "n": 1, "stream": False, "logprobs": False, "frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {},
+    "modalities": ["text"], "response_format": {"type": "text"}, "tools": [], "tool_choice": "none",
+}  # fmt: skip
+_DATA_URL = re.compile(r"data:[^,]*?(;base64)?,", re.IGNORECASE)
+
+
+class _BadRequest(ImageError):
+    """A line cannot be answered as it asks."""
+
+
+def scan_requests(path: str, *, offline: bool = False) -> Iterator[Item]:
+    """Find the requests of a file, line by line; ids are their `custom_id`s, `FILE::LINE` where there is no good one.
+
+    Pictures are read again from the line when they are asked for, so that nothing large is held.
+
+    Args:
+        path: of the file.
+        offline: refuse addresses.
+
+    Raises:
+        DsvlError: the file cannot be read.
+    """
+    seen: dict[str, int] = {}
+    try:
+        with open(path, "rb") as file:
+            number, offset = 0, 0
+            while line := file.readline(_MAX_LINE_BYTES):
+                number += 1
+                if line.strip():
+                    yield _item(path, number, offset, line, seen, offline)
+                if not line.endswith(b"\n"):
+                    _skip_rest(file)
+                offset = file.tell()
+    except OSError as exc:
+        raise DsvlError(f"{path}: cannot be read: {exc.strerror or 'the system refuses'}") from exc
+
+
+def _skip_rest(file: BinaryIO) -> None:
+    while (piece := file.readline(2**20)) and not piece.endswith(b"\n"):
+        pass
+
+
+def _item(path: str, number: int, offset: int, line: bytes, seen: dict[str, int], offline: bool) -> Item:
+    place = f"{path}::{number}"
+    item = Item(place, place, partial(_pictures_at, path, offset, offline))
+    try:
+        request = _parse(line)
+        custom_id = _custom_id(request, seen)
+        seen[custom_id] = number
+        item = replace(item, id=custom_id)
+        body = _body(request)
+        prompt, system, urls = _texts(body)
+        if len(urls) == 1 and _is_path(urls[0]):
+            item = replace(item, path=_resolve(urls[0], path))
+        return replace(item, prompt=prompt, system=system, sampling=_sampling(body))
+    except DsvlError as exc:
+        return replace(item, read=partial(_refuse, f"{path}, line {number}: {exc.message}", exc.hint))
+
+
+def _refuse(message: str, hint: str | None) -> Sequence[bytes]:
+    raise ImageError(message, hint)
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    if len(line) >= _MAX_LINE_BYTES:
+        raise _BadRequest(f"longer than the limit of {_MAX_LINE_BYTES // 2**20} MiB")
+    try:
+        request = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as exc:
+        raise _BadRequest("not UTF-8") from exc
+    except (ValueError, RecursionError) as exc:
+        raise _BadRequest("not JSON, or cut off") from exc
+    if not isinstance(request, dict):
+        raise _BadRequest("not a JSON object")
+    return request
+
+
+def _custom_id(request: Mapping[str, Any], seen: Mapping[str, int]) -> str:
+    custom_id = request.get("custom_id")
+    if not isinstance(custom_id, str) or not custom_id:
+        raise _BadRequest("has no custom_id")
+    _check_text(custom_id)
+    if custom_id in seen:
+        raise _BadRequest(f"its custom_id stands in line {seen[custom_id]} already", "give each line its own")
+    return custom_id
+
+
+def _body(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    if request.get("method", "POST") != "POST":
+        raise _BadRequest("its method is not POST")
+    if request.get("url", ENDPOINT) != ENDPOINT:
+        raise _BadRequest(f"its url is not {ENDPOINT}")
+    unknown = [*(request.keys() - {"custom_id", "method", "url", "body"})]
+    if unknown:
+        raise _unknown_fields(unknown)
+    body = request.get("body")
+    if not isinstance(body, dict):
+        raise _BadRequest("has no body")
+    unknown = [name for name, value in body.items() if not _is_understood(name, value)]
+    if unknown:
+        raise _unknown_fields(unknown)
+    return body
+
+
+def _is_understood(name: str, value: object) -> bool:
+    if name == "messages" or name in _SAMPLING or name in _WITHOUT_EFFECT or value is None:
+        return True
+    return name in _NEUTRAL and value == _NEUTRAL[name]
+
+
+def _unknown_fields(names: Sequence[str]) -> _BadRequest:
+    return _BadRequest(f"asks for what is not supported: {', '.join(sorted(names))}"[:300], "take it out")
+
+
+def _texts(body: Mapping[str, Any]) -> tuple[str, str | None, list[str]]:
+    """Return the prompt with `<image>` marks, the system text, and the addresses of the pictures."""
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise _BadRequest("has no messages")
+    systems, users = [], []
+    for message in messages:
+        if message.get("role") in ("system", "developer"):
+            systems.append(_content(message))
+        elif message.get("role") == "user":
+            users.append(_content(message))
+        else:
+            raise _BadRequest("has messages that are neither the system's nor the user's", "ask one question a line")
+    if len(users) != 1:
+        raise _BadRequest(f"has {len(users)} messages of the user", "ask one question a line")
+    if any(url is not None for content in systems for _, url in content):
+        raise _BadRequest("has a picture in its system text")
+    system = "\n".join(text for content in systems for text, _ in content) if systems else None
+    urls = [url for _, url in users[0] if url is not None]
+    return _prompt(users[0], len(urls)), system, urls
+
+
+def _content(message: Mapping[str, Any]) -> list[tuple[str, str | None]]:
+    """Return the parts of a message: a text and None, or "" and the address of a picture."""
+    content = message.get("content")
+    if isinstance(content, str):
+        content = [{"type": "text", "text": content}]
+    if not isinstance(content, list):
+        raise _BadRequest("has a message without content")
+    parts: list[tuple[str, str | None]] = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        value = part.get(kind) if kind in ("text", "image_url") else None
+        if kind == "image_url" and isinstance(value, dict):
+            value = value.get("url")
+        if not isinstance(value, str):
+            raise _BadRequest("has a message with a part that is neither a text nor a picture")
+        if kind == "text":
+            _check_text(value)
+        parts.append((value, None) if kind == "text" else ("", value))
+    return parts
+
+
+def _prompt(parts: Sequence[tuple[str, str | None]], pictures: int) -> str:
+    """Join the texts, with marks where the pictures stand; pictures that come first, as they do anyway, need none."""
+    texts = [text for text, url in parts if url is None]
+    text = "\n".join(texts)
+    marks = text.count(IMAGE_MARK)
+    if marks:
+        if marks != pictures:
+            raise _BadRequest(f"has {marks} {IMAGE_MARK} marks in its text for {pictures} pictures")
+        return text
+    if all(url is not None for _, url in parts[:pictures]):
+        return text
+    prompt = ""
+    for n, (text, url) in enumerate(parts):
+        follows_text = n > 0 and url is None and parts[n - 1][1] is None
+        prompt += IMAGE_MARK if url is not None else f"\n{text}" if follows_text else text
+    return prompt
+
+
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise _BadRequest("holds half a character: a lone surrogate") from exc
+
+
+def _sampling(body: Mapping[str, Any]) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for name, field in _SAMPLING.items():
+        value = body.get(name)
+        if value is None or field in given:
+            continue
+        if field == "stop":
+            value = (value,) if isinstance(value, str) else value
+            if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) for text in value):
+                raise _BadRequest("stop is neither a text nor a list of texts")
+            value = tuple(value)
+        elif isinstance(value, bool) or not isinstance(value, int if field in _WHOLE_NUMBERS else (int, float)):
+            raise _BadRequest(f"{name} is not a {'whole ' if field in _WHOLE_NUMBERS else ''}number")
+        given[field] = value
+    SamplingParams(**given)  # raises for values out of bounds
+    return given
+
+
+def _pictures_at(path: str, offset: int, offline: bool) -> Sequence[bytes]:
+    """Read the pictures of the request that begins at an offset."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            line = file.readline(_MAX_LINE_BYTES)
+    except OSError as exc:
+        raise ImageError(f"{path}: cannot be read: {exc.strerror or 'the system refuses'}") from exc
+    try:
+        urls = _texts(_body(_parse(line)))[2]
+    except DsvlError as exc:
+        raise ImageError(f"{path}: has changed since it was searched") from exc
+    return tuple(_picture(url, path, offline) for url in urls)
+
+
+def _is_path(url: str) -> bool:
+    return not is_address(url) and url[:5].lower() != "data:"
+
+
+def _resolve(url: str, path: str) -> str:
+    if url[:7].lower() == "file://":
+        url = unquote(url[7:].removeprefix("localhost"))
+    return os.path.join(os.path.dirname(path), url)
+
+
+def _picture(url: str, path: str, offline: bool) -> bytes:
+    if is_address(url):
+        from dsvl_cli.engine.pictures.fetch import fetch_picture
+
+        return fetch_picture(url, offline=offline)[0]
+    if _is_path(url):
+        name = _resolve(url, path)
+        return read_file(Path(name), name)
+    return _decode_data_url(url)
+
+
+def _decode_data_url(url: str) -> bytes:
+    head = _DATA_URL.match(url)
+    if head is None:
+        raise ImageError("a data URL without data")
+    payload = url[head.end() :]
+    if head[1] is None:
+        data = unquote_to_bytes(payload)
+    else:
+        try:
+            data = base64.b64decode("".join(unquote(payload).split()), validate=True)
+        except ValueError as exc:
+            raise ImageError("a data URL that is not base64, or cut off") from exc
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"a data URL larger than the limit of {MAX_BYTES // 2**20} MiB", "make it smaller first")
+    return data

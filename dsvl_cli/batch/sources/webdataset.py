@@ -1,0 +1,179 @@
+"""Pictures in tar archives, as WebDataset keeps them: one picture, one item. Nothing is extracted. No torch here."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import BinaryIO, TypeVar, cast
+
+from dsvl_cli.batch.item import Item
+from dsvl_cli.batch.sources.sequential_reader import ForwardReader, Stream
+from dsvl_cli.engine.pictures.images import MAX_BYTES, PICTURE_EXTENSIONS
+from dsvl_cli.errors import DsvlError, ImageError
+
+T = TypeVar("T")
+_GZIP = b"\x1f\x8b"
+_BLOCK = 512
+_MAX_HEADER_BYTES = 2**20  # names and other extended headers may be as long as they like, by the format
+_CHUNK_BYTES = 2**20
+
+
+def scan_tar(path: str) -> Iterator[Item]:
+    """Find the pictures of a `.tar` or `.tar.gz` by their extensions, in their order; ids are `ARCHIVE::MEMBER`.
+
+    Hidden members, links, devices and folders are passed over. A name that comes again gets `#2` and so on behind its
+    id. A picture of a plain archive is read from its place; those of a compressed one are cheap in order only.
+
+    Raises:
+        DsvlError: it cannot be read, or is damaged or cut off; after the pictures before that place.
+    """
+    compressed = _is_compressed(path)
+    reader = ForwardReader(lambda _: 0, lambda _: _stream(path), _size)
+    times: dict[str, int] = {}
+    with _opened(path) as file:
+        for index, member in enumerate(_pictures(file, path)):
+            times[member.name] = times.get(member.name, 0) + 1
+            again = f"#{times[member.name]}" if times[member.name] > 1 else ""
+            name = f"{path}::{member.name}{again}"
+            if compressed:
+                yield Item(name, name, partial(_read_onwards, reader, index, name))
+            else:
+                yield Item(name, name, partial(_read_at, path, member.offset_data, member.size, name))
+
+
+def _is_compressed(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_GZIP)) == _GZIP
+    except OSError as exc:
+        raise DsvlError(f"{path}: cannot be read: {exc.strerror or 'the system refuses'}") from exc
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[BinaryIO]:
+    """Open an archive, and tell what goes wrong while it is read as a DsvlError."""
+    try:
+        with gzip.open(path) if _is_compressed(path) else open(path, "rb") as file:
+            yield cast(BinaryIO, file)
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as exc:
+        raise _damaged(path) from exc
+    except OSError as exc:
+        raise DsvlError(f"{path}: cannot be read: {exc.strerror or 'the system refuses'}") from exc
+
+
+def _damaged(path: str) -> DsvlError:
+    return DsvlError(f"{path}: not a tar archive, or damaged or cut off", "copy or download it again")
+
+
+class _Headers:
+    """A file as `tarfile` may see it: no read larger than a header should be, whatever an archive says.
+
+    Attributes:
+        last: what was read last.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.seek = file.seek
+        self.tell = file.tell
+        self._read = file.read
+        self.last = b""
+
+    def read(self, size: int = -1) -> bytes:
+        """Read at most `size` bytes."""
+        if not 0 <= size <= _MAX_HEADER_BYTES:
+            raise tarfile.ReadError("a header is too large")
+        self.last = self._read(size)
+        return self.last
+
+
+def _pictures(file: BinaryIO, path: str) -> Iterator[tarfile.TarInfo]:
+    """Walk through the pictures of an archive. Their data may be read between two of them, but nothing beyond.
+
+    Raises:
+        DsvlError, TarError, EOFError, OSError, zlib.error: it is damaged or cannot be read.
+    """
+    headers = _Headers(file)
+    archive = _damage_told(path, lambda: tarfile.TarFile(fileobj=cast(BinaryIO, headers)))
+    position = -1
+    while member := _damage_told(path, archive.next):
+        if member.size < 0 or member.offset <= position:
+            raise _damaged(path)  # else it would be walked round and round
+        position = member.offset
+        archive.members.clear()  # type: ignore[attr-defined]  # a list of all that is only for looking up names
+        if member.isreg() and not member.issparse() and _is_picture(member.name):
+            yield member
+    # `tarfile` also ends where a header is damaged or missing; a sound archive ends with a block of zeros.
+    if headers.last != bytes(_BLOCK):
+        raise _damaged(path)
+
+
+def _damage_told(path: str, call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except (tarfile.TarError, EOFError, OSError, zlib.error, MemoryError):
+        raise
+    except Exception as exc:  # a damaged header can make `tarfile` raise nearly anything
+        raise _damaged(path) from exc
+
+
+def _is_picture(name: str) -> bool:
+    hidden = any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
+    return not hidden and os.path.splitext(name)[1].lower() in PICTURE_EXTENSIONS
+
+
+def _stream(path: str) -> Stream[bytes | None]:
+    """Read all pictures from the first on; None stands for one that is too large."""
+    try:
+        with _opened(path) as file:
+            for member in _pictures(file, path):
+                if member.size > MAX_BYTES:
+                    yield None
+                    continue
+                file.seek(member.offset_data)
+                yield _read_exactly(file, member.size)
+    except DsvlError as exc:
+        raise ImageError(exc.message, exc.hint) from exc
+
+
+def _read_onwards(reader: ForwardReader[bytes | None], index: int, name: str) -> Sequence[bytes]:
+    data = reader.read(index)
+    if data is None:
+        raise _too_large(name)
+    return (data,)
+
+
+def _read_at(path: str, offset: int, size: int, name: str) -> Sequence[bytes]:
+    if size > MAX_BYTES:
+        raise _too_large(name)
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            return (_read_exactly(file, size),)
+    except EOFError as exc:
+        raise ImageError(f"{name}: the archive is cut off within it", "copy or download it again") from exc
+    except OSError as exc:
+        raise ImageError(f"{name}: cannot be read: {exc.strerror or 'the system refuses'}") from exc
+
+
+def _read_exactly(file: BinaryIO, size: int) -> bytes:
+    pieces = []
+    while size:
+        piece = file.read(min(size, _CHUNK_BYTES))  # never room for more than is there
+        if not piece:
+            raise EOFError
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
+
+
+def _too_large(name: str) -> ImageError:
+    return ImageError(f"{name}: larger than the limit of {MAX_BYTES // 2**20} MiB", "make it smaller first")
+
+
+def _size(data: bytes | None) -> int:
+    return 256 + len(data or b"")

@@ -1,0 +1,214 @@
+"""Whether a quantized checkpoint still is its source: weights first, then answers about pictures.
+
+The checkpoint is opened anew from the disk. Each layer's weights are brought back and compared with the source's, by
+the error of the layer and of its worst 64 neighbours; what is not quantized must be equal. Then both answer about
+pictures, see `fidelity.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from dsvl_cli.engine.checkpoint.find import Checkpoint, list_weights
+from dsvl_cli.engine.checkpoint.tensors import StoredTensors
+from dsvl_cli.engine.conversation import Picture
+from dsvl_cli.engine.conversion.compare import Comparison, bounded, compare_answers, run_model
+from dsvl_cli.engine.options import LoadOptions
+from dsvl_cli.engine.progress import Listener
+from dsvl_cli.engine.quantization.formats import FORMATS, Format, find_stored_format
+from dsvl_cli.engine.quantization.library_logging import import_backend, mute_libraries
+from dsvl_cli.engine.quantization.packing import unpack_weight
+from dsvl_cli.engine.quantization.selection import make_skeleton, shorten_name
+from dsvl_cli.errors import DsvlError
+
+MAX_MEAN_KL = {4: 0.5, 8: 0.05}  # by bits, in nats; damaged weights give several nats
+_NEIGHBOURS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class LayerError:
+    """How far a layer's weights are from the source, relative to the source's norm.
+
+    Attributes:
+        name: of the weight.
+        whole: of all weights.
+        worst: of the worst 64 neighbours.
+    """
+
+    name: str
+    whole: float
+    worst: float
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What came of comparing weights.
+
+    Attributes:
+        layers: the quantized ones.
+        changed: names of tensors that are not quantized and differ all the same.
+        damaged: names of quantized ones that are further from the source than their format can be.
+    """
+
+    layers: tuple[LayerError, ...]
+    changed: tuple[str, ...]
+    damaged: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one model costs.
+
+    Attributes:
+        disk_bytes: of its weights.
+        memory_bytes: what the process grew by while it was loaded and answered, about.
+        tokens_per_second: of decoding.
+    """
+
+    disk_bytes: int
+    memory_bytes: int
+    tokens_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What came of it all.
+
+    Attributes:
+        weights: compared one by one.
+        answers: compared token by token; None where the weights are damaged and nothing was asked.
+        source, quantized: what the models cost; None likewise.
+        problems: what is past a threshold, one line each; empty where all is well.
+    """
+
+    weights: Weights
+    answers: Comparison | None
+    source: Figures | None
+    quantized: Figures | None
+    problems: tuple[str, ...]
+
+
+def verify_checkpoint(
+    source: Checkpoint, written: Checkpoint, options: LoadOptions, pictures: Sequence[Picture], listener: Listener
+) -> Verification:
+    """Compare a quantized checkpoint with its source.
+
+    Args:
+        source: what it was made of.
+        written: its folder.
+        options: device, dtype and so on for both; the model's name is left out of account.
+        pictures: what both are asked about.
+        listener: is told how far it is.
+
+    Raises:
+        DsvlError: one of them is not complete or cannot be loaded.
+    """
+    weights = compare_weights(source, written, listener)
+    problems = [f"{name} is damaged" for name in weights.damaged] + [f"{name} was changed" for name in weights.changed]
+    if problems:
+        return Verification(weights, None, None, None, tuple(problems))
+    options = replace(options, quantization=None, revision=None)
+    ours = run_model(replace(options, model=str(source.path)), pictures, listener)
+    theirs = run_model(replace(options, model=str(written.path)), pictures, listener, ours.token_ids)
+    answers = compare_answers(ours, theirs)
+    limit = MAX_MEAN_KL[FORMATS[find_stored_format(written) or ""].bits]
+    if answers.mean_kl > limit:
+        problems.append(f"the answers diverge by {answers.mean_kl:.3f} nats a token, and {limit} is the limit")
+    return Verification(
+        weights,
+        answers,
+        Figures(source.weight_bytes, ours.memory_bytes, ours.tokens_per_second),
+        Figures(written.weight_bytes, theirs.memory_bytes, theirs.tokens_per_second),
+        tuple(problems),
+    )
+
+
+def compare_weights(source: Checkpoint, written: Checkpoint, listener: Listener) -> Weights:
+    """Compare a quantized checkpoint's weights with its source's, one after the other.
+
+    Raises:
+        DsvlError: it is not quantized, or one of the two has not all tensors.
+    """
+    name = find_stored_format(written)
+    if name is None:
+        raise DsvlError(f"{written.name} is not quantized", "there is nothing to verify")
+    entry = FORMATS[name]
+    import_backend(entry.package)
+    layers: list[LayerError] = []
+    changed: list[str] = []
+    with mute_libraries():
+        skeleton = make_skeleton(source)
+    with StoredTensors(source, skeleton) as originals, _QuantizedTensors(written) as copies:
+        done = 0
+        for weight_name, original in originals.items():
+            listener.progress(f"verifying: {shorten_name(weight_name)}", done, originals.total_bytes)
+            done += original.nbytes
+            copy, is_quantized = copies.read(weight_name)
+            if is_quantized:
+                layers.append(_measure(weight_name, original.float(), copy))
+            elif not torch.equal(original.to(copy.dtype), copy):
+                changed.append(weight_name)
+        listener.progress("verifying: done", originals.total_bytes, originals.total_bytes)
+    damaged = tuple(layer.name for layer in layers if not _is_sound(layer, entry))
+    return Weights(tuple(layers), tuple(changed), damaged)
+
+
+class _QuantizedTensors:
+    """The tensors of a quantized checkpoint, grouped by the weight that they belong to."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._name = checkpoint.name
+        self._paths = list_weights(checkpoint.path)
+        self._files = ExitStack()
+        self._places: dict[str, Any] = {}
+        self._metadata: dict[str, str] = {}
+
+    def __enter__(self) -> _QuantizedTensors:
+        for path in self._paths:
+            file = self._files.enter_context(safe_open(path, framework="pt"))
+            self._places.update(dict.fromkeys(file.keys(), file))
+            self._metadata.update(file.metadata() or {})
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.close()
+
+    def read(self, name: str) -> tuple[torch.Tensor, bool]:
+        """Give a weight, in float32 if it is quantized, and whether it is.
+
+        Raises:
+            DsvlError: it is not there.
+        """
+        tensors = {key: self._places[key].get_tensor(key) for key in self._keys(name)}
+        if set(tensors) == {name}:
+            return tensors[name], False
+        if not tensors:
+            raise DsvlError(f"{self._name} has no {name}", "quantize the model again")
+        return unpack_weight(name, tensors, self._metadata), True
+
+    def _keys(self, name: str) -> Iterator[str]:
+        layer, _, last = name.rpartition(".")
+        prefixes = (f"{name}.", f"{layer}._{last}_")
+        extra = {name, *((f"{layer}.SCB",) if last == "weight" else ())}
+        return (key for key in self._places if key in extra or key.startswith(prefixes))
+
+
+def _measure(name: str, original: torch.Tensor, copy: torch.Tensor) -> LayerError:
+    difference = copy - original
+    whole = bounded(float(difference.norm() / original.norm().clamp(min=1e-30)))
+    neighbours = original.numel() - original.numel() % _NEIGHBOURS
+    errors, norms = (
+        values.reshape(-1)[:neighbours].view(-1, _NEIGHBOURS).norm(dim=1) for values in (difference, original)
+    )
+    worst = bounded(float((errors / norms.clamp(min=1e-30)).max())) if neighbours else whole
+    return LayerError(name, whole, worst)
+
+
+def _is_sound(layer: LayerError, entry: Format) -> bool:
+    return layer.whole <= entry.layer_error and layer.worst <= entry.block_error

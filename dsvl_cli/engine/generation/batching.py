@@ -1,0 +1,85 @@
+"""Many requests -> outcomes, as many at a time as the memory bears."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
+from dsvl_cli.engine.conversation import Chunk, Outcome, Reply, Request
+from dsvl_cli.engine.generation.generate import Row, generate_many
+from dsvl_cli.engine.network.network import Network
+from dsvl_cli.errors import DsvlError, MemoryShortage, is_out_of_memory
+
+LARGEST_BATCH = 16
+_MEMORY_SHARE = 0.5  # of what is free, the part that the caches of a batch may fill
+
+
+def choose_batch_size(free_bytes: int, bytes_per_token: int, tokens: int) -> int:
+    """Foretell how many answers can be made together.
+
+    Args:
+        free_bytes: what is free once the model is loaded.
+        bytes_per_token: of a cache.
+        tokens: of a prompt and its answer.
+    """
+    return max(1, min(LARGEST_BATCH, int(free_bytes * _MEMORY_SHARE) // max(1, bytes_per_token * tokens)))
+
+
+def answer_requests(
+    network: Network, requests: Iterable[Request], make_row: Callable[[int, Request], Row], batch_size: int
+) -> Iterator[Outcome]:
+    """Answer requests; see `BatchModel.answer_all`.
+
+    Args:
+        network: the model.
+        requests: taken when there is room for them.
+        make_row: prepares one; its `DsvlError` becomes the outcome.
+        batch_size: at most so many at a time; halved when the memory does not do.
+    """
+    arriving = iter(requests)
+    again: deque[Request] = deque()  # what was in flight when the memory ran out
+    flying: dict[int, tuple[Request, list[Chunk]]] = {}
+    failed: deque[Outcome] = deque()
+    number = 0
+
+    def rows() -> Iterator[Row]:
+        nonlocal number
+        while (request := again.popleft() if again else next(arriving, None)) is not None:
+            number += 1
+            flying[number] = (request, [])
+            try:
+                row = make_row(number, request)
+                # A picture that cannot be decoded must not end the others.
+                network.features(row.prompt.pictures[-1:])
+            except DsvlError as error:
+                failed.append(Outcome(flying.pop(number)[0].key, error=error))
+            else:
+                yield row
+
+    while True:
+        try:
+            for row, chunk in generate_many(network, rows(), batch_size):
+                yield from _drain(failed)
+                request, chunks = flying[row.index]
+                chunks.append(chunk)
+                if chunk.finish_reason is not None:
+                    del flying[row.index]
+                    yield Outcome(request.key, Reply.of(chunks))
+            yield from _drain(failed)
+            return
+        except Exception as exc:
+            if not is_out_of_memory(exc):
+                raise
+            network.forget()
+            if batch_size == 1 or len(flying) == 1:
+                for request, _ in flying.values():
+                    yield Outcome(request.key, error=MemoryShortage("not enough memory even for this picture alone"))
+            else:
+                again.extendleft(request for request, _ in reversed(flying.values()))
+                batch_size = max(1, min(batch_size, len(flying)) // 2)
+            flying.clear()
+
+
+def _drain(failed: deque[Outcome]) -> Iterator[Outcome]:
+    while failed:
+        yield failed.popleft()

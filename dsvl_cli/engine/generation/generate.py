@@ -1,0 +1,166 @@
+"""Prefill and decode: prompts -> chunks of answers, one at a time or many together.
+
+Plain generators without threads: an exception surfaces where it happens, closing the generator stops the work, and
+the caches stay usable. In float32 greedy answers equal `generate` of transformers token for token, alone, together,
+or continued from a cache (tests/engine/test_parity.py).
+
+Answers that are made together need not be alike: each has a cache of its own, takes part in the common steps from its
+prompt on, and leaves when it ends; the next one takes its place at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from dsvl_cli.engine.conversation import Chunk, Stats
+from dsvl_cli.engine.generation.sampling import Sampler, choose_all
+from dsvl_cli.engine.network.kv_cache import KVCache, PrefixCache, count_common
+from dsvl_cli.engine.network.network import Network
+from dsvl_cli.engine.text.detokenizer import Answer
+from dsvl_cli.engine.text.prompt import PreparedPrompt
+from dsvl_cli.errors import ContextOverflow
+
+RESERVE = 256  # positions of a cache kept free for an answer at first
+_SHARED = 16  # positions in common from which a cache is copied rather than computed
+
+
+@dataclass(slots=True)
+class Row:
+    """One answer in the making.
+
+    Attributes:
+        index: its place among those that were asked for.
+        prompt: what it answers.
+        sampler: chooses its tokens.
+        answer: turns them into text and says when it ends.
+        context_length: prompt and answer together may have so many tokens.
+    """
+
+    index: int
+    prompt: PreparedPrompt
+    sampler: Sampler
+    answer: Answer
+    context_length: int
+
+    def accept(self, token_id: int) -> Chunk:
+        """Take the token that was chosen."""
+        piece = self.answer.add(token_id)
+        chunk = Chunk(piece.text, piece.token_ids, piece.finish_reason)
+        full = len(self.prompt) + self.answer.count >= self.context_length
+        if full and piece.finish_reason == "length":
+            return replace(chunk, notice=f"the context of {self.context_length:,} tokens is full")
+        return chunk
+
+
+def check_length(prompt: PreparedPrompt, context_length: int) -> None:
+    """Refuse a prompt that leaves no room for a single token.
+
+    Raises:
+        ContextOverflow: with the counts.
+    """
+    if len(prompt) >= context_length:
+        hint = None
+        if prompt.pictures:
+            tokens = len(prompt.pictures) * prompt.num_image_tokens
+            hint = f"{tokens:,} of them are {len(prompt.pictures)} picture(s): use fewer, or a shorter text"
+        raise ContextOverflow(len(prompt), context_length, hint)
+
+
+@dataclass(slots=True)
+class _Going:
+    """A row whose answer has begun: its cache, the token to append next, and when it began."""
+
+    row: Row
+    cache: KVCache
+    token_id: int
+    reused: int
+    started: float
+    prefilled: float
+
+
+def generate(network: Network, row: Row, prefix_cache: PrefixCache) -> Iterator[Chunk]:
+    """Answer one prompt; the last chunk carries `finish_reason` and `stats`.
+
+    Args:
+        network: the model.
+        row: a prompt that fits into the context, see `check_length`.
+        prefix_cache: what was computed earlier is taken from it, and it keeps what is computed now.
+    """
+    started = time.perf_counter()
+    reused = prefix_cache.reuse(row.prompt.keys)
+    cache = prefix_cache.cache
+    logits = network.prefill(row.prompt, cache)
+    prefix_cache.commit(row.prompt.keys[reused:])
+    going = _Going(row, cache, 0, reused, started, 0.0)
+    while True:
+        chunk = next(_choose(network, [going], logits))[1]
+        yield chunk
+        if chunk.finish_reason is not None:
+            return
+        logits = network.step([going.token_id], [cache])
+        prefix_cache.commit([going.token_id])
+
+
+def generate_many(network: Network, rows: Iterable[Row], capacity: int) -> Iterator[tuple[Row, Chunk]]:
+    """Answer many prompts, `capacity` at a time; each chunk comes with its row, the last one of a row with its stats.
+
+    A row is taken from the iterable when there is room for it. A prompt that begins like the one before it takes what
+    they have in common from that one's cache.
+
+    Args:
+        network: the model.
+        rows: prompts that fit into the context, see `check_length`.
+        capacity: at most so many at a time.
+    """
+    waiting = iter(rows)
+    active: list[_Going] = []
+    # What the row before has computed; its cache is kept though its answer may have ended.
+    prompt: PreparedPrompt | None = None
+    cache: KVCache | None = None
+    while True:
+        while len(active) < capacity and (row := next(waiting, None)) is not None:
+            started = time.perf_counter()
+            common = count_common(prompt.keys, row.prompt.keys[:-1]) if prompt is not None else 0
+            reserve = len(row.prompt) + RESERVE
+            if cache is not None and common >= _SHARED:
+                cache = cache.fork(common, reserve)
+            else:
+                common, cache = 0, network.new_cache(reserve)
+            prompt = row.prompt
+            going = _Going(row, cache, 0, common, started, 0.0)
+            for chosen, chunk in _choose(network, [going], network.prefill(prompt, cache)):
+                if chunk.finish_reason is None:
+                    active.append(chosen)
+                yield chosen.row, chunk
+        if not active:
+            return
+        logits = network.step([going.token_id for going in active], [going.cache for going in active])
+        chunks = list(_choose(network, active, logits))
+        active = [going for going, chunk in chunks if chunk.finish_reason is None]
+        for going, chunk in chunks:
+            yield going.row, chunk
+
+
+def _choose(network: Network, rows: Sequence[_Going], logits: torch.Tensor) -> Iterator[tuple[_Going, Chunk]]:
+    """Choose the next token of each row from logits `(rows, vocabulary)`."""
+    chosen = choose_all([going.row.sampler for going in rows], logits)
+    now = time.perf_counter()
+    for going, token_id in zip(rows, chosen, strict=True):
+        going.token_id = token_id
+        going.prefilled = going.prefilled or now
+        chunk = going.row.accept(token_id)
+        if chunk.finish_reason is not None:
+            stats = Stats(
+                prompt_tokens=len(going.row.prompt),
+                cached_tokens=going.reused,
+                prompt_seconds=going.prefilled - going.started,
+                generated_tokens=going.row.answer.count,
+                generate_seconds=now - going.prefilled,
+                peak_memory_bytes=network.peak_memory(),
+            )
+            chunk = replace(chunk, stats=stats)
+        yield going, chunk

@@ -1,0 +1,381 @@
+"""Linear layers and attention of one query, behind one small interface.
+
+`PlainKernels` is torch alone, on every device: the reference. `NativeKernels` takes over what bounds a decode step on a
+CPU: products of few rows and attention, compiled from native/kernels.c. Both agree exactly in float32 up to rounding;
+in 8 and 4 bits the native ones bring the activations to 8 bits too (tests/engine/kernels/test_kernels.py).
+
+Weights stay as they are stored, in 16, 8 or 4 bits, and often in the file that is mapped into memory. Products of many
+rows (a prompt) widen one layer at a time into a buffer that all layers share: to bfloat16 where the CPU multiplies that
+itself, else to float32. A CPU that multiplies 8 bits itself does so with 8-bit weights (integer_products.py).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch.nn import functional
+
+from dsvl_cli.engine.kernels.integer_products import multiply_narrow, narrow_rows
+from dsvl_cli.engine.kernels.native.compiler import load_library
+from dsvl_cli.engine.kernels.stored_weights import GROUP, Kind, Linear, Weight, dequantize, quantize
+from dsvl_cli.engine.network.kv_cache import LayerCache
+from dsvl_cli.engine.progress import Choice
+
+if TYPE_CHECKING:
+    from dsvl_cli.engine.machine.detect import Machine
+
+_COLUMNS = 32  # in-features are a multiple of it where a row of them is multiplied in compiled code
+_FEW_PLAIN_ROWS = 4  # up to so many torch multiplies in bfloat16 sooner than it widens, on any CPU
+_FEW_ROWS = 40  # up to so many a row at a time is faster than widening the weights for them
+
+
+class Kernels(Protocol):
+    """What a backend does; activations are `compute_dtype`."""
+
+    name: str
+    compute_dtype: torch.dtype
+
+    def linear(self, x: torch.Tensor, weight: Linear) -> torch.Tensor:
+        """Multiply `(rows, in_features)` with a weight: `(rows, out_features)`."""
+        ...
+
+    def linears(self, x: torch.Tensor, weights: Sequence[Linear]) -> list[torch.Tensor]:
+        """Multiply the same rows with several weights."""
+        ...
+
+    def normalize(self, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+        """Divide rows `(rows, hidden)` by their root mean square, and multiply with `(hidden,)`."""
+        ...
+
+    def rotate(self, states: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
+        """Turn `(tokens, heads, head_dim)` by `(tokens, head_dim)`; the states may be overwritten.
+
+        After Su et al., "RoFormer", 2021; the two halves of a head are paired, as transformers has it.
+        """
+        ...
+
+    def quantize(self, weight: torch.Tensor, kind: Kind) -> Weight:
+        """Bring a weight `(out_features, in_features)` to 8 or 4 bits; in-features are a multiple of 64."""
+        ...
+
+    def attend(
+        self, queries: torch.Tensor, caches: Sequence[LayerCache], lengths: Sequence[int], scale: float
+    ) -> torch.Tensor:
+        """Attention of one query each of several sequences over the first positions of their caches.
+
+        Args:
+            queries: `(sequences, heads, head_dim)`.
+            caches: one layer's, one for each sequence; their heads divide the queries'.
+            lengths: the positions that count.
+            scale: of the products.
+
+        Returns:
+            `(sequences, heads, head_dim)`.
+        """
+        ...
+
+
+class PlainKernels:
+    """Everything in torch.
+
+    Args:
+        compute_dtype: of activations and products.
+        native_bf16: whether the device multiplies bfloat16 itself; else such weights are widened to multiply them.
+        native_int8: whether it is a CPU that multiplies 8 bits itself; a prompt is then brought to 8 bits for INT8.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self, compute_dtype: torch.dtype = torch.float32, *, native_bf16: bool = False, native_int8: bool = False
+    ) -> None:
+        self.compute_dtype = compute_dtype
+        self.native_bf16 = native_bf16
+        self.native_int8 = native_int8
+        # Of weights in 8 and 4 bits before they are multiplied.
+        self._wide_dtype = torch.bfloat16 if native_bf16 and compute_dtype == torch.float32 else compute_dtype
+        self._room = torch.empty(0)
+
+    def linear(self, x: torch.Tensor, weight: Linear) -> torch.Tensor:
+        """Multiply."""
+        return self.linears(x, [weight])[0]
+
+    def linears(self, x: torch.Tensor, weights: Sequence[Linear]) -> list[torch.Tensor]:
+        """Multiply, one after the other."""
+        if not self.native_int8 or len(x) <= _FEW_ROWS:
+            return [self._linear(x, weight) for weight in weights]
+        rows, products = None, []
+        for weight in weights:
+            if isinstance(weight, Weight) and weight.kind is Kind.INT8:
+                rows = rows or narrow_rows(x)
+                products.append(multiply_narrow(rows, weight))
+            else:
+                products.append(self._linear(x, weight))
+        return products
+
+    def _linear(self, x: torch.Tensor, weight: Linear) -> torch.Tensor:
+        if not isinstance(weight, Weight):
+            return weight(x)
+        if weight.data.dtype == x.dtype:
+            return functional.linear(x, weight.data)
+        if weight.kind is Kind.BFLOAT16 and (self.native_bf16 or len(x) <= _FEW_PLAIN_ROWS):
+            return functional.linear(x.to(weight.data.dtype), weight.data).to(x.dtype)
+        wide = self.widen(weight)
+        return functional.linear(x.to(wide.dtype), wide).to(x.dtype)
+
+    def normalize(self, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+        """Normalize."""
+        return functional.rms_norm(x, weight.shape, weight, epsilon)
+
+    def rotate(self, states: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
+        """Turn."""
+        half = states.shape[-1] // 2
+        turned = torch.cat((-states[..., half:], states[..., :half]), dim=-1)
+        return states * cosines.unsqueeze(1) + turned * sines.unsqueeze(1)
+
+    def widen(self, weight: Weight) -> torch.Tensor:
+        """Give the weight as `(out_features, in_features)`, in a buffer until the next call.
+
+        It is of `compute_dtype`; where the CPU multiplies bfloat16 itself, weights of 8 and 4 bits are of that.
+        """
+        wide = self._buffer(weight)
+        if weight.scales is None:
+            return wide.copy_(weight.data)
+        return wide.copy_(dequantize(weight))
+
+    def quantize(self, weight: torch.Tensor, kind: Kind) -> Weight:
+        """Bring a weight `(out_features, in_features)` to 8 or 4 bits; in-features are a multiple of 64."""
+        return quantize(weight, kind)
+
+    def _buffer(self, weight: Weight) -> torch.Tensor:
+        size = weight.shape[0] * weight.shape[1]
+        dtype = self.compute_dtype if weight.scales is None else self._wide_dtype
+        if self._room.nbytes < size * dtype.itemsize:
+            self._room = torch.empty(size * dtype.itemsize, dtype=torch.uint8, device=weight.data.device)
+        return self._room[: size * dtype.itemsize].view(dtype).view(weight.shape)
+
+    def attend(
+        self, queries: torch.Tensor, caches: Sequence[LayerCache], lengths: Sequence[int], scale: float
+    ) -> torch.Tensor:
+        """Attend, a sequence at a time."""
+        outputs = []
+        for query, cache, length in zip(queries, caches, lengths, strict=True):
+            keys, values = (states.to(query.dtype).unsqueeze(0) for states in cache.read(length))
+            grouped = query.shape[0] != keys.shape[1]
+            outputs.append(
+                functional.scaled_dot_product_attention(
+                    query[None, :, None], keys, values, scale=scale, enable_gqa=grouped
+                )[0, :, 0]
+            )
+        return torch.stack(outputs)
+
+
+class NativeKernels(PlainKernels):
+    """Few rows and single queries in compiled code; the rest in torch. Activations are float32, on the CPU."""
+
+    name = "native"
+
+    def __init__(self, library: ctypes.CDLL, *, native_bf16: bool = False, native_int8: bool = False) -> None:
+        super().__init__(torch.float32, native_bf16=native_bf16, native_int8=native_int8)
+        self._library = library
+        self._bytes = torch.empty(0, dtype=torch.int8)
+
+    def linears(self, x: torch.Tensor, weights: Sequence[Linear]) -> list[torch.Tensor]:
+        """Multiply; weights of one kind in one call, which divides them among the threads once."""
+        rows = len(x)
+        stored = [weight for weight in weights if isinstance(weight, Weight)]
+        kind = stored[0].kind if stored else Kind.FLOAT16
+        if (
+            rows > _FEW_ROWS
+            or len(stored) < len(weights)
+            or any(weight.kind is not kind for weight in stored)
+            or kind > Kind.INT4
+            or (kind is Kind.FLOAT32 and rows > 1)
+            or x.shape[1] % _COLUMNS
+        ):
+            return super().linears(x, weights)
+        x = x.contiguous()
+        count, columns = len(stored), x.shape[1]
+        results = [torch.empty((rows, weight.shape[0])) for weight in stored]
+        room = 0 if kind < Kind.INT8 else rows * columns * 5 // 4
+        if self._bytes.numel() < room:
+            self._bytes = torch.empty(room, dtype=torch.int8)
+        pointers = ctypes.c_void_p * count
+        scales = [None if weight.scales is None else weight.scales.data_ptr() for weight in stored]
+        self._library.dsvl_linear(
+            int(kind),
+            _address(x),
+            rows,
+            ctypes.c_int64(columns),
+            count,
+            pointers(*(weight.data.data_ptr() for weight in stored)),
+            pointers(*scales),
+            (ctypes.c_int64 * count)(*(weight.shape[0] for weight in stored)),
+            pointers(*(result.data_ptr() for result in results)),
+            _address(self._bytes),
+            torch.get_num_threads(),
+        )
+        return results
+
+    def normalize(self, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+        """Normalize."""
+        if len(x) > _FEW_ROWS:
+            return super().normalize(x, weight, epsilon)
+        x = x.contiguous()
+        y = torch.empty_like(x)
+        rows, columns = (ctypes.c_int64(size) for size in x.shape)
+        self._library.dsvl_normalize(_address(x), _address(weight), ctypes.c_float(epsilon), rows, columns, _address(y))
+        return y
+
+    def rotate(self, states: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
+        """Turn in place."""
+        states = states.contiguous()
+        sizes = (ctypes.c_int64(size) for size in states.shape)
+        self._library.dsvl_rotate(_address(states), _address(cosines), _address(sines), *sizes)
+        return states
+
+    def widen(self, weight: Weight) -> torch.Tensor:
+        """Widen."""
+        if weight.scales is None:
+            return super().widen(weight)
+        wide = self._buffer(weight)
+        outs, columns = weight.shape
+        self._library.dsvl_widen(
+            int(weight.kind),
+            _address(weight.data),
+            _address(weight.scales),
+            ctypes.c_int64(outs),
+            ctypes.c_int64(columns),
+            _address(wide),
+            int(wide.dtype == torch.bfloat16),
+            torch.get_num_threads(),
+        )
+        return wide
+
+    def quantize(self, weight: torch.Tensor, kind: Kind) -> Weight:
+        """Quantize."""
+        wide = weight.float().contiguous()
+        outs, columns = wide.shape
+        if kind is Kind.INT8:
+            data, scales = torch.empty((outs, columns), dtype=torch.int8), torch.empty(outs)
+        else:
+            data = torch.empty((outs, columns // 2), dtype=torch.uint8)
+            scales = torch.empty((outs, columns // GROUP), dtype=torch.bfloat16)
+        self._library.dsvl_pack(
+            int(kind),
+            _address(wide),
+            ctypes.c_int64(outs),
+            ctypes.c_int64(columns),
+            _address(data),
+            _address(scales),
+            torch.get_num_threads(),
+        )
+        return Weight(kind, data, scales, (outs, columns))
+
+    def attend(
+        self, queries: torch.Tensor, caches: Sequence[LayerCache], lengths: Sequence[int], scale: float
+    ) -> torch.Tensor:
+        """Attend; all heads of all sequences share the threads."""
+        sequences, heads, head_dim = queries.shape
+        kept = [(cache.keys, cache.values) for cache in caches if cache.keys is not None and cache.values is not None]
+        dtype = kept[0][0].dtype
+        if head_dim % 8 or dtype not in (torch.float32, torch.bfloat16):
+            return super().attend(queries, caches, lengths, scale)
+        queries = queries.contiguous()
+        out = torch.empty_like(queries)
+        pointers, numbers = ctypes.c_void_p * sequences, ctypes.c_int64 * sequences
+        self._library.dsvl_attend(
+            int(Kind.FLOAT32 if dtype == torch.float32 else Kind.BFLOAT16),
+            _address(queries),
+            pointers(*(keys.data_ptr() for keys, _ in kept)),
+            pointers(*(values.data_ptr() for _, values in kept)),
+            numbers(*lengths),
+            numbers(*(keys.shape[1] for keys, _ in kept)),
+            ctypes.c_int64(sequences),
+            ctypes.c_int64(heads),
+            ctypes.c_int64(kept[0][0].shape[0]),
+            ctypes.c_int64(head_dim),
+            ctypes.c_float(scale),
+            _address(out),
+            torch.get_num_threads(),
+        )
+        return out
+
+
+def choose_kernels(device: str, dtype: torch.dtype, machine: Machine) -> tuple[Kernels, Choice]:
+    """Choose the backend, with its reason.
+
+    On a CPU activations are float32 whatever the weights are: they cost little, and the answer is that of a float32
+    model with the weights' values. Elsewhere they are of the weights' dtype.
+
+    Args:
+        device: where.
+        dtype: of the weights.
+        machine: tells what the CPU multiplies itself.
+    """
+    if device != "cpu":
+        return PlainKernels(dtype, native_bf16=True), Choice("kernels", "torch", f"the device is {device}")
+    compiled = load_library()
+    library = compiled.library
+    reasons = [compiled.reason if library is not None else f"no native ones: {compiled.reason}"]
+
+    def build(native_int8: bool) -> PlainKernels:
+        if library is None:
+            return PlainKernels(native_bf16=machine.native_bf16, native_int8=native_int8)
+        return NativeKernels(library, native_bf16=machine.native_bf16, native_int8=native_int8)
+
+    kernels = build(machine.native_int8)
+    fault = find_fault(kernels)
+    if fault is not None and machine.native_int8:
+        reasons.append(f"without products of integers: they fail in {fault}")
+        kernels = build(False)
+        fault = find_fault(kernels)
+    if fault is not None:
+        kernels, reasons = PlainKernels(native_bf16=machine.native_bf16), [f"the native ones fail in {fault}"]
+    return kernels, Choice("kernels", kernels.name, "; ".join(reasons))
+
+
+def find_fault(kernels: Kernels) -> str | None:
+    """Compare a backend with the plain one on a small problem; name what disagrees, None where nothing does."""
+    generator = torch.Generator().manual_seed(0)
+    plain = PlainKernels()
+    dense = torch.randn((36, 640), generator=generator)
+    x = torch.randn((_FEW_ROWS + 1, 640), generator=generator)
+    for weight in (
+        Weight.dense(dense),
+        Weight.dense(dense.bfloat16()),
+        quantize(dense, Kind.INT8),
+        quantize(dense, Kind.INT4),
+    ):
+        for rows in (1, 3, len(x)):
+            # A product of many rows may be made in bfloat16.
+            widens = isinstance(kernels, NativeKernels) and weight.kind is Kind.BFLOAT16 and rows <= _FEW_ROWS
+            tolerance = 1e-4 if weight.kind is Kind.FLOAT32 or widens else 0.05
+            wanted, found = functional.linear(x[:rows], plain.widen(weight)), kernels.linear(x[:rows], weight)
+            if not torch.allclose(wanted, found, rtol=0, atol=tolerance * float(wanted.abs().max())):
+                return f"{weight.kind.name} products of {rows} rows"
+    scale, angles = torch.rand(x.shape[1], generator=generator), torch.rand((2, 32), generator=generator)
+    x = x[:3]
+    if not torch.allclose(plain.normalize(x, scale, 1e-6), kernels.normalize(x, scale, 1e-6), atol=1e-4):
+        return "norms"
+    query = torch.randn((2, 4, 32), generator=generator)
+    turned = kernels.rotate(query.clone(), angles, angles)
+    if not torch.allclose(plain.rotate(query, angles, angles), turned, atol=1e-4):
+        return "positions"
+    query = query[:1]
+    cache = LayerCache()
+    states = torch.randn((2, 2, 70, 32), generator=generator)
+    for dtype in (torch.float32, torch.bfloat16):
+        cache.keys = cache.values = None
+        cache.write(0, states[0].to(dtype), states[1].to(dtype), 70)
+        wanted, found = (one.attend(query, [cache], [67], 0.2) for one in (plain, kernels))
+        if not torch.allclose(wanted, found, atol=1e-4):
+            return "attention"
+    return None
+
+
+def _address(tensor: torch.Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr())

@@ -1,0 +1,195 @@
+"""What this machine computes with: CPU features, GPUs, free memory."""
+
+from __future__ import annotations
+
+import platform
+import warnings
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from dsvl_cli.engine.kernels.native.compiler import load_library
+
+# What lets a CPU multiply bfloat16, and 8 bits, natively, by torch's and Linux' names of the features.
+NATIVE_BF16 = {"amx_bf16": "AMX-BF16", "avx512_bf16": "AVX-512-BF16", "bf16": "Arm's BF16"}
+NATIVE_INT8 = {"amx_int8": "AMX-INT8", "avx512_vnni": "AVX-512-VNNI", "avx_vnni": "AVX-VNNI"}
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One CUDA or XPU device.
+
+    Attributes:
+        name: what its maker calls it.
+        free_bytes: of its memory.
+        capability: CUDA's compute capability; (0, 0) on others.
+    """
+
+    name: str
+    free_bytes: int
+    capability: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A description that every choice of device, dtype and attention is made from.
+
+    Attributes:
+        cpu_features: those of `NATIVE_BF16` and `NATIVE_INT8` that the CPU has.
+        memory_free: what the process may still take, in bytes; a container's limit counts.
+        cuda, xpu: the devices in torch's order.
+        mps_free: bytes that Apple's GPU may take; None without one.
+        macos: the version of macOS; (0, 0) elsewhere.
+        flash_attn: whether the package flash_attn is installed.
+        torch_without_cuda: an NVIDIA driver is there, and torch is built without CUDA.
+        native_kernels: whether dsvl's compiled kernels are there.
+    """
+
+    cpu_features: frozenset[str] = frozenset()
+    memory_free: int = 0
+    cuda: tuple[Gpu, ...] = ()
+    xpu: tuple[Gpu, ...] = ()
+    mps_free: int | None = None
+    macos: tuple[int, int] = (0, 0)
+    flash_attn: bool = False
+    torch_without_cuda: bool = False
+    native_kernels: bool = False
+
+    @property
+    def native_bf16(self) -> bool:
+        """Whether the CPU multiplies bfloat16 itself."""
+        return not self.cpu_features.isdisjoint(NATIVE_BF16)
+
+    @property
+    def native_int8(self) -> bool:
+        """Whether the CPU multiplies 8 bits itself."""
+        return not self.cpu_features.isdisjoint(NATIVE_INT8)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The names of all devices, as `--device` takes them."""
+        cuda = tuple(f"cuda:{index}" for index in range(len(self.cuda)))
+        return ("cpu", *cuda, *(("mps",) if self.mps_free is not None else ()), *(("xpu",) if self.xpu else ()))
+
+    def gpu(self, device: str) -> Gpu | None:
+        """Look up a CUDA or XPU device of `devices`; None for `cpu` and `mps`."""
+        kind, _, index = device.partition(":")
+        gpus = {"cuda": self.cuda, "xpu": self.xpu}.get(kind, ())
+        return gpus[int(index or 0)] if gpus else None
+
+    def free_bytes(self, device: str) -> int:
+        """How much memory a device of `devices` has free, in bytes."""
+        gpu = self.gpu(device)
+        if gpu is not None:
+            return gpu.free_bytes
+        return self.mps_free if device == "mps" and self.mps_free is not None else self.memory_free
+
+
+def detect_machine() -> Machine:
+    """Look at this machine. Opens each GPU, because only so does its free memory become known."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about drivers: a GPU that torch cannot use is none
+        cuda = _detect_gpus(torch.cuda)
+        xpu = _detect_gpus(torch.xpu)
+    memory_free = detect_free_memory()
+    return Machine(
+        cpu_features=_detect_cpu_features(),
+        memory_free=memory_free,
+        cuda=cuda,
+        xpu=xpu,
+        # The memory is shared with the CPU; Metal recommends not to take all of it.
+        mps_free=min(memory_free, torch.mps.recommended_max_memory()) if torch.backends.mps.is_available() else None,
+        macos=_detect_macos(),
+        flash_attn=find_spec("flash_attn") is not None,
+        torch_without_cuda=torch.version.cuda is None and Path("/proc/driver/nvidia/version").exists(),
+        native_kernels=load_library().library is not None,
+    )
+
+
+def _detect_gpus(backend: Any) -> tuple[Gpu, ...]:
+    """List the devices of `torch.cuda` or `torch.xpu`."""
+    if not backend.is_available():
+        return ()
+    gpus = []
+    for index in range(backend.device_count()):
+        try:
+            free, _ = backend.mem_get_info(index)
+        except RuntimeError:
+            free = 0  # so full, or so exclusively another's, that not even this can be asked
+        capability = backend.get_device_capability(index)
+        version = capability if isinstance(capability, tuple) else (0, 0)  # XPU answers with a table of features
+        gpus.append(Gpu(backend.get_device_name(index), free, version))
+    return tuple(gpus)
+
+
+def _detect_cpu_features() -> frozenset[str]:
+    import torch
+
+    onednn: Any = torch.backends.mkldnn
+    if not onednn.is_available():
+        return frozenset()  # without oneDNN torch has no native products, whatever the CPU has
+    ask = getattr(torch.cpu, "get_capabilities", None)  # newer than the oldest torch that dsvl runs with
+    if ask is not None:
+        found = ask()
+        return frozenset(name for name in (*NATIVE_BF16, *NATIVE_INT8) if found.get(name))
+    cpuinfo = Path("/proc/cpuinfo")
+    return read_cpu_features(cpuinfo.read_text() if cpuinfo.exists() else "")
+
+
+def read_cpu_features(cpuinfo: str) -> frozenset[str]:
+    """Find what `Machine` names in the text of Linux' `/proc/cpuinfo` (`flags` on x86, `Features` on Arm)."""
+    lines = (line.partition(":") for line in cpuinfo.splitlines())
+    return frozenset(
+        word for key, _, words in lines if key.strip() in ("flags", "Features") for word in words.split()
+    ) & {*NATIVE_BF16, *NATIVE_INT8}
+
+
+def _detect_macos() -> tuple[int, int]:
+    major, _, rest = platform.mac_ver()[0].partition(".")
+    minor = rest.partition(".")[0]
+    return (int(major), int(minor or 0)) if major else (0, 0)
+
+
+def detect_free_memory(cgroups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
+    """How many bytes the process may still take: the machine's available memory, or less under a container's limit.
+
+    Args:
+        cgroups: where Linux' control groups are mounted.
+        membership: names the groups that the process is in.
+    """
+    import psutil
+
+    available = int(psutil.virtual_memory().available)
+    groups = membership.read_text().splitlines() if membership.exists() else []
+    for line in groups:
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            left = _free_in_groups(cgroups, group, "memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            left = _free_in_groups(cgroups / "memory", group, *names)
+        else:
+            continue
+        available = min([available, *left])
+    return max(0, available)
+
+
+def _free_in_groups(root: Path, group: str, limit_name: str, usage_name: str, reclaimable_name: str) -> list[int]:
+    """Return what each limit from the group up to the root leaves, in bytes; file pages that can go count as free."""
+    folder = root / group.lstrip("/")
+    left = []
+    for place in (folder, *folder.parents):
+        if not place.is_relative_to(root):
+            break
+        try:
+            limit = int((place / limit_name).read_text())
+            usage = int((place / usage_name).read_text())
+            entries = (entry.split() for entry in (place / "memory.stat").read_text().splitlines())
+            reclaimable = {name: int(value) for name, value in entries}.get(reclaimable_name, 0)
+        except (OSError, ValueError):
+            continue  # no limit here: no such file, or the word max
+        left.append(limit - usage + reclaimable)
+    return left

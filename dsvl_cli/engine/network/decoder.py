@@ -1,0 +1,324 @@
+"""The language model of DeepSeek-VL, a Llama, over several sequences of any lengths at once.
+
+The sequences' new tokens stand in one row after the other, `(tokens, hidden)`, without padding: every linear layer sees
+all of them in one product, and only attention looks at each sequence with its own cache. So a prompt, a step of one
+answer and a step of many are the same function, and rows come and go freely.
+
+After Touvron et al., "LLaMA: Open and Efficient Foundation Language Models", 2023, as transformers' `LlamaModel`
+computes it; in float32 the logits are the same up to rounding (tests/engine/network/test_decoder.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from dsvl_cli.engine.kernels.kernels import Kernels
+from dsvl_cli.engine.kernels.stored_weights import Linear, Weight
+from dsvl_cli.engine.network.kv_cache import KVCache, LayerCache
+from dsvl_cli.errors import DsvlError
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderConfig:
+    """The shape of the language model, from `text_config`; what is left out has the defaults of `LlamaConfig`."""
+
+    hidden_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    rope_theta: float
+    vocab_size: int
+    context_length: int
+    intermediate_size: int
+
+    @classmethod
+    def read(cls, text: Mapping[str, Any]) -> DecoderConfig:
+        """Read `text_config`.
+
+        Raises:
+            DsvlError: it asks for something that this decoder does not do.
+        """
+        rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind != "default":
+            raise DsvlError(f"the language model has {kind} positions, which dsvl does not run")
+        if text.get("hidden_act", "silu") != "silu":
+            raise DsvlError(f"the language model has {text['hidden_act']} activations, which dsvl does not run")
+        hidden, heads = text.get("hidden_size", 4096), text.get("num_attention_heads", 32)
+        return cls(
+            hidden_size=hidden,
+            layers=text.get("num_hidden_layers", 32),
+            heads=heads,
+            kv_heads=text.get("num_key_value_heads") or heads,
+            head_dim=text.get("head_dim") or hidden // heads,
+            rms_norm_eps=text.get("rms_norm_eps", 1e-6),
+            rope_theta=rope.get("rope_theta") or text.get("rope_theta") or 10000.0,
+            vocab_size=text.get("vocab_size", 32000),
+            context_length=text.get("max_position_embeddings", 2048),
+            intermediate_size=text.get("intermediate_size", 11008),
+        )
+
+    @property
+    def linear_parameters(self) -> int:
+        """How many numbers the linear layers hold, the head not among them."""
+        attention = 2 * self.hidden_size * self.head_dim * (self.heads + self.kv_heads)
+        return self.layers * (attention + 3 * self.hidden_size * self.intermediate_size)
+
+    @property
+    def head_parameters(self) -> int:
+        """How many numbers the head holds."""
+        return self.vocab_size * self.hidden_size
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """One layer: the norms `(hidden,)` in the dtype of activations, and seven linear layers without biases."""
+
+    attention_norm: torch.Tensor
+    query: Linear
+    key: Linear
+    value: Linear
+    output: Linear
+    feed_forward_norm: torch.Tensor
+    gate: Linear
+    up: Linear
+    down: Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One sequence's share of a forward pass.
+
+    Attributes:
+        cache: what came before; it grows.
+        count: how many new tokens there are.
+    """
+
+    cache: KVCache
+    count: int
+
+
+class Decoder:
+    """A language model with its head.
+
+    Args:
+        config: its shape.
+        embeddings: `(vocabulary, hidden)`.
+        layers: the weights.
+        norm: the last norm's, `(hidden,)`.
+        head: `(vocabulary, hidden)`.
+        kernels: multiply and attend.
+        attention: `sdpa`, `eager` or `flash_attention_2`; with the first, single queries are left to the kernels.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        embeddings: torch.Tensor,
+        layers: Sequence[LayerWeights],
+        norm: torch.Tensor,
+        head: Linear,
+        kernels: Kernels,
+        attention: str = "sdpa",
+    ) -> None:
+        self.config = config
+        self.embeddings = embeddings
+        self.layers = list(layers)
+        self.norm = norm
+        self.head = head
+        self.kernels = kernels
+        self.attention = attention
+        self.device = embeddings.device
+        # In bfloat16 a cache takes half; float32 weights ask for float32 throughout.
+        self.cache_dtype = embeddings.dtype
+        self._frequencies = 1.0 / config.rope_theta ** (
+            torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=self.device) / config.head_dim
+        )
+
+    @property
+    def bytes_per_token(self) -> int:
+        """What one position takes in a cache."""
+        shape = self.config
+        return 2 * shape.layers * shape.kv_heads * shape.head_dim * self.cache_dtype.itemsize
+
+    @torch.inference_mode()
+    def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """Give `(tokens, hidden)` of ids `(tokens,)`."""
+        return functional.embedding(token_ids, self.embeddings).to(self.kernels.compute_dtype)
+
+    @torch.inference_mode()
+    def forward(self, embeddings: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
+        """Append new tokens to the caches of their sequences; give the logits of the next token of each.
+
+        Args:
+            embeddings: `(sum of counts, hidden)`, the sequences one after the other.
+            segments: their caches and counts.
+
+        Returns:
+            `(sequences, vocabulary)` in float32.
+        """
+        x = embeddings
+        cos, sin = self._rotations(segments)
+        ends = [end - 1 for end in _ends(segments)]
+        last = len(self.layers) - 1
+        for index, layer in enumerate(self.layers):
+            device = layer.attention_norm.device  # layers may be spread over several GPUs
+            x, cos, sin = x.to(device), cos.to(device), sin.to(device)
+            caches = [segment.cache.layers[index] for segment in segments]
+            attended = self._attend(layer, self.normalized(x, layer.attention_norm), segments, caches, cos, sin, index)
+            if index == last and len(x) > len(ends):
+                x = x[ends]  # of what follows only the sequences' last tokens matter
+            x = self.feed_forward(layer, x + self.kernels.linear(attended, layer.output))
+        for segment in segments:
+            segment.cache.length += segment.count
+        x = x.to(self.norm.device)
+        return self.read_out(x)
+
+    def feed_forward(self, layer: LayerWeights, x: torch.Tensor) -> torch.Tensor:
+        """Run a layer's second half over `(tokens, hidden)`."""
+        normed = self.normalized(x, layer.feed_forward_norm)
+        gate, up = self.kernels.linears(normed, (layer.gate, layer.up))
+        return x + self.kernels.linear(functional.silu(gate).mul_(up), layer.down)
+
+    def read_out(self, x: torch.Tensor) -> torch.Tensor:
+        """Give the logits `(tokens, vocabulary)` in float32 of what left the last layer."""
+        return self.kernels.linear(self.normalized(x, self.norm), self.head).float()
+
+    def normalized(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        """Normalize rows `(tokens, hidden)` with one of the model's norms."""
+        return self.kernels.normalize(x, weight, self.config.rms_norm_eps)
+
+    def _rotations(self, segments: Sequence[Segment]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give cosines and sines `(tokens, head_dim)` of the new positions."""
+        places = torch.cat(
+            [torch.arange(one.cache.length, one.cache.length + one.count, device=self.device) for one in segments]
+        )
+        return self.rotate_places(places)
+
+    def rotate_places(self, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give cosines and sines `(tokens, head_dim)` of positions `(tokens,)`."""
+        angles = torch.outer(places.float(), self._frequencies)
+        angles = torch.cat((angles, angles), dim=1)
+        dtype = self.kernels.compute_dtype
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+    def _attend(
+        self,
+        layer: LayerWeights,
+        x: torch.Tensor,
+        segments: Sequence[Segment],
+        caches: Sequence[LayerCache],
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        index: int,
+    ) -> torch.Tensor:
+        """Attend in one layer; give `(tokens, hidden)`, in the last layer that of each sequence's last token."""
+        config = self.config
+        tokens = len(x)
+        ends = _ends(segments)
+        is_pruned = index == len(self.layers) - 1 and tokens > len(segments)
+        if is_pruned:  # only the sequences' last tokens ask; all give keys and values
+            places = [end - 1 for end in ends]
+            (queries,) = self.kernels.linears(x[places], (layer.query,))
+            keys, values = self.kernels.linears(x, (layer.key, layer.value))
+        else:
+            queries, keys, values = self.kernels.linears(x, (layer.query, layer.key, layer.value))
+        keys = self.kernels.rotate(keys.view(tokens, config.kv_heads, config.head_dim), cos, sin)
+        values = values.view(tokens, config.kv_heads, config.head_dim)
+        if is_pruned:
+            cos, sin = cos[places], sin[places]
+        queries = self.kernels.rotate(queries.view(-1, config.heads, config.head_dim), cos, sin)
+        keys, values = keys.to(self.cache_dtype).transpose(0, 1), values.to(self.cache_dtype).transpose(0, 1)
+        for segment, cache, end in zip(segments, caches, ends, strict=True):
+            new = slice(end - segment.count, end)
+            cache.write(segment.cache.length, keys[:, new], values[:, new], segment.cache.reserve)
+        scale = config.head_dim**-0.5
+        if self.attention == "sdpa" and len(queries) == len(segments):
+            lengths = [segment.cache.length + segment.count for segment in segments]
+            return self.kernels.attend(queries, caches, lengths, scale).view(len(queries), -1)
+        outputs = []
+        for row, (segment, cache, end) in enumerate(zip(segments, caches, ends, strict=True)):
+            asking = queries[row : row + 1] if is_pruned else queries[end - segment.count : end]
+            before = segment.cache.length + segment.count - len(asking)
+            outputs.append(_attend_many(asking, cache, before, scale, self.attention))
+        return torch.cat(outputs).reshape(len(queries), -1)
+
+
+def _attend_many(queries: torch.Tensor, cache: LayerCache, before: int, scale: float, backend: str) -> torch.Tensor:
+    """Attend for the new tokens of one sequence, `(tokens, heads, head_dim)`, each to all up to itself."""
+    count = len(queries)
+    keys, values = (states.to(queries.dtype) for states in cache.read(before + count))
+    if backend == "flash_attention_2":
+        from flash_attn import flash_attn_func
+
+        # Its causal mask stands at the lower right: the last query sees the last key.
+        flat: torch.Tensor = flash_attn_func(
+            queries.unsqueeze(0), keys.transpose(0, 1).unsqueeze(0), values.transpose(0, 1).unsqueeze(0),
+            softmax_scale=scale, causal=True,
+        )[0]  # fmt: skip
+        return flat
+    places = torch.arange(before + count, device=queries.device)
+    mask = places <= places[before:].unsqueeze(1)
+    queries = queries.transpose(0, 1)
+    if backend == "eager":
+        repeats = len(queries) // len(keys)
+        keys, values = keys.repeat_interleave(repeats, dim=0), values.repeat_interleave(repeats, dim=0)
+        scores = (queries @ keys.transpose(1, 2) * scale).float().masked_fill(~mask, float("-inf"))
+        return (scores.softmax(dim=-1).to(values.dtype) @ values).transpose(0, 1)
+    output = functional.scaled_dot_product_attention(
+        queries.unsqueeze(0),
+        keys.unsqueeze(0),
+        values.unsqueeze(0),
+        attn_mask=mask if before else None,
+        is_causal=not before,
+        scale=scale,
+        enable_gqa=len(queries) != len(keys),
+    )
+    return output[0].transpose(0, 1)
+
+
+def _ends(segments: Sequence[Segment]) -> list[int]:
+    """Give where each sequence's tokens end."""
+    ends, end = [], 0
+    for segment in segments:
+        end += segment.count
+        ends.append(end)
+    return ends
+
+
+def read_module(module: Any, config: DecoderConfig, kernels: Kernels, attention: str) -> Decoder:
+    """Take the weights of transformers' module, which are shared with it; quantized layers multiply themselves."""
+    model = module.model.language_model
+    dtype = kernels.compute_dtype
+
+    def linear(layer: Any) -> Linear:
+        weight = layer.weight
+        if type(layer) is torch.nn.Linear and type(weight.data) is torch.Tensor and layer.bias is None:
+            return Weight.dense(weight.data)
+        wanted = module.dtype
+        return lambda x: layer(x.to(wanted)).to(dtype)
+
+    layers = [
+        LayerWeights(
+            layer.input_layernorm.weight.data.to(dtype),
+            linear(layer.self_attn.q_proj),
+            linear(layer.self_attn.k_proj),
+            linear(layer.self_attn.v_proj),
+            linear(layer.self_attn.o_proj),
+            layer.post_attention_layernorm.weight.data.to(dtype),
+            linear(layer.mlp.gate_proj),
+            linear(layer.mlp.up_proj),
+            linear(layer.mlp.down_proj),
+        )
+        for layer in model.layers
+    ]
+    embeddings = model.embed_tokens.weight.data
+    norm, head = model.norm.weight.data.to(dtype), linear(module.lm_head)
+    return Decoder(config, embeddings, layers, norm, head, kernels, attention)

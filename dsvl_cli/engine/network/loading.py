@@ -1,0 +1,215 @@
+"""A checkpoint on the disk -> a `Network` in memory, in one of two ways.
+
+own            on a CPU, 1.3b and `tiny`, in 16 or 32 bits, in dsvl's own formats, or stored in bitsandbytes' 8 bits:
+tensors are mapped from the files, and nothing of transformers is imported
+transformers   everything else: its modules hold and quantize the weights; our decoder calls its linear layers
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dsvl_cli.engine.checkpoint.find import Checkpoint
+from dsvl_cli.engine.kernels.kernels import Kernels, choose_kernels
+from dsvl_cli.engine.kernels.stored_weights import Kind, Linear, Weight
+from dsvl_cli.engine.machine.plan import DTYPE_BYTES, Plan, check_forecast, forecast_memory
+from dsvl_cli.engine.network.decoder import DecoderConfig, read_module
+from dsvl_cli.engine.network.network import Network
+from dsvl_cli.engine.network.packed_weights import pack_weights
+from dsvl_cli.engine.network.pixels import read_image_processor
+from dsvl_cli.engine.network.vision import VisionTower
+from dsvl_cli.engine.network.weights import HEAD, TensorFiles, can_read, list_linears, read_decoder, read_linear
+from dsvl_cli.engine.progress import Listener
+from dsvl_cli.engine.quantization.formats import FORMATS, Recipe, find_stored_format
+from dsvl_cli.errors import DsvlError, is_out_of_memory
+
+if TYPE_CHECKING:
+    from dsvl_cli.engine.machine.detect import Machine
+
+_KINDS = {"int8": Kind.INT8, "int4": Kind.INT4}
+
+
+def load_network(
+    checkpoint: Checkpoint, plan: Plan, recipe: Recipe | None, machine: Machine, listener: Listener, *, force: bool
+) -> Network:
+    """Load a checkpoint as planned.
+
+    Args:
+        checkpoint: its files.
+        plan: where, in which dtype.
+        recipe: what to quantize while loading; a checkpoint that is stored so already needs none.
+        machine: what it runs on.
+        listener: is told what was chosen.
+        force: load whatever the forecast says.
+
+    Raises:
+        DsvlError: it will not fit, or its files do not fit together.
+    """
+    kernels, choice = choose_kernels(plan.device, getattr(torch, plan.dtype), machine)
+    listener.choice(choice)
+    config = DecoderConfig.read(checkpoint.config.get("text_config") or {})
+    stored = find_stored_format(checkpoint)
+    own = recipe is not None and not recipe.format.is_stored
+    if (
+        checkpoint.model_type == "deepseek_vl"
+        and plan.device == "cpu"
+        and plan.attention == "sdpa"
+        and stored in (None, "bnb-int8")
+        and (recipe is None or own or stored is not None)
+    ):
+        with TensorFiles(checkpoint) as tensors:
+            if can_read(checkpoint, tensors):
+                _check_own(checkpoint, plan, config, recipe, force=force)
+                try:
+                    return _load_own(checkpoint, plan, config, recipe if own else None, kernels, tensors, listener)
+                except (RuntimeError, OSError, ValueError, KeyError) as exc:
+                    if is_out_of_memory(exc):
+                        raise
+                    raise _misfit(checkpoint) from exc
+    if own:
+        raise DsvlError(
+            f"{checkpoint.name} cannot be loaded in dsvl's own formats, which are for the 1.3b on a CPU",
+            "use --quantization bnb-nf4 or bnb-int8",
+        )
+    return _load_module(checkpoint, plan, config, recipe if stored is None else None, kernels, listener, force=force)
+
+
+def _check_own(
+    checkpoint: Checkpoint, plan: Plan, config: DecoderConfig, recipe: Recipe | None, *, force: bool
+) -> None:
+    weights_bytes = None
+    if recipe is not None and not checkpoint.is_quantized:
+        quantized = config.linear_parameters + (config.head_parameters if recipe.include_head else 0)
+        width = DTYPE_BYTES[plan.dtype]
+        weights_bytes = (checkpoint.parameters - quantized) * width + int(quantized * recipe.bits_stored / 8)
+    check_forecast(forecast_memory(checkpoint, plan, weights_bytes), force=force)
+
+
+def _load_own(
+    checkpoint: Checkpoint,
+    plan: Plan,
+    config: DecoderConfig,
+    recipe: Recipe | None,
+    kernels: Kernels,
+    tensors: TensorFiles,
+    listener: Listener,
+) -> Network:
+    dtype = getattr(torch, plan.dtype)
+    packed: dict[str, Weight] = {}
+    if recipe is not None:
+        names = list(list_linears(config))
+        if recipe.include_head:
+            if HEAD not in tensors:
+                raise DsvlError(
+                    "the head shares its weights with the embeddings and cannot be quantized", "drop --include-head"
+                )
+            names.append(HEAD.removesuffix(".weight"))
+        kind = _KINDS[recipe.format.name]
+        packed = pack_weights(checkpoint.fingerprint, tensors, names, kind, kernels, listener)
+
+    def linear(name: str) -> Linear:
+        return packed[name] if name in packed else read_linear(tensors, name, dtype)
+
+    decoder = read_decoder(tensors, config, dtype, kernels, linear)
+    tower = VisionTower(
+        tensors,
+        checkpoint.config.get("vision_config") or {},
+        kernels.compute_dtype,
+        lambda x, weight: kernels.linear(x, Weight.dense(weight)),
+    )
+    processor = read_image_processor(checkpoint.path, checkpoint.model_type)
+    return Network(decoder, lambda pixels: tower.features(pixels["pixel_values"])[0], processor)
+
+
+def _load_module(
+    checkpoint: Checkpoint,
+    plan: Plan,
+    config: DecoderConfig,
+    recipe: Recipe | None,
+    kernels: Kernels,
+    listener: Listener,
+    *,
+    force: bool,
+) -> Network:
+    """Let transformers load, and quantize where that is asked for."""
+    from dsvl_cli.engine.quantization.library_logging import import_backend, mute_libraries
+    from dsvl_cli.engine.quantization.selection import cast_unquantized
+
+    stored = find_stored_format(checkpoint)
+    backend = FORMATS[stored].package if stored is not None else recipe.format.package if recipe is not None else None
+    if backend is not None:
+        import_backend(backend)
+    with mute_libraries():
+        if recipe is None:
+            check_forecast(forecast_memory(checkpoint, plan), force=force)
+            module = _read_module_files(checkpoint, plan)
+        else:
+            module = _quantize_module(checkpoint, plan, recipe, listener, force=force)
+        if stored is not None:
+            cast_unquantized(module, getattr(torch, plan.dtype))
+    processor = read_image_processor(checkpoint.path, checkpoint.model_type)
+    attention = plan.attention if isinstance(plan.attention, str) else plan.attention["text_config"]
+    decoder = read_module(module, config, kernels, attention)
+    return Network(decoder, _ModuleTower(module), processor, module)
+
+
+def _quantize_module(checkpoint: Checkpoint, plan: Plan, recipe: Recipe, listener: Listener, *, force: bool) -> Any:
+    from dsvl_cli.engine.quantization.selection import (
+        count_stored_bytes,
+        make_quantization_config,
+        make_skeleton,
+        report_selection,
+        select_layers,
+    )
+
+    skeleton = make_skeleton(checkpoint)
+    selection = select_layers(skeleton, recipe)
+    report_selection(selection, recipe, listener)
+    weights_bytes = count_stored_bytes(skeleton, selection, recipe, DTYPE_BYTES[plan.dtype])
+    check_forecast(forecast_memory(checkpoint, plan, weights_bytes), force=force)
+    return _read_module_files(checkpoint, plan, make_quantization_config(recipe, selection, plan.device))
+
+
+def _read_module_files(checkpoint: Checkpoint, plan: Plan, quantization_config: Any = None) -> Any:
+    from dsvl_cli.engine.quantization.selection import find_model_class
+
+    # transformers takes the presence of the argument for a request.
+    quantizing = {} if quantization_config is None else {"quantization_config": quantization_config}
+    try:
+        module = find_model_class(checkpoint.model_type).from_pretrained(
+            checkpoint.path,
+            dtype=getattr(torch, plan.dtype),
+            attn_implementation=plan.attention,
+            device_map=plan.device_map,
+            max_memory=plan.max_memory,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            **quantizing,
+        )
+    except (RuntimeError, OSError, ValueError, KeyError) as exc:
+        if isinstance(exc, torch.OutOfMemoryError):
+            raise DsvlError(f"out of memory on {plan.device}", "use a smaller dtype or model, or --device cpu") from exc
+        raise _misfit(checkpoint) from exc
+    return module.eval()
+
+
+def _misfit(checkpoint: Checkpoint) -> DsvlError:
+    return DsvlError(f"{checkpoint.name} cannot be loaded: its files do not fit together", "download it again")
+
+
+class _ModuleTower:
+    """Encodes pictures with transformers' module."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+        self._weight: torch.Tensor = next(module.model.vision_model.parameters())
+
+    def __call__(self, pixels: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Encode; SAM's tower does not cast its input itself."""
+        cast = {name: values.to(self._weight.device, self._weight.dtype) for name, values in pixels.items()}
+        features: torch.Tensor = self._module.model.get_image_features(**cast, return_dict=True).pooler_output[0]
+        return features

@@ -1,0 +1,129 @@
+"""The neural network behind three calls: pixels of a picture, features of pictures, logits of the next tokens.
+
+The language model is our own decoder; pictures go through whatever tower the model was loaded with. Features are
+computed once for each content.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+from dsvl_cli.engine.conversation import Picture
+from dsvl_cli.engine.network.decoder import Decoder, Segment
+from dsvl_cli.engine.network.kv_cache import KVCache
+from dsvl_cli.engine.network.pixels import ImageProcessor
+from dsvl_cli.engine.network.static_step import StaticStep, can_record
+from dsvl_cli.engine.pictures.images import decode
+from dsvl_cli.engine.text.prompt import PreparedPrompt
+
+FEATURE_CACHE_BYTES = 256 * 2**20  # of picture features: 2.3 MB a picture at full size in bf16
+
+# `pixel_values` and, for 7b, `high_res_pixel_values` of one picture -> features `(num_image_tokens, hidden)`.
+Tower = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
+
+
+class Network:
+    """A DeepSeek-VL in memory.
+
+    Args:
+        decoder: the language model.
+        tower: encodes a picture and aligns it with the language model.
+        image_processor: makes pixels of it.
+        module: transformers' module, where the weights were loaded by it; it shares them.
+    """
+
+    def __init__(self, decoder: Decoder, tower: Tower, image_processor: ImageProcessor, module: Any = None) -> None:
+        self.decoder = decoder
+        self.module = module
+        self.image_processor = image_processor
+        self.device: torch.device = decoder.device
+        self._tower = tower
+        self._can_record = can_record(decoder)
+        self._static: StaticStep | None = None
+        self._features: OrderedDict[str, torch.Tensor] = OrderedDict()
+
+    def new_cache(self, reserve: int = 0) -> KVCache:
+        """Make an empty cache for one sequence, with room for `reserve` positions at its first use."""
+        return KVCache(self.decoder.config.layers, reserve)
+
+    def pixels(self, picture: Picture) -> dict[str, torch.Tensor]:
+        """Give `pixel_values` `(1, 3, side, side)` in float32, for 7b also `high_res_pixel_values`, on the CPU."""
+        return self.image_processor(decode(picture))
+
+    @torch.inference_mode()
+    def features(self, pictures: Sequence[Picture]) -> torch.Tensor:
+        """Give the aligned features `(pictures * num_image_tokens, hidden)` on the device.
+
+        Pictures are encoded one by one: the time is the same on a CPU, the memory is bounded, and a picture's
+        features do not depend on its company.
+        """
+        return torch.cat([self._features_of(picture) for picture in pictures])
+
+    def _features_of(self, picture: Picture) -> torch.Tensor:
+        features = self._features.get(picture.sha256)
+        if features is None:
+            features = self._tower(self.pixels(picture))
+            self._features[picture.sha256] = features
+            while len(self._features) > 1 and self._feature_bytes() > FEATURE_CACHE_BYTES:
+                self._features.popitem(last=False)
+        self._features.move_to_end(picture.sha256)
+        return features
+
+    def forget(self) -> None:
+        """Drop the features of all pictures."""
+        self._features.clear()
+
+    def _feature_bytes(self) -> int:
+        return sum(features.nbytes for features in self._features.values())
+
+    @torch.inference_mode()
+    def prefill(self, prompt: PreparedPrompt, cache: KVCache) -> torch.Tensor:
+        """Compute what a cache does not hold yet of a prompt; give the next token's logits `(1, vocabulary)`.
+
+        Args:
+            prompt: its first `cache.length` positions are in the cache, and at least one is not.
+            cache: grows.
+        """
+        ids = torch.tensor(prompt.token_ids[cache.length :], device=self.device)
+        embeddings = self.decoder.embed(ids)
+        mask = ids == prompt.image_token_id
+        new = int(mask.sum())
+        if new:
+            # The prefix may end anywhere: the features that are missing are the last ones.
+            missing = -(-new // prompt.num_image_tokens)
+            features = self.features(prompt.pictures[-missing:])[-new:]
+            embeddings = embeddings.masked_scatter(mask.unsqueeze(1), features.to(embeddings.device, embeddings.dtype))
+        return self.decoder.forward(embeddings, [Segment(cache, len(ids))])
+
+    @torch.inference_mode()
+    def step(self, token_ids: Sequence[int], caches: Sequence[KVCache]) -> torch.Tensor:
+        """Append one token to each of several sequences; give their next logits `(sequences, vocabulary)`."""
+        if len(caches) == 1 and self._can_record:
+            return self._replay(token_ids[0], caches[0])
+        embeddings = self.decoder.embed(torch.tensor(token_ids, device=self.device))
+        return self.decoder.forward(embeddings, [Segment(cache, 1) for cache in caches])
+
+    def _replay(self, token_id: int, cache: KVCache) -> torch.Tensor:
+        """Append one token to the one sequence that is answered on a GPU."""
+        if self._static is None or self._static.cache is not cache:
+            self._static = StaticStep(self.decoder, cache, record=True)
+        return self._static(token_id)
+
+    def peak_memory(self) -> int | None:
+        """Give the most bytes that were in use at once: of the GPU, else of the process; None if unknown."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        if resource is None:
+            return None
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB

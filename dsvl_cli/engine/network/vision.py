@@ -1,0 +1,120 @@
+"""The eyes of DeepSeek-VL: SigLIP's vision tower and the aligner, over a checkpoint's tensors by their names.
+
+After Zhai et al., "Sigmoid Loss for Language Image Pre-Training", 2023, as transformers' `SiglipVisionModel` computes
+it; in float32 the features are the same up to rounding (tests/engine/network/test_vision.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from dsvl_cli.errors import DsvlError
+
+_TOWER, _ALIGNER = "model.vision_model.", "model.aligner."
+# As `SiglipVisionConfig` has them where config.json says nothing.
+_DEFAULTS = {
+    "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 224, "patch_size": 16, "layer_norm_eps": 1e-6,
+    "hidden_act": "gelu_pytorch_tanh",
+}  # fmt: skip
+_ACTIVATIONS = {"gelu": "none", "gelu_pytorch_tanh": "tanh"}  # to what torch calls the approximation
+
+Multiply = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class VisionTower:
+    """Pixels -> features that the language model reads.
+
+    Args:
+        tensors: the checkpoint's, by name. Matrices stay as they are stored; what is added or scales is brought to
+            `dtype`.
+        config: `vision_config`.
+        dtype: of activations.
+        multiply: `(rows, in) x (out, in) -> (rows, out)`; torch's own by default.
+
+    Raises:
+        DsvlError: the configuration asks for something else than SigLIP as DeepSeek-VL uses it.
+        KeyError: a tensor is missing.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        config: Mapping[str, Any],
+        dtype: torch.dtype = torch.float32,
+        multiply: Multiply = functional.linear,
+    ) -> None:
+        settings = {**_DEFAULTS, **config}
+        if settings["hidden_act"] not in _ACTIVATIONS:
+            raise DsvlError(f"a vision tower with {settings['hidden_act']} is not supported")
+        self._approximation = _ACTIVATIONS[settings["hidden_act"]]
+        self._side: int = settings["image_size"]
+        self._heads: int = settings["num_attention_heads"]
+        self._patch: int = settings["patch_size"]
+        self._epsilon: float = settings["layer_norm_eps"]
+        self._layers: int = settings["num_hidden_layers"]
+        self._multiply = multiply
+        self._dtype = dtype
+        names = [name for name in tensors if name.startswith((_TOWER, _ALIGNER))]
+        self._tensors = {name: tensors[name] if _is_matrix(name) else tensors[name].to(dtype) for name in names}
+        filters = tensors[f"{_TOWER}embeddings.patch_embedding.weight"]
+        self._filters = filters.reshape(len(filters), -1)
+
+    @torch.inference_mode()
+    def features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Encode pictures.
+
+        Args:
+            pixels: `(pictures, 3, side, side)`.
+
+        Returns:
+            `(pictures, patches, hidden of the language model)`.
+
+        Raises:
+            ValueError: the pixels are not of the tower's size.
+        """
+        if pixels.shape[-2:] != (self._side, self._side):
+            raise ValueError(f"pictures are {tuple(pixels.shape[-2:])} pixels, not {self._side} x {self._side}")
+        pictures = len(pixels)
+        x = self._embed(pixels.to(self._dtype))
+        patches = len(x) // pictures
+        for index in range(self._layers):
+            layer = f"{_TOWER}encoder.layers.{index}."
+            x = x + self._attend(self._normalized(x, f"{layer}layer_norm1"), f"{layer}self_attn.", pictures, patches)
+            inner = self._linear(self._normalized(x, f"{layer}layer_norm2"), f"{layer}mlp.fc1")
+            x = x + self._linear(functional.gelu(inner, approximate=self._approximation), f"{layer}mlp.fc2")
+        x = self._normalized(x, f"{_TOWER}post_layernorm")
+        x = self._linear(functional.gelu(self._linear(x, f"{_ALIGNER}linear1")), f"{_ALIGNER}linear2")
+        return x.view(pictures, patches, -1)
+
+    def _embed(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Give `(pictures * patches, hidden)`: a patch is multiplied with the filters as one row."""
+        pictures, channels, side, _ = pixels.shape
+        grid = side // self._patch
+        pixels = pixels[..., : grid * self._patch, : grid * self._patch]
+        rows = pixels.reshape(pictures, channels, grid, self._patch, grid, self._patch).permute(0, 2, 4, 1, 3, 5)
+        x = self._multiply(rows.reshape(pictures * grid * grid, -1), self._filters)
+        x = x + self._tensors[f"{_TOWER}embeddings.patch_embedding.bias"]
+        return x + self._tensors[f"{_TOWER}embeddings.position_embedding.weight"].repeat(pictures, 1)
+
+    def _attend(self, x: torch.Tensor, name: str, pictures: int, patches: int) -> torch.Tensor:
+        query, key, value = (
+            self._linear(x, f"{name}{part}_proj").view(pictures, patches, self._heads, -1).transpose(1, 2)
+            for part in "qkv"
+        )
+        attended = functional.scaled_dot_product_attention(query, key, value)
+        return self._linear(attended.transpose(1, 2).reshape(pictures * patches, -1), f"{name}out_proj")
+
+    def _linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        return self._multiply(x, self._tensors[f"{name}.weight"]).add_(self._tensors[f"{name}.bias"])
+
+    def _normalized(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        weight, bias = self._tensors[f"{name}.weight"], self._tensors[f"{name}.bias"]
+        return functional.layer_norm(x, weight.shape, weight, bias, self._epsilon)
+
+
+def _is_matrix(name: str) -> bool:
+    return name.endswith(("_proj.weight", "fc1.weight", "fc2.weight", "linear1.weight", "linear2.weight"))

@@ -1,0 +1,381 @@
+"""Pictures: where they come from, whether they are sound, and their pixels.
+
+A `Picture` keeps the bytes that came in; `decode` is a function of those bytes alone. Two decisions hold everywhere:
+transparent pictures stand on white, since diagrams, logos and drawings are made for white pages and dark lines on black
+would vanish; and colour profiles are left alone, as DeepSeek-VL's own code and transformers leave them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import difflib
+import functools
+import glob
+import hashlib
+import io
+import itertools
+import logging
+import math
+import os
+import re
+import shlex
+import stat
+import sys
+import threading
+import warnings
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from dsvl_cli.engine.conversation import Picture
+from dsvl_cli.engine.pictures.signatures import SAVE_AS_PNG, damaged, is_heic, not_a_picture
+from dsvl_cli.engine.pictures.tiff import count_pages
+from dsvl_cli.errors import DsvlError, ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from PIL.Image import Image
+
+MAX_BYTES = 256 * 2**20
+MAX_PIXELS = 175_000_000  # a little below where Pillow itself refuses, so that its process-wide limit can stay
+# Pillow knows 43 formats, and some run other programs; these are the ones that are opened, whatever the file's name.
+SUPPORTED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000")
+PICTURE_EXTENSIONS = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".ico", ".avif", ".jp2", ".j2k", ".heic", ".heif",
+)  # fmt: skip
+
+_NARROW = 24  # length over width from which a picture is said to be narrow
+_MANY_SCANS = 30
+_MAX_SCANNED_PIXELS = 1_500_000_000  # about 4 seconds' worth
+_CACHED_PICTURES = 32  # a batch decodes so many ahead
+_CACHED_BYTES = 256 * 2**20
+_silence = logging.NullHandler()
+
+
+def read_picture(source: str, *, stdin: BinaryIO | None = None, offline: bool = False) -> Picture:
+    """Read a picture from a path, from stdin (`-`), or from an http(s) address.
+
+    Args:
+        source: the path, `-`, or the address.
+        stdin: where the bytes of `-` come from; the process's own stdin by default.
+        offline: refuse addresses.
+
+    Raises:
+        ImageError: there is no sound picture of a bearable size.
+    """
+    if source == "-":
+        return picture_from_bytes(_read_stdin(stdin), source)
+    if is_address(source):
+        from dsvl_cli.engine.pictures.fetch import fetch_picture
+
+        return picture_from_bytes(*fetch_picture(source, offline=offline))
+    return picture_from_path(Path(source), source)
+
+
+def picture_from_path(path: Path, name: str | None = None) -> Picture:
+    """Read a picture from a regular file; `name` is what it is called, the path by default.
+
+    Raises:
+        ImageError: there is no sound picture of a bearable size.
+    """
+    name = str(path) if name is None else name
+    return picture_from_bytes(read_file(path, name), name)
+
+
+def read_file(path: Path, name: str) -> bytes:
+    """Read the bytes of a regular file of a bearable size; whether they are a picture is not looked at.
+
+    Raises:
+        ImageError: there is no such file, or it cannot be read; `name` is what it is called.
+    """
+    try:
+        status = path.stat()  # before opening, for opening a pipe would wait for its other end
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError(f"{name}: a folder, not a picture", _folder_hint(name))
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(f"{name}: a pipe or a device, not a file", "pipe the picture's bytes in and name it `-`")
+        if status.st_size > MAX_BYTES:
+            raise _too_large(name)
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except FileNotFoundError as exc:
+        raise ImageError(f"{name}: no such file", _similar_name(path)) from exc
+    except PermissionError as exc:
+        raise ImageError(f"{name}: permission denied") from exc
+    except OSError as exc:
+        raise ImageError(f"{name}: cannot be read: {exc.strerror or 'the system refuses'}") from exc
+    except ValueError as exc:  # a NUL in the path
+        raise ImageError(f"{name}: not a valid path") from exc
+
+
+def picture_from_bytes(data: bytes, name: str) -> Picture:
+    """Make a picture of an encoded file, decoding it once to see that it is sound.
+
+    Raises:
+        ImageError: it is empty, too large, damaged, or not a picture.
+    """
+    if not data:
+        raise ImageError(f"{name}: empty")
+    if len(data) > MAX_BYTES:
+        raise _too_large(name)
+    image, notes = _decode(data, name)
+    sha256 = hashlib.sha256(data).hexdigest()
+    _recent.put(sha256, image)
+    return Picture(name, data, sha256, image.width, image.height, notes)
+
+
+def decode(picture: Picture) -> Image:
+    """Return the pixels: RGB, upright, on white where it was transparent; a function of `picture.data` alone.
+
+    The last few are kept, so the image is shared: copy it before changing it.
+
+    Raises:
+        ImageError: it cannot be decoded.
+    """
+    image = _recent.get(picture.sha256)
+    if image is None:
+        image, _ = _decode(picture.data, picture.name)
+        _recent.put(picture.sha256, image)
+    return image
+
+
+def crop(picture: Picture, x: int, y: int, w: int, h: int) -> Picture:
+    """Cut a region of `w` x `h` pixels whose top left corner is (x, y) out of the upright picture, losslessly.
+
+    Raises:
+        ImageError: the region is empty or does not lie within the picture.
+    """
+    if min(x, y) < 0 or min(w, h) < 1 or x + w > picture.width or y + h > picture.height:
+        raise ImageError(
+            f"{picture.name}: the region {x},{y},{w},{h} is not within its {picture.width} x {picture.height} pixels",
+            "a region is x,y,width,height in pixels, counted from the top left corner",
+        )
+    buffer = io.BytesIO()
+    decode(picture).crop((x, y, x + w, y + h)).save(buffer, "PNG")
+    return picture_from_bytes(buffer.getvalue(), f"{picture.name}[{x},{y},{w},{h}]")
+
+
+def expand_sources(arguments: Sequence[str]) -> list[str]:
+    """Replace patterns that the shell did not expand by the files that they match, in natural order (2 before 10).
+
+    `**` matches folders at any depth. A file that exists wins over a pattern; `-`, addresses and files that do not
+    exist pass through.
+
+    Raises:
+        DsvlError: a pattern matches no file, or an argument is a folder.
+    """
+    sources: list[str] = []
+    for argument in arguments:
+        if argument == "-" or is_address(argument):
+            sources.append(argument)
+        elif os.path.isdir(argument):
+            raise DsvlError(f"{argument}: a folder, not a picture", _folder_hint(argument))
+        elif os.path.lexists(argument) or not glob.has_magic(argument):
+            sources.append(argument)
+        else:
+            matches = [match for match in glob.glob(argument, recursive=True) if not os.path.isdir(match)]
+            if not matches:
+                raise DsvlError(f"{argument}: no file matches this pattern")
+            sources.extend(sorted(matches, key=_natural))
+    return sources
+
+
+class _RecentImages:
+    """The last few decoded pictures by the SHA-256 of their files, so that checking and preparing decode once."""
+
+    def __init__(self) -> None:
+        self._images: OrderedDict[str, Image] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, sha256: str) -> Image | None:
+        with self._lock:
+            if sha256 in self._images:
+                self._images.move_to_end(sha256)
+            return self._images.get(sha256)
+
+    def put(self, sha256: str, image: Image) -> None:
+        with self._lock:
+            self._images[sha256] = image
+            self._images.move_to_end(sha256)
+            while len(self._images) > _CACHED_PICTURES or self._size() > _CACHED_BYTES:
+                self._images.popitem(last=False)
+
+    def _size(self) -> int:
+        return sum(4 * image.width * image.height for image in self._images.values())  # Pillow keeps RGB in 4 bytes
+
+
+_recent = _RecentImages()
+
+
+def is_address(source: str) -> bool:
+    """Whether a source is an http(s) address."""
+    return source[:8].lower().startswith(("http://", "https://"))
+
+
+def _read_stdin(stdin: BinaryIO | None) -> bytes:
+    stream = stdin or getattr(sys.stdin, "buffer", None)
+    if stream is None or stream.isatty():
+        raise ImageError("-: no picture on standard input", "pipe one in: `dsvl describe - < photo.jpg`")
+    data: bytes = stream.read(MAX_BYTES + 1)
+    if not data:
+        raise ImageError("-: nothing came on standard input")
+    return data
+
+
+def _natural(path: str) -> list[tuple[int, int, str]]:
+    """Make a sorting key by which `b2` comes before `b10`."""
+    parts = re.split(r"([0-9]+)", path)
+    return [(1, int(part), part) if index % 2 else (0, 0, part) for index, part in enumerate(parts)]
+
+
+def _folder_hint(name: str) -> str:
+    return f"name the pictures in it, such as {shlex.quote(name.rstrip('/'))}/*.jpg"
+
+
+def _similar_name(path: Path) -> str | None:
+    try:
+        with os.scandir(path.parent) as entries:
+            names = [entry.name for entry in itertools.islice(entries, 5_000)]
+    except (OSError, ValueError):
+        return None
+    similar = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
+    return f"did you mean {path.with_name(similar[0])}?" if similar else None
+
+
+def _too_large(name: str, limit: str = f"{MAX_BYTES // 2**20} MiB") -> ImageError:
+    return ImageError(f"{name}: larger than the limit of {limit}", "make it smaller first")
+
+
+def _decode(data: bytes, name: str) -> tuple[Image, tuple[str, ...]]:
+    """Return the pixels as `decode` gives them, and what the user should know about them."""
+    from PIL import Image, UnidentifiedImageError
+
+    _quiet_pillow()
+    formats = _formats(data, name)
+    try:
+        image = Image.open(io.BytesIO(data), formats=formats)
+        if image.width * image.height > MAX_PIXELS:
+            raise _too_large(name, f"{MAX_PIXELS // 10**6} megapixels")
+        _check_scans(image, data, name)
+        notes = _notes(image, data)
+        image.load()
+        return _to_rgb(_upright(image), name), notes
+    except ImageError:
+        raise
+    except UnidentifiedImageError as exc:
+        raise not_a_picture(data, name) from exc
+    except Image.DecompressionBombError as exc:
+        raise _too_large(name, f"{MAX_PIXELS // 10**6} megapixels") from exc
+    except MemoryError as exc:
+        raise ImageError(f"{name}: not enough memory to decode it", "make it smaller first") from exc
+    except Exception as exc:  # a damaged file can make Pillow raise nearly anything
+        raise damaged(name) from exc
+
+
+def _check_scans(image: Image, data: bytes, name: str) -> None:
+    """Refuse a JPEG that goes over all its pixels so often that decoding takes longer than a few seconds.
+
+    The attack: https://libjpeg-turbo.org/pmwiki/uploads/About/TwoIssueswiththeJPEGStandard.pdf
+    """
+    if image.format not in ("JPEG", "MPO"):
+        return
+    scans = data.count(b"\xff\xda")  # cannot stand within a scan
+    if scans > _MANY_SCANS and scans * image.width * image.height > _MAX_SCANNED_PIXELS:
+        raise ImageError(f"{name}: a JPEG of {scans} scans, more than any camera or program writes", SAVE_AS_PNG)
+
+
+def _quiet_pillow() -> None:
+    """Keep the warnings and the log of Pillow, and what libtiff says about damaged files, off stderr.
+
+    The filter is narrow and stays: `warnings.catch_warnings` swaps the state of the whole process, so that threads
+    would restore each other's. It is set again each time because others may have replaced the list.
+    """
+    warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif)\b")
+    logging.getLogger("PIL").addHandler(_silence)
+    _quiet_libtiff()
+
+
+@functools.cache
+def _quiet_libtiff() -> None:
+    from PIL import _imaging
+
+    with contextlib.suppress(OSError, AttributeError):  # where it is linked in such that it cannot be reached
+        ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
+
+
+def _formats(data: bytes, name: str) -> tuple[str, ...]:
+    """Choose the formats to try on a file."""
+    if not is_heic(data):
+        return SUPPORTED_FORMATS
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as exc:
+        raise ImageError(f"{name}: reading HEIC needs an extra", "pip install 'dsvl[heic]'") from exc
+    register_heif_opener()
+    return ("HEIF",)
+
+
+def _notes(image: Image, data: bytes) -> tuple[str, ...]:
+    notes: list[str] = []
+    frames = count_pages(data) if image.format == "TIFF" else getattr(image, "n_frames", 1)
+    if frames > 1 and image.format == "TIFF":
+        notes.append(f"only the first of {frames} pages is used")
+    elif frames > 1 and image.format == "HEIF":
+        notes.append(f"only the main one of {frames} pictures is used")
+    elif frames > 1 and image.format != "MPO":  # there, the others are previews or gain maps of the first
+        notes.append(f"animated: only the first of {frames} frames is used")
+    if max(image.size) >= _NARROW * min(image.size):
+        notes.append(f"long and narrow ({image.width} x {image.height}): the model sees little of it")
+    return tuple(notes)
+
+
+def _upright(image: Image) -> Image:
+    from PIL import ImageOps
+
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except MemoryError:
+        raise
+    except Exception:  # damaged EXIF data says nothing about which side is up
+        pass
+    return image
+
+
+def _to_rgb(image: Image, name: str) -> Image:
+    """RGB of any mode that Pillow reads, on white where it is transparent."""
+    from PIL import Image
+
+    if image.mode == "LAB":
+        raise ImageError(f"{name}: its colours are Lab, which is not supported", SAVE_AS_PNG)
+    if image.mode[0] in "IF":
+        return _eight_bits(image, name).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        ground = Image.new("RGB", image.size, "white")
+        ground.paste(image, mask=image)
+        return ground
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bits(image: Image, name: str) -> Image:
+    """Grey of 8 bits from integers of 16 or 32 bits or floats, where Pillow alone would clip at 255.
+
+    Integers up to 65535 are taken for 16 bits, floats up to 1 for shares of white; what has no such range is stretched
+    from its least value to its greatest.
+    """
+    depth16 = image.mode.startswith("I;16")
+    wide = image.convert("I") if depth16 else image
+    low, high = wide.getextrema()
+    if not isinstance(low, (int, float)) or not isinstance(high, (int, float)) or not math.isfinite(high - low):
+        raise ImageError(f"{name}: holds values that are not numbers", SAVE_AS_PNG)
+    scale, offset = 255 / ((high - low) or 1), 0.0
+    if depth16 or (image.mode == "I" and low >= 0 and high <= 65535):
+        scale = 1 / 256  # exact, and cut off after it: the high byte
+    elif image.mode == "F" and low >= 0 and high <= 1:
+        scale = 255.0
+    else:
+        offset = -low * scale
+    return wide.point(lambda value: value * scale + offset).convert("L")

@@ -1,0 +1,117 @@
+"""The cache folder: what dsvl can make again, such as compiled kernels, packed weights and kept prompts.
+
+What grows is kept in folders of its own that are bounded: what was not used for longest makes room. Files appear there
+whole or not at all, so several processes may use one folder at once, and only their owner may read them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+_SUFFIX = ".safetensors"
+_UNFINISHED = ".unfinished-"  # begins the names of files that are being written
+_ABANDONED_SECONDS = 24 * 3600  # after which the process that was writing one is surely gone
+
+
+def cache_folder() -> Path:
+    """Give the folder where dsvl keeps what it can make again: `DSVL_CACHE_DIR`, else the system's place for that."""
+    chosen = os.environ.get("DSVL_CACHE_DIR")
+    if chosen:
+        return Path(chosen).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "dsvl"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "dsvl" / "cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dsvl"
+
+
+def packed_weights_folder() -> BoundedFolder:
+    """Give the folder of `packed.py`."""
+    return BoundedFolder(cache_folder() / "packed", 16 * 10**9)
+
+
+def kept_prefixes_folder() -> BoundedFolder:
+    """Give the folder of `kept_prefixes.py`."""
+    return BoundedFolder(cache_folder() / "prefixes", 4 * 10**9)
+
+
+@dataclass(frozen=True, slots=True)
+class BoundedFolder:
+    """A folder of safetensors files.
+
+    Attributes:
+        path: it need not be there yet.
+        largest_bytes: of all files together.
+    """
+
+    path: Path
+    largest_bytes: int
+
+    def list_files(self) -> list[tuple[Path, int]]:
+        """List the files with their sizes in bytes, the one that was used last at the end."""
+        found = []
+        for path in self.path.glob(f"*{_SUFFIX}"):
+            with contextlib.suppress(OSError):  # another process has just removed it
+                status = path.stat()
+                found.append((status.st_mtime_ns, path, status.st_size))
+        return [(path, size) for _, path, size in sorted(found)]
+
+    def place(self, name: str) -> Path:
+        """Give the path of the file of a name."""
+        return self.path / f"{name}{_SUFFIX}"
+
+    def write(self, name: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+        """Write a file beside its place and rename it, after making room.
+
+        Raises:
+            OSError: it cannot be written, or the folder may not become as large as that.
+        """
+        from dsvl_cli.engine.storage.safetensors import serialize
+
+        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._make_room(sum(tensor.nbytes for tensor in tensors.values()))
+        with self._unfinished() as path:
+            with path.open("wb") as file:
+                for piece in serialize(tensors, metadata):
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            path.replace(self.place(name))
+
+    def _make_room(self, needed: int) -> None:
+        if needed > self.largest_bytes:
+            raise OSError(errno.EFBIG, f"it would take more than {self.largest_bytes // 10**9} GB")
+        for path in self.path.glob(f"{_UNFINISHED}*"):
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
+                    path.unlink()
+        kept = self.list_files()
+        taken = sum(size for _, size in kept)
+        for path, size in kept:
+            if taken + needed <= self.largest_bytes:
+                return
+            with contextlib.suppress(OSError):  # Windows removes no file that is mapped
+                path.unlink()
+            taken -= size
+
+    @contextlib.contextmanager
+    def _unfinished(self) -> Iterator[Path]:
+        handle, name = tempfile.mkstemp(dir=self.path, prefix=_UNFINISHED)  # for its owner alone
+        os.close(handle)
+        try:
+            yield Path(name)
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(name)

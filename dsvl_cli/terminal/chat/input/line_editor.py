@@ -1,0 +1,194 @@
+"""Reading a message from a terminal: the prompt, its toolbar, and a plain one for terminals that cannot redraw."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TextIO
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app
+from prompt_toolkit.filters import Condition
+from prompt_toolkit.input import Input, create_input
+from prompt_toolkit.output import ColorDepth, DummyOutput, Output, create_output
+from prompt_toolkit.shortcuts import CompleteStyle
+
+from dsvl_cli.errors import DsvlError
+from dsvl_cli.terminal.chat.input.completion import ChatCompleter
+from dsvl_cli.terminal.chat.input.history import open_history
+from dsvl_cli.terminal.chat.input.keys import bind_keys
+from dsvl_cli.terminal.chat.input.toolbar import toolbar_text
+from dsvl_cli.terminal.sanitize import sanitize
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from prompt_toolkit.buffer import Buffer
+
+    from dsvl_cli.terminal.chat.chat import Chat
+
+PROMPT = "> "
+_REDRAW_SECONDS = 0.03
+
+
+class LineEditor:
+    """Reads messages; shows what the loading model has to say while it waits for them.
+
+    Args:
+        chat: what is completed and shown in the toolbar.
+        history: the file of what was typed before; None keeps it in memory.
+        source, display: a terminal of the tests; None for the real one.
+    """
+
+    def __init__(
+        self, chat: Chat, history: Path | None, *, source: Input | None = None, display: Output | None = None
+    ) -> None:
+        self._chat = chat
+        environment = chat.console.environment
+        # The prompt goes where somebody sees it: `dsvl chat > answers.txt` has it on stderr.
+        stream = environment.stdout if chat.console.answer_is_terminal else environment.stderr
+        can_redraw = chat.console.can_redraw or (not chat.console.answer_is_terminal and chat.console.status_can_redraw)
+        self._echo = None if can_redraw else _Echo(stream)
+        self._display = display or create_output(stdout=stream)
+        self._session: PromptSession[str] = PromptSession(
+            PROMPT,
+            multiline=True,
+            history=open_history(history, chat.console),
+            completer=ChatCompleter(chat),
+            complete_while_typing=Condition(lambda: _is_worth_completing(get_app().current_buffer.text)),
+            complete_style=CompleteStyle.COLUMN,
+            bottom_toolbar=self._toolbar,
+            prompt_continuation=" " * len(PROMPT),
+            key_bindings=bind_keys(lambda: self._aside(self._paste_picture)),
+            search_ignore_case=True,
+            enable_suspend=True,
+            include_default_pygments_style=False,
+            color_depth=None if chat.console.colour else ColorDepth.DEPTH_1_BIT,
+            input=source or create_input(environment.stdin),
+            output=self._display if can_redraw else DummyOutput(),
+        )
+        self._session.app.min_redraw_interval = _REDRAW_SECONDS
+        self._chat.loading.changed = self._wake
+        self._chat.clear_screen = self._clear
+
+    def read(self) -> str:
+        """Return the next message; the chat's draft stands in the line already.
+
+        Raises:
+            EOFError: Ctrl-D, or the terminal is gone.
+            KeyboardInterrupt: Ctrl-C at an empty prompt.
+        """
+        draft, self._chat.draft = self._chat.draft, ""
+        self._show_news()
+        if self._echo is None:
+            return self._session.prompt(default=draft, pre_run=self._refresh)
+        with self._echo.line(self._session.default_buffer, draft):
+            return self._session.prompt(default=draft, pre_run=self._refresh)
+
+    def _toolbar(self) -> str:
+        return toolbar_text(self._chat, self._display.get_size().columns)
+
+    def _wake(self) -> None:
+        """Look for news from the loading thread; any thread may call it."""
+        loop = self._session.app.loop
+        if loop is not None:
+            try:
+                loop.call_soon_threadsafe(self._refresh)
+            except RuntimeError:  # the prompt has just ended; the next one looks again
+                return
+
+    def _refresh(self) -> None:
+        if self._chat.loading.has_news:
+            self._aside(self._show_news)
+        else:
+            self._session.app.invalidate()
+
+    def _show_news(self) -> None:
+        self._chat.loading.deliver()
+        error = self._chat.loading.take_error()
+        if error is not None:
+            self._chat.console.error(error)
+        if self._chat.used_tokens is None:
+            self._chat.measure()
+
+    def _paste_picture(self) -> None:
+        try:
+            self._chat.stage([self._chat.services.sources.paste()])
+        except DsvlError as exc:
+            self._chat.console.error(exc)
+        self._chat.measure()
+
+    def _aside(self, show: Callable[[], None]) -> None:
+        """Show something while a line is being edited.
+
+        Not by prompt-toolkit's `run_in_terminal`: that lets the terminal itself echo what is typed meanwhile, and take
+        Enter for Ctrl-J.
+        """
+        if self._echo is not None:
+            self._echo.aside(show)
+            return
+        app = self._session.app
+        app.renderer.erase()
+        show()
+        app.renderer.reset()
+        app.renderer.request_absolute_cursor_position()
+        app.invalidate()
+
+    def _clear(self) -> None:
+        if self._echo is None:
+            self._display.erase_screen()
+            self._display.cursor_goto(0, 0)
+            self._display.flush()
+
+
+def _is_worth_completing(text: str) -> bool:
+    return text.startswith("/") or "@" in text
+
+
+class _Echo:
+    """The line on a terminal that cannot redraw: what is added is echoed; after any other change it is written anew."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._shown = ""
+
+    def line(self, buffer: Buffer, draft: str) -> _EchoedLine:
+        """Echo a buffer for one line, which begins with the draft."""
+        self._shown = draft
+        self._write(PROMPT + draft)
+        return _EchoedLine(self, buffer)
+
+    def follow(self, buffer: Buffer) -> None:
+        """Show what has changed in the buffer."""
+        if buffer.text.startswith(self._shown):
+            self._write(buffer.text[len(self._shown) :])
+        else:
+            self._write(f"\n{PROMPT}{buffer.text}")
+        self._shown = buffer.text
+
+    def aside(self, show: Callable[[], None]) -> None:
+        """Show something on lines of its own, then the line again."""
+        self._write("\n")
+        show()
+        self._write(PROMPT + self._shown)
+
+    def end(self) -> None:
+        """End the line."""
+        self._write("\n")
+
+    def _write(self, text: str) -> None:
+        encoding = self._stream.encoding or "utf-8"
+        self._stream.write(sanitize(text).encode(encoding, "backslashreplace").decode(encoding))
+        self._stream.flush()
+
+
+class _EchoedLine:
+    def __init__(self, echo: _Echo, buffer: Buffer) -> None:
+        self._echo = echo
+        self._buffer = buffer
+
+    def __enter__(self) -> None:
+        self._buffer.on_text_changed += self._echo.follow
+
+    def __exit__(self, *_: object) -> None:
+        self._buffer.on_text_changed -= self._echo.follow
+        self._echo.end()

@@ -1,0 +1,85 @@
+"""A chat without anybody at a terminal: lines in, answers out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TextIO
+
+from dsvl_cli.terminal.chat.input.blocks import is_open_block
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from dsvl_cli.terminal.chat.chat import TurnRecord
+    from dsvl_cli.terminal.console import Console
+
+
+class ScriptLines:
+    """The lines of a stream, each one message; lines between triple quotes are one message."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._lines = _decoded_lines(stream)
+
+    def read(self) -> str:
+        """Return the next message.
+
+        Raises:
+            EOFError: there is none.
+        """
+        text = next(self._lines, None)
+        if text is None:
+            raise EOFError
+        while is_open_block(text) and (line := next(self._lines, None)) is not None:
+            text += f"\n{line}"
+        return text
+
+
+def _decoded_lines(stream: TextIO) -> Iterator[str]:
+    # Bytes where they can be had: a message that is no UTF-8 must not end the script.
+    buffer = getattr(stream, "buffer", None)
+    raw: Iterator[str | bytes] = iter(stream if buffer is None else buffer)
+    for line in raw:
+        text = line if isinstance(line, str) else line.decode("utf-8", "replace")
+        yield text.removeprefix("\ufeff").rstrip("\r\n")
+
+
+class NoAnswer:
+    """Shows nothing while an answer comes: `--json` writes the whole turn."""
+
+    def write(self, text: str) -> None:
+        """Do nothing."""
+
+    def close(self, interrupted: bool = False) -> None:
+        """Do nothing."""
+
+
+def json_writer(console: Console) -> Callable[[TurnRecord], None]:
+    """Return what writes each turn as one line of JSON to stdout."""
+
+    def write(record: TurnRecord) -> None:
+        console.write(json.dumps(turn_values(record), ensure_ascii=False) + "\n")
+
+    return write
+
+
+def turn_values(record: TurnRecord) -> dict[str, Any]:
+    """Return what the JSON of a turn holds; a file name that is no UTF-8 comes out with replacement characters."""
+    stats = None
+    if record.stats is not None:
+        rates = {"tokens_per_second": record.stats.tokens_per_second}
+        stats = {**asdict(record.stats), **rates}
+    return {
+        "role": "assistant",
+        "text": record.answer.text,
+        "finish_reason": record.answer.finish_reason,
+        "model": record.model,
+        "question": record.question.text,
+        "pictures": [_encodable(picture.name) for picture in record.question.pictures],
+        "notice": record.notice,
+        "stats": stats,
+    }
+
+
+def _encodable(name: str) -> str:
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,0 +1,93 @@
+"""The commands about the model and its settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dsvl_cli.engine.units import format_bytes
+from dsvl_cli.errors import DsvlError
+from dsvl_cli.terminal.chat.settings import SETTINGS, find_setting, set_value, show_value, value_of
+from dsvl_cli.terminal.chat.slash.command import SlashCommand
+from dsvl_cli.terminal.table import align
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dsvl_cli.terminal.chat.chat import Chat
+
+
+def change_setting(chat: Chat, argument: str) -> None:
+    """Show all settings, or one, or change it."""
+    if not argument:
+        rows = [(s.name, show_value(value_of(chat.settings, s)), f"{s.help}; {s.bounds}") for s in SETTINGS]
+        chat.tell(*align(rows, chat.console.status_width))
+        return
+    name, _, text = argument.replace("=", " ", 1).partition(" ")
+    setting = find_setting(name)
+    if text.strip():
+        chat.settings = set_value(chat.settings, setting, text.strip(), chat.defaults)
+    chat.tell(f"{setting.name} is {show_value(value_of(chat.settings, setting))}")
+
+
+def offer_settings(_: Chat, typed: str) -> Iterable[str]:
+    """Offer names, then values."""
+    name, *rest = typed.split(" ", 1)
+    if not rest:
+        return [setting.name for setting in SETTINGS]
+    values = {setting.name: setting.suggestions for setting in SETTINGS}
+    return (*values.get(name, ()), "default")
+
+
+def change_system(chat: Chat, argument: str) -> None:
+    """Show or replace the system text."""
+    conversation = chat.dialogue.conversation
+    if argument:
+        conversation.system = {"default": None, "none": ""}.get(argument, argument)
+        chat.save_if_begun()
+    if conversation.system is None:
+        chat.tell("the system text is the model's own")
+    elif conversation.system:
+        chat.tell(f"the system text is: {conversation.system}")
+    else:
+        chat.tell("there is no system text")
+
+
+def change_model(chat: Chat, argument: str) -> None:
+    """Load another model; the conversation stays."""
+    before = chat.model_name
+    chat.loading.start(argument)
+    chat.stats = None
+    chat.tell(f"loading {argument}; the conversation stays. /model {before} goes back")
+
+
+def show_stats(chat: Chat, _: str) -> None:
+    """Show what the last answer cost."""
+    stats, model = chat.stats, chat.loading.ready
+    rows = [("model", chat.model_name)]
+    if stats is not None:
+        rows += [
+            ("prompt", f"{stats.prompt_tokens:,} tokens, {stats.cached_tokens:,} of them cached"),
+            ("time to first token", f"{stats.prompt_seconds:.2f} s"),
+            ("answer", f"{stats.generated_tokens:,} tokens, {stats.tokens_per_second:.1f} tokens/s"),
+        ]
+        if stats.peak_memory_bytes is not None:
+            rows.append(("peak memory", format_bytes(stats.peak_memory_bytes)))
+    chat.measure()
+    if model is not None and chat.used_tokens is not None:
+        rows.append(("context", f"{chat.used_tokens:,} of {model.context_length:,} tokens used"))
+    chat.tell(*align(rows, chat.console.status_width))
+    if stats is None:
+        raise DsvlError("there are no figures of an answer", "they come with the next whole answer")
+
+
+def offer_models(chat: Chat, _: str) -> Iterable[str]:
+    """Offer the models that the command knows by name."""
+    return chat.services.models
+
+
+COMMANDS = (
+    SlashCommand("set", "[NAME [VALUE]]", "show or change settings", change_setting, complete=offer_settings),
+    SlashCommand("system", "[TEXT]", "show or replace the system text; default, none", change_system),
+    SlashCommand("model", "NAME", "load another model; the conversation stays", change_model, complete=offer_models),
+    SlashCommand("stats", "", "tokens, times and memory of the last answer", show_stats),
+)

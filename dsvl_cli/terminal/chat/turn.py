@@ -1,0 +1,56 @@
+"""One answer, from the model's first chunk to its last or to Ctrl-C."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from dsvl_cli.terminal.chat.interrupts import Interrupts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from dsvl_cli.engine.conversation import Chunk
+    from dsvl_cli.terminal.console import Console
+    from dsvl_cli.terminal.plain import AnswerStream
+
+
+def show_answer(
+    chunks: Iterator[Chunk],
+    open_answer: Callable[[], AnswerStream],
+    console: Console,
+    ctrl_c: Interrupts,
+    received: list[Chunk],
+) -> bool:
+    """Show an answer as it comes; return whether Ctrl-C stopped it.
+
+    Every chunk is in `received` before it is shown: whatever goes wrong, what was said is known. Where nothing was
+    said, because of an error or Ctrl-C, nothing is written.
+    """
+    answer: AnswerStream | None = None
+    complete = interrupted = False
+    with ExitStack() as waiting:
+        waiting.enter_context(console.working("reading"))
+        try:
+            while True:
+                with ctrl_c.listening():
+                    chunk = next(chunks, None)
+                if chunk is None:
+                    break
+                received.append(chunk)
+                if chunk.text:
+                    waiting.close()
+                    answer = answer or open_answer()
+                    answer.write(chunk.text)
+            complete = True
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            # A generator's close stops the work; an iterator without one has nothing to stop.
+            getattr(chunks, "close", lambda: None)()
+            waiting.close()
+            if answer is None and complete:
+                answer = open_answer()
+            if answer is not None:
+                answer.close(interrupted)
+    return interrupted

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import run
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from PIL import Image, ImageGrab
+
+from dsvl_cli.app import chat as conversation
+from dsvl_cli.app.chat import run_chat
+from dsvl_cli.engine.conversation import ChatModel
+from dsvl_cli.engine.options import LoadOptions
+from dsvl_cli.engine.progress import Listener, Silence
+from dsvl_cli.errors import DsvlError, ExitStatus, ImageError, UsageError
+from dsvl_cli.terminal.chat.settings import ChatSettings
+from dsvl_cli.terminal.console import Console, Environment
+from tests.terminal.fake_model import FakeModel, picture_bytes
+
+Talk = Callable[..., tuple[ExitStatus, str, str]]
+
+
+@pytest.fixture
+def talk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Talk:
+    """Run a script in a folder with two pictures; returns the status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").write_bytes(picture_bytes())
+    (tmp_path / "b.png").write_bytes(picture_bytes(colour="blue"))
+
+    def talk(lines: str, *images: str, model: FakeModel | None = None, **options: Any) -> tuple[ExitStatus, str, str]:
+        stdout, stderr = io.StringIO(), io.StringIO()
+        environment = Environment(io.StringIO(lines), stdout, stderr, {"DSVL_DATA_DIR": str(tmp_path / "data")})
+
+        def load(name: str, listener: Listener) -> ChatModel:
+            return model or FakeModel(name=name)
+
+        status = run_chat(Console(environment), images, LoadOptions("fake"), ChatSettings(), load=load, **options)
+        return status, stdout.getvalue(), stderr.getvalue()
+
+    return talk
+
+
+def test_a_script_asks_about_pictures(talk: Talk) -> None:
+    model = FakeModel()
+    status, out, _ = talk("What differs?\n/undo\nAnd now?\n", "*.png", model=model)
+    assert status == ExitStatus.OK
+    assert out == "You said: What differs?\nYou said: And now?\n"
+    for asked, _ in model.asked:
+        assert [picture.name for picture in asked.messages[0].pictures] == ["a.png", "b.png"]
+
+
+def test_the_next_script_continues(talk: Talk) -> None:
+    talk("one\n/save first\n", "a.png")
+    talk("another\n")
+    model = FakeModel()
+    talk("two\n", session="first", model=model)
+    talk("three\n", go_on=True, model=model)
+    assert [message.text for message in model.asked[1][0].messages] == [
+        "one",
+        "You said: one",
+        "two",
+        "You said: two",
+        "three",
+    ]
+    assert [picture.name for picture in model.asked[1][0].pictures] == ["a.png"]
+
+
+def test_a_system_text_wins_over_the_kept_one(talk: Talk) -> None:
+    talk("one\n", system="old")
+    model = FakeModel()
+    talk("two\n", go_on=True, model=model)
+    talk("three\n", go_on=True, system="new", model=model)
+    assert [asked.system for asked, _ in model.asked] == ["old", "new"]
+
+
+def test_what_is_not_to_be_saved_leaves_no_file(talk: Talk, tmp_path: Path) -> None:
+    talk("one\n", save=False)
+    assert not (tmp_path / "data").exists()
+
+
+def test_conversations_that_are_not_there_are_told(talk: Talk) -> None:
+    with pytest.raises(DsvlError, match="no conversation to continue"):
+        talk("one\n", go_on=True)
+    with pytest.raises(DsvlError, match="gone"):
+        talk("one\n", session="gone")
+    with pytest.raises(UsageError, match="--session"):
+        talk("one\n", session="x", go_on=True)
+
+
+def test_json_is_one_object_a_turn(talk: Talk) -> None:
+    _, out, _ = talk("one\n/stats\ntwo\n", "a.png", as_json=True)
+    first, second = map(json.loads, out.splitlines())
+    assert (first["question"], first["pictures"], first["text"]) == ("one", ["a.png"], "You said: one")
+    assert second["question"] == "two"
+
+
+@pytest.mark.parametrize("way", ["", " beside"])
+def test_export_writes_the_conversation_with_its_pictures(talk: Talk, tmp_path: Path, way: str) -> None:
+    status, _, err = talk(f"one\n/export out.md{way}\n/export out.md\n/export out.xyz\n", "a.png")
+    assert status == ExitStatus.ERROR
+    assert err.count("error: ") == 2
+    assert "You said: one" in (tmp_path / "out.md").read_text(encoding="utf-8")
+    assert (tmp_path / "out_pictures").exists() == bool(way)
+
+
+def test_stdin_is_for_messages(talk: Talk) -> None:
+    status, out, err = talk("one\n", "-")
+    assert status == ExitStatus.ERROR
+    assert "stdin" in err
+    assert out == "You said: one\n"
+
+
+def test_addresses_are_refused_offline(talk: Talk) -> None:
+    sources = conversation._picture_sources(offline=True)
+    with pytest.raises(ImageError, match="offline"):
+        sources.read("https://example.org/a.png")
+
+
+def test_a_base_model_is_refused_with_the_name_of_the_one_that_chats(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = ModuleType("dsvl_cli.engine.model")
+    engine.load_model = lambda options, listener: SimpleNamespace(has_chat=False)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "dsvl_cli.engine.model", engine)
+    monkeypatch.setattr(conversation, "_open_torch_libraries", lambda: None)
+    with pytest.raises(DsvlError, match="cannot chat") as error:
+        conversation._engine_loader(LoadOptions(), {})("1.3b-base", Silence())
+    assert error.value.hint == "use 1.3b"
+
+
+@pytest.mark.parametrize("save", [True, False])
+def test_no_save_keeps_no_prompts_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: bool) -> None:
+    wanted = []
+
+    def make_loader(options: LoadOptions, aliases: object) -> object:
+        wanted.append(options.cache)
+        return lambda name, listener: FakeModel(name=name)
+
+    monkeypatch.setattr(conversation, "_engine_loader", make_loader)
+    environment = Environment(io.StringIO(), io.StringIO(), io.StringIO(), {"DSVL_DATA_DIR": str(tmp_path)})
+    run_chat(Console(environment), [], LoadOptions("fake", cache=True), ChatSettings(), save=save)
+    assert wanted == [save]
+
+
+def test_a_picture_of_the_clipboard_is_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageGrab, "grabclipboard", lambda: Image.new("RGBA", (5, 3), "red"))
+    picture = conversation._paste_picture()
+    assert (picture.name, picture.width, picture.height) == ("clipboard", 5, 3)
+
+
+def test_a_file_in_the_clipboard_is_read(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageGrab, "grabclipboard", lambda: ["a.png"])
+    assert conversation._paste_picture().name == "a.png"
+
+
+@pytest.mark.parametrize("raised", [NotImplementedError("wl-paste or xclip is required"), OSError("no display"), None])
+def test_without_a_picture_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, raised: Exception | None) -> None:
+    def grab() -> None:
+        if raised is not None:
+            raise raised
+
+    monkeypatch.setattr(ImageGrab, "grabclipboard", grab)
+    with pytest.raises(DsvlError, match="clipboard") as error:
+        conversation._paste_picture()
+    assert error.value.hint
+
+
+def test_a_script_loads_neither_torch_nor_prompt_toolkit(tmp_path: Path) -> None:
+    code = (
+        "import sys; from tests.terminal.fake_chat import main; status = main({});"
+        "print([name for name in ('torch', 'transformers', 'prompt_toolkit', 'rich') if name in sys.modules])"
+    )
+    root = Path(__file__).parents[2]
+    done = run(
+        [sys.executable, "-c", code],
+        input=b"hello\n/images\n",
+        capture_output=True,
+        env={"PYTHONPATH": str(root), "DSVL_DATA_DIR": str(tmp_path)},
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout == b"You said: hello\n[]\n"

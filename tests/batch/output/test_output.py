@@ -1,0 +1,313 @@
+"""What is kept of rows: goes on, refuses, does again, and becomes tables and texts."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from dsvl_cli.batch.check import CHANGED, GONE, find_stale
+from dsvl_cli.batch.item import Item
+from dsvl_cli.batch.output.journal import Journal
+from dsvl_cli.batch.output.output import RETRY_SAMPLING, TABLE_WRITERS, Format, JournalOnly, KeptOutput, Table
+from dsvl_cli.batch.output.settings import Settings
+from dsvl_cli.batch.output.sidecars import Existing, Sidecars
+from dsvl_cli.batch.output.tables import write_csv, write_parquet
+from dsvl_cli.batch.row import ONLY, Answer, Failure, Row
+from dsvl_cli.batch.sources.scan import ScanOptions, scan
+from dsvl_cli.errors import DsvlError
+from tests.batch.fakes import item, png
+
+SETTINGS = Settings(
+    "tiny", "f1", {ONLY: "What?"}, None, {"temperature": 0.0, "seed": None, "stop": ()}, {"dtype": "auto"}
+)
+
+
+def row_of(name: str, text: str = "A cat.", path: str | None = None, suspicion: str | None = None) -> Row:
+    answers = {ONLY: Answer(text, "stop", 9, 3, 0.5, suspicion)}
+    return Row(name, path or name, {ONLY: "What?"}, answers, "tiny", 8, 6, "ab")
+
+
+def error_of(name: str) -> Row:
+    return Row(name, name, {ONLY: "What?"}, error=Failure("ImageError", f"{name}: damaged"))
+
+
+def opened(path: Path, settings: Settings = SETTINGS, **options: bool) -> KeptOutput:
+    return KeptOutput(path, "jsonl", JournalOnly(), settings, **options)
+
+
+def write(path: Path, *rows: Row, **options: bool) -> None:
+    with opened(path, SETTINGS, **options) as output:
+        for row in rows:
+            output.write(row)
+        output.finish()
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_rows_are_in_the_file_as_soon_as_they_are_written(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out.jsonl"
+    with opened(out) as output:
+        output.write(row_of("a"))
+        assert [line["id"] for line in lines(out)] == ["a"]
+        output.write(error_of("b"))
+        assert [line["status"] for line in lines(out)] == ["answered", "error"]
+
+
+def test_what_has_its_row_is_not_done_again(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    write(out, row_of("000.png"), error_of("001.png"), row_of("002.png", suspicion="empty"))
+    with opened(out) as output:
+        assert [output.select(item(number)) for number in range(3)] == [None] * 3
+        assert output.select(item(3)) == item(3)
+    with opened(out, retry_errors=True, retry_suspect=True) as output:
+        assert output.select(item(0)) is None
+        assert output.select(item(1)) == item(1)
+        again = output.select(item(2))
+        assert again is not None
+        assert again.sampling == RETRY_SAMPLING
+
+
+def test_a_row_that_is_done_again_replaces_the_old_one(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    write(out, error_of("a"), row_of("b", suspicion="empty"), row_of("c"))
+    write(out, row_of("a", "A dog."), error_of("b"))
+    found = {line["id"]: line for line in lines(out)}
+    assert len(lines(out)) == 3
+    assert found["a"]["text"] == "A dog."
+    assert found["b"]["status"] == "suspect"  # more than no answer at all
+
+
+def test_two_rows_of_one_item_after_a_kill_are_one_in_the_end(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    write(out, error_of("a"), row_of("b"))
+    with out.open("a") as file:
+        file.write(row_of("a", "A dog.").to_line().decode())
+    write(out)
+    assert [(line["id"], line["text"]) for line in lines(out)] == [("b", "A cat."), ("a", "A dog.")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (replace(SETTINGS, prompts={ONLY: "Who?"}), "prompt 'Who?' (was 'What?')"),
+        (replace(SETTINGS, model="1.3b", fingerprint="f2"), "model '1.3b' (was 'tiny')"),
+        (replace(SETTINGS, fingerprint="f2"), "other files of the model tiny"),
+        (replace(SETTINGS, system=""), "system '' (was none)"),
+        (replace(SETTINGS, loading={"dtype": "float32"}), "dtype 'float32' (was 'auto')"),
+        (replace(SETTINGS, sampling={**SETTINGS.sampling, "temperature": 0.5}), "temperature 0.5 (was 0.0)"),
+        (replace(SETTINGS, prompts={"a": "What?"}), "question a 'What?' (was none)"),
+    ],
+)
+def test_other_settings_are_refused_unless_it_begins_anew(tmp_path: Path, settings: Settings, said: str) -> None:
+    out = tmp_path / "out.jsonl"
+    write(out, row_of("a"))
+    before = out.read_bytes()
+    with pytest.raises(DsvlError) as caught, opened(out, settings):
+        pass
+    assert said in caught.value.message
+    assert out.read_bytes() == before
+    with opened(out, settings, overwrite=True) as output:
+        assert output.select(item(0)) is not None
+        assert out.read_bytes() == b""
+    with opened(out, settings):
+        pass
+
+
+def test_a_seed_that_was_drawn_is_drawn_once(tmp_path: Path) -> None:
+    def drawn(seed: int) -> Settings:
+        return replace(SETTINGS, sampling={"temperature": 1.0, "seed": seed}, seed_drawn=True)
+
+    out = tmp_path / "out.jsonl"
+    with opened(out, drawn(1)) as output:
+        output.write(row_of("a"))
+    with opened(out, drawn(2)) as output:
+        assert output.settings.sampling["seed"] == 1
+
+
+@pytest.mark.parametrize("name", ["mine.jsonl", "mine.csv"])
+def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path, name: str) -> None:
+    out = tmp_path / name
+    out.write_text("mine\n")
+    form: Format = "csv" if name.endswith("csv") else "jsonl"
+    with pytest.raises(DsvlError, match="not from `dsvl batch`"), KeptOutput(out, form, JournalOnly(), SETTINGS):
+        pass
+    assert out.read_text() == "mine\n"
+
+
+def test_a_broken_line_among_others_is_told_and_nothing_is_changed(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    write(out, row_of("a"), row_of("b"))
+    broken = out.read_bytes().replace(b'{"id": "a"', b'{"id": a"')
+    out.write_bytes(broken)
+    with pytest.raises(DsvlError, match="line 1 is no row"), opened(out):
+        pass
+    assert out.read_bytes() == broken
+
+
+def test_only_asking_changes_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out.jsonl"
+    opened(out).peek()
+    assert list(tmp_path.iterdir()) == []
+    write(out, row_of("000.png"))
+    with out.open("a") as file:
+        file.write('{"id": "torn')
+    before = {path: path.read_bytes() for path in out.parent.iterdir()}
+    output = opened(out)
+    output.peek()
+    assert (output.select(item(0)), output.select(item(1))) == (None, item(1))
+    assert {path: path.read_bytes() for path in out.parent.iterdir()} == before
+
+
+ODD = [
+    row_of("p/10.png", "=HYPERLINK(1)"),
+    row_of("p/2.png", '+1\n-2, "x"'),
+    row_of("p/\udcff.png", "ünï \u2028 🐈"),
+    row_of("=cmd.png", "@x"),
+    error_of("p/3.png"),
+]
+
+
+def test_a_csv_is_in_order_and_holds_no_formulas(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    write_csv(path, ODD, [ONLY])
+    with path.open(newline="", encoding="utf-8") as file:
+        read = list(csv.DictReader(file))
+    assert [row["text"] for row in read] == ["'=HYPERLINK(1)", '\'+1\n-2, "x"', "ünï \u2028 🐈", "'@x", ""]
+    assert [row["path"] for row in read][2:] == ["p/\\xff.png", "'=cmd.png", "p/3.png"]
+    assert read[4]["error_type"] == "ImageError"
+    assert not any(cell.startswith(tuple("=+-@")) for row in read for cell in row.values())
+
+
+def test_a_parquet_file_is_read_by_pyarrow_and_pandas(tmp_path: Path) -> None:
+    path = tmp_path / "out.parquet"
+    write_parquet(path, ODD, [ONLY])
+    table = pq.read_table(path)
+    assert table["text"].to_pylist() == ["=HYPERLINK(1)", '+1\n-2, "x"', "ünï \u2028 🐈", "@x", None]
+    assert str(table.schema.field("tokens").type) == "int64"
+    frame = pd.read_parquet(path)
+    assert list(frame["path"]) == ["p/10.png", "p/2.png", "p/\\xff.png", "=cmd.png", "p/3.png"]
+    assert frame["width"].sum() == 32
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_table_has_the_order_of_names_and_a_column_for_each_question(tmp_path: Path, form: Format) -> None:
+    out = tmp_path / f"out.{form}"
+    questions = {"colour": "Which colour?", "kind": "Which kind?"}
+    settings = replace(SETTINGS, prompts=questions)
+    output = KeptOutput(out, form, Table(out, TABLE_WRITERS[form], tuple(questions)), settings)
+    with output:
+        for number in (10, 9, 1):
+            said = {"colour": Answer("Red.", "stop", 5, 1, 0.5), "kind": Answer(f"No. {number}", "stop", 6, 2, 0.25)}
+            output.write(Row(f"{number}.png", f"{number}.png", questions, said, "tiny"))
+        assert not out.exists()
+        output.finish()
+    frame = pd.read_csv(out) if form == "csv" else pd.read_parquet(out)
+    assert list(frame["path"]) == ["1.png", "9.png", "10.png"]
+    assert list(frame["kind"]) == ["No. 1", "No. 9", "No. 10"]
+    assert list(frame["colour"]) == ["Red."] * 3
+    assert (frame["tokens"][0], frame["seconds"][0]) == (3, 0.75)
+
+
+def sidecars(out: Path, existing: Existing, items: list[Item], text: str = "New.", **options: bool) -> list[str]:
+    """Run over items; returns the ids of those that were to be done."""
+    done = []
+    with KeptOutput(out, "txt", Sidecars(out, existing), SETTINGS, **options) as output:
+        for each in items:
+            if output.select(each) is not None:
+                done.append(each.id)
+                output.write(row_of(each.id, text, each.path))
+        output.finish()
+    return done
+
+
+def photos(folder: Path, *names: str) -> list[Item]:
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(png(number))
+    return list(scan([str(folder)], options=ScanOptions(recursive=True)))
+
+
+def texts(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*.txt")}
+
+
+def test_texts_lie_beside_their_pictures_or_in_a_mirrored_tree(tmp_path: Path) -> None:
+    items = photos(tmp_path / "photos", "a.png", "sub/b.png")
+    sidecars(tmp_path / "photos", "skip", items)
+    assert texts(tmp_path / "photos") == {"a.txt": "New.\n", "sub/b.txt": "New.\n"}
+    sidecars(tmp_path / "texts", "skip", items)
+    assert texts(tmp_path / "texts") == {"a.txt": "New.\n", "sub/b.txt": "New.\n"}
+
+
+def test_two_pictures_never_share_a_text(tmp_path: Path) -> None:
+    items = photos(tmp_path / "photos", "a.jpg", "a.png", "a.webp")
+    assert len(sidecars(tmp_path / "photos", "skip", items)) == 3
+    assert sorted(texts(tmp_path / "photos")) == ["a.png.txt", "a.txt", "a.webp.txt"]
+    assert sidecars(tmp_path / "photos", "skip", items) == []
+
+
+@pytest.mark.parametrize(
+    ("existing", "expected"),
+    [("skip", "Old.\n"), ("overwrite", "New.\n"), ("append", "Old.\nNew.\n"), ("prepend", "New.\nOld.\n")],
+)
+def test_what_becomes_of_a_text_that_is_there(tmp_path: Path, existing: Existing, expected: str) -> None:
+    items = photos(tmp_path / "photos", "a.png", "b.png")
+    (tmp_path / "photos/a.txt").write_text("Old.\n")
+    done = sidecars(tmp_path / "photos", existing, items)
+    assert len(done) == (1 if existing == "skip" else 2)
+    assert texts(tmp_path / "photos") == {"a.txt": expected, "b.txt": "New.\n"}
+    assert sidecars(tmp_path / "photos", existing, items) == []
+    assert texts(tmp_path / "photos") == {"a.txt": expected, "b.txt": "New.\n"}
+
+
+def test_nothing_leads_out_of_the_folder_and_no_name_is_too_long(tmp_path: Path) -> None:
+    out = tmp_path / "texts"
+    paths = ["../../up.png", "/etc/absolute.png", "shard.tar::../x/y.png", "t.parquet::12", "n" * 255, "a\0b.png"]
+    sidecars(out, "skip", [Item(path, path, list) for path in paths])
+    assert len(texts(out)) == len(paths)
+    assert {"up.txt", "absolute.txt", "shard.tar/x/y.txt", "t.parquet/12.txt", "ab.txt"} < set(texts(out))
+    assert not list(tmp_path.glob("*.txt"))
+
+
+def test_the_rows_of_pictures_that_changed_or_are_gone_are_stale(tmp_path: Path) -> None:
+    from dsvl_cli.batch.captioner import hash_pictures
+
+    items = photos(tmp_path, "changed.png", "gone.png", "same.png")
+    rows = [replace(row_of(each.id), sha256=hash_pictures(each.read())) for each in items]
+    assert list(find_stale(rows)) == []
+    (tmp_path / "changed.png").write_bytes(png(99))
+    (tmp_path / "gone.png").unlink()
+    assert [(Path(row.path).name, why) for row, why in find_stale(rows)] == [
+        ("changed.png", CHANGED), ("gone.png", GONE),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", [*ODD, row_of("x", suspicion="empty"), row_of("y", "")])
+def test_a_row_is_read_back_as_it_was(row: Row) -> None:
+    line = row.to_line()
+    assert line.index(b"\n") == len(line) - 1
+    line.decode()
+    assert Row.from_json(line) == row
+
+
+@pytest.mark.parametrize("line", ["", "{}", "[]", "null", '{"id": 1}', '{"id": "a", "status": "answered"}', "x"])
+def test_what_is_no_row_is_not_read_as_one(line: str) -> None:
+    with pytest.raises(ValueError, match=r".*"):
+        Row.from_json(line)
+
+
+def test_a_journal_reads_rows_by_name_and_counts_them(tmp_path: Path) -> None:
+    with Journal(tmp_path / "j.jsonl") as journal:
+        for row in (row_of("10"), error_of("9"), row_of("1", suspicion="empty")):
+            journal.append(row)
+        assert [row.id for row in journal.rows()] == ["1", "9", "10"]
+        assert [journal.count(status) for status in ("answered", "suspect", "error")] == [1, 1, 1]
+        assert (len(journal), journal.status("9"), journal.status("8")) == (3, "error", None)

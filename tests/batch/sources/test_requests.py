@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import base64
+import json
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsvl_cli.batch.item import Item
+from dsvl_cli.batch.sources import requests
+from dsvl_cli.batch.sources.requests import scan_requests
+from dsvl_cli.engine.conversation import compose_parts
+from dsvl_cli.errors import DsvlError, ImageError
+from tests.pictures import draw_picture
+
+RED, BLUE = (draw_picture(seed).data for seed in (1, 2))
+
+
+def data_url(data: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+
+
+def text(value: str) -> dict[str, Any]:
+    return {"type": "text", "text": value}
+
+
+def image(url: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url, "detail": "low"}}
+
+
+def request(custom_id: str = "a", content: Any = "What?", **body: Any) -> dict[str, Any]:
+    body = {"model": "gpt", "messages": [{"role": "user", "content": content}]} | body
+    return {"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": body}
+
+
+def scanned(folder: Path, *lines: Any, **options: Any) -> list[Item]:
+    path = folder / "requests.jsonl"
+    path.write_text("".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines))
+    return list(scan_requests(str(path), **options))
+
+
+def refusal(item: Item) -> str:
+    with pytest.raises(ImageError) as caught:
+        item.read()
+    assert "\n" not in caught.value.message
+    return caught.value.message
+
+
+def test_pictures_prompt_system_and_sampling_of_a_request(tmp_path: Path) -> None:
+    body = {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": [image(data_url(RED)), text("What is this?")]},
+        ],
+        "max_completion_tokens": 50,
+        "max_tokens": 7,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "seed": 3,
+        "stop": "\n",
+        "stream": False,
+        "n": 1,
+        "user": "me",
+        "frequency_penalty": None,
+    }
+    [item] = scanned(tmp_path, request("a", **body))
+    assert (item.id, item.prompt, item.system) == ("a", "What is this?", "Be brief.")
+    assert item.read() == (RED,)
+    assert item.sampling == {"max_new_tokens": 50, "temperature": 0.5, "top_p": 0.9, "seed": 3, "stop": ("\n",)}
+    [item] = scanned(tmp_path, request(content=[text("Hello?")], stop=["a", "b"]))
+    assert (item.prompt, item.system, item.read(), item.sampling) == ("Hello?", None, (), {"stop": ("a", "b")})
+
+
+def test_where_pictures_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in here").mkdir()
+    (tmp_path / "in here" / "red.png").write_bytes(RED)
+    for url in ("in here/red.png", str(tmp_path / "in here/red.png"), f"file://{tmp_path}/in%20here/red.png"):
+        [item] = scanned(tmp_path, request(content=[image(url)]))
+        assert item.read() == (RED,)
+        assert item.path == str(tmp_path / "in here/red.png")
+    for url in ("data:,%89PNG", "data:image/png;BASE64,iVBO\nRw==", data_url(b"\x89PNG")):
+        assert scanned(tmp_path, request(content=[image(url)]))[0].read() == (b"\x89PNG",)
+    [item] = scanned(tmp_path, request(content=[{"type": "image_url", "image_url": "in here/red.png"}]))
+    assert item.read() == (RED,)
+    monkeypatch.setattr("dsvl_cli.engine.pictures.fetch.fetch_picture", lambda url, offline: (url.encode(), url))
+    assert scanned(tmp_path, request(content=[image("https://h/a.png")]))[0].read() == (b"https://h/a.png",)
+
+
+def test_pictures_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(url: str) -> str:
+        return refusal(scanned(tmp_path, request(content=[image(url)]), offline=True)[0])
+
+    assert "offline" in read("https://example.invalid/a.png")
+    assert "no such file" in read("missing.png")
+    assert "not base64" in read("data:image/png;base64,a")
+    assert "without data" in read("data:image/png;base64")
+    monkeypatch.setattr(requests, "MAX_BYTES", 3)
+    assert "larger than the limit" in read("data:,abcd")
+
+
+@given(st.lists(st.sampled_from(["RED", "BLUE", "text", "more"]), max_size=8))
+def test_parts_keep_their_order(names: list[str]) -> None:
+    parts = [(name, None) if name in ("text", "more") else ("", name) for name in names]
+    pictures = [
+        draw_picture(1, name="RED") if name == "RED" else draw_picture(2, name="BLUE") for _, name in parts if name
+    ]
+    prompt = requests._prompt(parts, len(pictures))
+    composed = [part if isinstance(part, str) else part.name for part in compose_parts(prompt, pictures)]
+    flat = [piece for part in composed for piece in part.split("\n")]
+    assert flat == names
+
+
+def test_marks_in_a_text_place_the_pictures(tmp_path: Path) -> None:
+    content = [image(data_url(RED)), image(data_url(BLUE)), text("Is <image> before <image>?")]
+    good, bad = scanned(tmp_path, request("a", content), request("b", content[1:]))
+    assert (good.prompt, good.read()) == ("Is <image> before <image>?", (RED, BLUE))
+    assert "2 <image> marks" in refusal(bad)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{\n", "not JSON"),
+        ("[" * 100_000 + "\n", "not JSON"),
+        ("[]\n", "not a JSON object"),
+        ({}, "no custom_id"),
+        (request(custom_id=""), "no custom_id"),
+        (request("\ud800"), "half a character"),
+        (request() | {"method": "GET"}, "POST"),
+        (request() | {"url": "/v1/embeddings"}, "/v1/chat/completions"),
+        (request() | {"priority": 1}, "not supported: priority"),
+        ({"custom_id": "a"}, "no body"),
+        (request(n=2, tools=[{}]), "not supported: n, tools"),
+        (request(messages=None), "no messages"),
+        (request(messages=["hello"]), "no messages"),
+        (request(messages=[]), "0 messages of the user"),
+        (request(messages=[{"role": "user", "content": "x"}] * 2), "2 messages of the user"),
+        (request(messages=[{"role": "assistant", "content": "x"}]), "neither"),
+        (
+            request(messages=[{"role": role, "content": [image("a")]} for role in ("system", "user")]),
+            "in its system text",
+        ),
+        (request(content=None), "without content"),
+        (request(content=["text"]), "neither a text nor a picture"),
+        (request(content=[{"type": "input_audio", "input_audio": {}}]), "neither a text nor a picture"),
+        (request(content="\udfff"), "half a character"),
+        (request(temperature="hot"), "temperature is not a number"),
+        (request(max_tokens=1.5), "max_tokens is not a whole number"),
+        (request(max_tokens=0), "max_new_tokens is 0"),
+        (request(seed=True), "seed is not"),
+        (request(stop=[1]), "stop is neither"),
+        (request(top_p=float("nan")), "top_p is nan"),
+    ],
+)
+def test_a_line_that_cannot_be_answered_says_why(line: Any, words: str, tmp_path: Path) -> None:
+    before, bad, after = scanned(tmp_path, request("before"), line, request("after"))
+    message = refusal(bad)
+    assert words in message
+    assert f"{tmp_path}/requests.jsonl, line 2: " in message
+    assert bad.id == (
+        "a" if isinstance(line, dict) and line.get("custom_id") == "a" else f"{tmp_path}/requests.jsonl::2"
+    )
+    assert (before.id, before.read(), after.id, after.read()) == ("before", (), "after", ())
+
+
+def test_a_custom_id_that_comes_again_is_an_error_of_its_own(tmp_path: Path) -> None:
+    first, again, third = scanned(tmp_path, request("a"), request("a"), request("b"))
+    assert "stands in line 1 already" in refusal(again)
+    assert len({first.id, again.id, third.id}) == 3
+
+
+def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:
+    path = tmp_path / "requests.jsonl"
+    line = json.dumps(request("a")).encode()
+    path.write_bytes(b"\xef\xbb\xbf" + line + b"\r\n\n  \n\xff\n" + line[:-9])
+    items = list(scan_requests(str(path)))
+    assert [item.id for item in items] == ["a", f"{path}::4", f"{path}::5"]
+    assert "line 4: not UTF-8" in refusal(items[1])
+    assert "line 5: not JSON, or cut off" in refusal(items[2])
+
+
+def test_a_line_over_the_limit_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "_MAX_LINE_BYTES", 300)
+    items = scanned(tmp_path, request("a"), request("b", "x" * 4_000_000), request("c"))
+    assert [item.id for item in items] == ["a", f"{tmp_path}/requests.jsonl::2", "c"]
+    assert "longer than the limit" in refusal(items[1])
+
+
+def test_pictures_are_not_held(tmp_path: Path) -> None:
+    path = tmp_path / "requests.jsonl"
+    with path.open("w") as file:
+        for n in range(60):
+            print(json.dumps(request(str(n), [image(data_url(b"%03d" % n + bytes(1_000_000)))])), file=file)
+    tracemalloc.start()
+    items = list(scan_requests(str(path)))
+    for n in (59, 0, 30):
+        assert items[n].read()[0][:3] == b"%03d" % n
+    assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+    tracemalloc.stop()
+
+
+def test_a_file_that_changed_or_is_not_there(tmp_path: Path) -> None:
+    [item] = scanned(tmp_path, request())
+    (tmp_path / "requests.jsonl").write_text("other\n")
+    assert "changed" in refusal(item)
+    for path in (tmp_path, tmp_path / "missing.jsonl"):
+        with pytest.raises(DsvlError, match="cannot be read"):
+            list(scan_requests(str(path)))

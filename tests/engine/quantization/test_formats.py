@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+
+from dsvl_cli.engine.checkpoint.find import Checkpoint
+from dsvl_cli.engine.machine.detect import Gpu, Machine
+from dsvl_cli.engine.machine.plan import DTYPE_BYTES
+from dsvl_cli.engine.options import LoadOptions
+from dsvl_cli.engine.progress import Choice
+from dsvl_cli.engine.quantization import formats as quantization
+from dsvl_cli.engine.quantization.formats import (
+    CELLS,
+    DEVICE_KINDS,
+    FORMATS,
+    WIDTHS,
+    Recipe,
+    Verdict,
+    check_stored_format,
+    find_cell,
+    find_stored_format,
+    resolve_recipe,
+)
+from dsvl_cli.errors import DsvlError, UsageError
+
+GB = 10**9
+H200 = Gpu("NVIDIA H200", 140 * GB, (9, 0))
+MACHINES = {
+    "cpu": Machine(memory_free=16 * GB),
+    "cuda": Machine(memory_free=16 * GB, cuda=(H200,)),
+    "mps": Machine(memory_free=16 * GB, mps_free=12 * GB, macos=(15, 0)),
+    "xpu": Machine(memory_free=16 * GB, xpu=(Gpu("Intel Arc", 16 * GB),)),
+}
+
+
+class Ear:
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.choices: list[Choice] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def choice(self, choice: Choice) -> None:
+        self.choices.append(choice)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        raise AssertionError(what)
+
+
+def resolve(kind: str, **options: Any) -> Recipe | None:
+    return resolve_recipe(LoadOptions(device=kind, **options), MACHINES[kind], Ear())
+
+
+def quantized_checkpoint(config: Any) -> Checkpoint:
+    return Checkpoint("x", quantization.__file__, "deepseek_vl", True, 1, 1, {"quantization_config": config}, "0")  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def _everything_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantization, "find_spec", lambda name: object())
+
+
+def test_every_cell_is_judged() -> None:
+    assert CELLS.keys() == set(product(FORMATS, DEVICE_KINDS, DTYPE_BYTES))
+    for cell in CELLS.values():
+        assert cell.reason
+        assert (cell.instead is not None) == (cell.verdict is Verdict.FAILS)
+
+
+def test_only_what_was_run_is_said_to_work() -> None:
+    assert {kind for (_, kind, _), cell in CELLS.items() if cell.verdict is Verdict.WORKS} == {"cpu"}
+
+
+@pytest.mark.parametrize(("name", "kind", "dtype"), CELLS)
+def test_a_cell_is_let_through_or_refused_with_one_that_can_work(name: Any, kind: str, dtype: Any) -> None:
+    cell = find_cell(name, f"{kind}:0" if kind == "cuda" else kind, dtype)
+    if cell.verdict is not Verdict.FAILS:
+        recipe = resolve(kind, quantization=name, dtype=dtype)
+        assert recipe is not None
+        assert recipe.format is FORMATS[name]
+        return
+    with pytest.raises(DsvlError, match=f"{name} does not work on {kind} in {dtype}") as caught:
+        resolve(kind, quantization=name, dtype=dtype)
+    flag, value = str(caught.value.hint).removeprefix("use ").split()
+    other = (value, dtype) if flag == "--quantization" else (name, value)
+    assert find_cell(other[0], kind, other[1]).verdict is not Verdict.FAILS
+
+
+@pytest.mark.parametrize(("width", "kind", "dtype"), list(product(WIDTHS, DEVICE_KINDS, DTYPE_BYTES)))
+def test_a_width_is_always_something_that_can_work(width: Any, kind: str, dtype: Any) -> None:
+    ear = Ear()
+    recipe = resolve_recipe(LoadOptions(device=kind, dtype=dtype, quantization=width), MACHINES[kind], ear)
+    assert recipe is not None
+    assert f"{recipe.format.bits}bit" == width
+    assert find_cell(recipe.format.name, kind, dtype).verdict is not Verdict.FAILS
+    assert [choice.value for choice in ear.choices] == [recipe.format.name]
+
+
+@pytest.mark.parametrize(("width", "own"), [("4bit", "int4"), ("8bit", "int8")])
+def test_own_kernels_are_the_best_where_they_are_compiled(width: Any, own: str) -> None:
+    for native in (False, True):
+        machine = Machine(memory_free=16 * GB, native_kernels=native)
+        recipe = resolve_recipe(LoadOptions(device="cpu", quantization=width), machine, Ear())
+        assert recipe is not None
+        assert (recipe.format.name == own) is native
+    with pytest.raises(DsvlError, match="only the language model"):
+        resolve_recipe(LoadOptions(device="cpu", quantization=own, include_vision=True), MACHINES["cpu"], Ear())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("width", "kind", "dtype"), list(product(WIDTHS, DEVICE_KINDS, DTYPE_BYTES)))
+def test_what_is_to_be_stored_has_a_format_for_checkpoints(width: Any, kind: str, dtype: Any) -> None:
+    machine = replace(MACHINES[kind], native_kernels=True)
+    options = LoadOptions(device=kind, dtype=dtype, quantization=width)
+    recipe = resolve_recipe(options, machine, Ear(), to_store=True)
+    assert recipe is not None
+    assert recipe.format.is_stored
+    for name in ("int4", "int8") if kind == "cpu" and dtype != "float16" else ():
+        with pytest.raises(DsvlError, match="for loading") as caught:
+            resolve_recipe(replace(options, quantization=name), machine, Ear(), to_store=True)
+        assert FORMATS[str(caught.value.hint).split()[-1]].is_stored
+
+
+def test_nothing_is_quantized_unasked() -> None:
+    assert resolve("cpu") is None
+
+
+def test_names_and_sizes_that_do_not_exist_are_usage_errors() -> None:
+    with pytest.raises(UsageError, match="int3"):
+        resolve("cpu", quantization="int3")
+    with pytest.raises(UsageError, match="100"):
+        resolve("cpu", quantization="4bit", group_size=100)
+
+
+@pytest.mark.parametrize(("name", "way"), [("bnb-nf4", "bitsandbytes"), ("torchao-int8", "dsvl[torchao]")])
+def test_a_missing_package_is_named_with_the_way_to_it(monkeypatch: pytest.MonkeyPatch, name: Any, way: str) -> None:
+    monkeypatch.setattr(quantization, "find_spec", lambda package: None)
+    with pytest.raises(DsvlError, match="not installed") as caught:
+        resolve("cpu", quantization=name)
+    assert way in str(caught.value.hint)
+
+
+def test_widening_is_warned_about() -> None:
+    ear = Ear()
+    options = LoadOptions(device="cpu", quantization="8bit", include_vision=True, include_head=True)
+    assert resolve_recipe(options, MACHINES["cpu"], ear) is not None
+    assert len(ear.notes) == 2
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bnb-int8"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "bnb-nf4"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bnb-fp4"),
+        ({"quant_method": "torchao", "quant_type": {"default": {"_type": "Int8WeightOnlyConfig"}}}, "torchao-int8"),
+    ],
+)
+def test_a_quantized_checkpoint_is_recognised_and_takes_no_other_format(config: Any, name: Any) -> None:
+    checkpoint = quantized_checkpoint(config)
+    assert find_stored_format(checkpoint) == name
+    check_stored_format(checkpoint, None, "cpu", "bfloat16")
+    check_stored_format(checkpoint, Recipe(FORMATS[name]), "cpu", "bfloat16")
+    other = FORMATS["torchao-int8-dynamic"]
+    with pytest.raises(DsvlError, match=f"already, as {name}"):
+        check_stored_format(checkpoint, Recipe(other), "cpu", "bfloat16")
+
+
+def test_a_stored_format_that_cannot_work_here_is_refused() -> None:
+    config = {"quant_method": "torchao", "quant_type": {"default": {"_type": "Int4WeightOnlyConfig"}}}
+    with pytest.raises(DsvlError, match="torchao-int4 does not work on cpu"):
+        check_stored_format(quantized_checkpoint(config), None, "cpu", "bfloat16")
+
+
+@pytest.mark.parametrize(
+    "config", [{"quant_method": "gptq"}, {}, None, [], "awq", {"quant_method": "torchao", "quant_type": "x"}]
+)
+def test_what_others_quantized_is_refused(config: Any) -> None:
+    with pytest.raises(DsvlError, match="does not run"):
+        find_stored_format(quantized_checkpoint(config))

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dsvl_cli.engine.conversation import Message
+from dsvl_cli.errors import UsageError
+from dsvl_cli.terminal.chat.slash.command import SlashCommand
+from dsvl_cli.terminal.chat.slash.registry import COMMANDS, find_command, split_command
+from tests.terminal.fake_model import Desk, FakeModel, picture_bytes
+
+# For each command: arguments that are right, and arguments that are wrong with a word of what is told then.
+GOOD = {
+    "image": ["b.png", "*.png", "'a b.png'", "b.png 'a b.png'", "a\\ b.png"],
+    "images": [""],
+    "drop": ["1", "3"],
+    "see": ["1 out.png", "3 'my out.jpg'"],
+    "crop": ["1 0,0,2,2", "3 1,1,3,4", "1 0 0 2 2"],
+    "continue": [""],
+    "retry": [""],
+    "undo": [""],
+    "edit": [""],
+    "editor": ["", "draft"],
+    "set": ["", "temperature", "temperature 0.2", "top_p=0.5", "overflow drop-oldest", "stop 'a b' c", "seed none"],
+    "system": ["", "You are terse.", "default", "none"],
+    "model": ["other"],
+    "stats": [""],
+    "new": [""],
+    "save": ["my talk"],
+    "load": ["", "id1"],
+    "export": ["out.md", "'my out.html'", "out.json beside"],
+    "clear": [""],
+    "help": ["", "set", "/set", "quit"],
+    "exit": [""],
+}
+BAD = {
+    "image": [("", "needs"), ("gone.png", "cannot be read"), ("notes.txt", "cannot be read")],
+    "images": [("1", "no argument")],
+    "drop": [("", "needs"), ("9", "no picture 9"), ("a", "number"), ("-1", "number"), ("1 2", "number"),
+             ("²", "number")],
+    "see": [("", "needs"), ("9", "no picture"), ("1 b.png", "exists"), ("1 out.gif", "extension"),
+            ("1 a b", "one file"), ("1 gone/out.png", "cannot be written")],
+    "crop": [("", "needs"), ("1", "region"), ("1 1,2,3", "region"), ("9 0,0,1,1", "no picture"),
+             ("1 a,b,c,d", "region"), ("1 0,0,999,1", "not within"), ("1 -1,0,1,1", "region")],
+    "continue": [("x", "no argument")],
+    "retry": [("x", "no argument")],
+    "undo": [("x", "no argument")],
+    "edit": [("x", "no argument")],
+    "editor": [],
+    "set": [("temprature 1", "did you mean temperature"), ("temperature hot", "0 to 100"), ("top_p 2", "top_p"),
+            ("overflow sometimes", "drop-oldest")],
+    "system": [],
+    "model": [("", "needs")],
+    "stats": [("x", "no argument")],
+    "new": [("x", "no argument")],
+    "save": [("", "needs")],
+    "load": [("gone", "gone")],
+    "export": [("", "needs"), ("a b", "one file")],
+    "clear": [("x", "no argument")],
+    "help": [("hlep", "did you mean /help")],
+    "exit": [("x", "no argument")],
+}  # fmt: skip
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """A chat with picture 1 and 2 sent, 3 staged, a cut answer, and an editor that adds a word."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a b.png", "b.png"):
+        (tmp_path / name).write_bytes(picture_bytes())
+    (tmp_path / "notes.txt").write_text("no picture")
+    editor = tmp_path / "editor.sh"
+    editor.write_text('#!/bin/sh\nprintf "edited" >> "$1"\n')
+    editor.chmod(0o755)
+    desk = Desk(FakeModel(["cut short"]), variables={"EDITOR": str(editor), "PATH": "/usr/bin:/bin"})
+    desk.do("/set max_new_tokens 1", "b.png 'a b.png' What?", "/set max_new_tokens default", "b.png")
+    assert desk.texts() == ["What?", "cut"]
+    assert desk.out == "cut\n"
+    return desk
+
+
+def test_every_command_has_good_and_bad_arguments_here() -> None:
+    assert set(GOOD) == set(BAD) == {command.name for command in COMMANDS}
+    assert all(BAD[c.name] for c in COMMANDS if not (c.arguments.startswith("[") and "TEXT" in c.arguments))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_command_has_help_and_is_found_by_its_names(command: SlashCommand) -> None:
+    assert command.help
+    assert not command.help.endswith(".")
+    for name in (command.name, *command.aliases):
+        assert find_command(name) is command
+        assert split_command(f"/{name} x") == (name, "x")
+
+
+@pytest.mark.parametrize(("name", "argument"), [(name, each) for name, all_ in GOOD.items() for each in all_])
+def test_good_arguments_raise_nothing(desk: Desk, name: str, argument: str) -> None:
+    assert "error: " not in desk.do(f"/{name} {argument}")
+
+
+@pytest.mark.parametrize(("name", "argument", "told"), [(name, *each) for name, all_ in BAD.items() for each in all_])
+def test_bad_arguments_are_explained_and_change_nothing(desk: Desk, name: str, argument: str, told: str) -> None:
+    before = (list(desk.chat.dialogue.messages), list(desk.chat.dialogue.staged), desk.chat.settings)
+    err = desk.do(f"/{name} {argument}")
+    assert err.startswith("error: ")
+    assert told in err
+    assert (desk.chat.dialogue.messages, desk.chat.dialogue.staged, desk.chat.settings) == before
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_no_command_breaks_an_empty_chat(command: SlashCommand) -> None:
+    desk = Desk()
+    desk.do(f"/{command.name} {'1' if command.arguments else ''}")
+    desk.chat.leaving = False
+    desk.do("hello")
+    assert desk.texts()[-1].endswith("hello")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("imge", "image"), ("contnue", "continue"), ("quti", "quit"), ("stat", "stats"), ("sett", "set")],
+)
+def test_an_unknown_command_names_the_nearest(typed: str, meant: str) -> None:
+    with pytest.raises(UsageError) as error:
+        find_command(typed)
+    assert error.value.hint == f"did you mean /{meant}?"
+
+
+def test_something_quite_unknown_points_to_help() -> None:
+    with pytest.raises(UsageError) as error:
+        find_command("xyzzyx")
+    assert error.value.hint == "/help lists all commands"
+
+
+@pytest.mark.parametrize("line", ["/a/b.png", "/tmp/x", "hello /undo", "/", "//", "/a.png", "1/2"])
+def test_paths_are_no_commands(line: str) -> None:
+    assert split_command(line) is None
+
+
+def test_help_names_every_command(desk: Desk) -> None:
+    told = " ".join(desk.do("/help").split())
+    assert all(command.usage in told and command.help in told for command in COMMANDS)
+
+
+def test_images_are_listed_with_all_that_is_known(desk: Desk) -> None:
+    header, first, _, third = desk.do("/images").splitlines()
+    assert header.split() == ["no.", "size", "seen", "as", "tokens", "turn", "name"]
+    assert first.split() == ["1", "8x6", "48x36", "10", "1", "b.png"]
+    assert third.split()[4:] == ["staged", "b.png"]
+
+
+def test_dropping_a_sent_picture_changes_what_is_kept(desk: Desk) -> None:
+    desk.do("/drop 1")
+    kept = desk.keeper.kept["id1"].conversation
+    assert [picture.name for picture in kept.pictures] == ["a b.png"]
+
+
+def test_see_writes_what_the_model_sees(desk: Desk) -> None:
+    desk.do("/see 1 out.png")
+    with Image.open("out.png") as image:
+        assert image.size == (48, 48)
+
+
+def test_crop_stages_a_region(desk: Desk) -> None:
+    desk.do("/crop 1 1,2,3,4")
+    staged = desk.chat.dialogue.staged[-1]
+    assert (staged.width, staged.height) == (3, 4)
+
+
+def test_continue_undo_and_new(desk: Desk) -> None:
+    desk.do("/continue")
+    assert desk.texts() == ["What?", "cutYou said: cut"]
+    desk.do("/undo")
+    assert len(desk.chat.dialogue.staged) == 3
+    desk.do("/new")
+    assert desk.chat.dialogue.staged == []
+    desk.do("again")
+    assert sorted(desk.keeper.kept) == ["id1", "id2"]
+
+
+def test_edit_asks_the_same_pictures_other_words(desk: Desk) -> None:
+    desk.do("/edit")
+    question = desk.chat.dialogue.messages[0]
+    assert question.text == "What?edited"
+    assert [picture.name for picture in question.pictures] == ["b.png", "a b.png"]
+    assert len(desk.chat.dialogue.messages) == 2
+    assert len(desk.chat.dialogue.staged) == 1
+
+
+def test_editor_sends_what_was_written_with_what_is_staged(desk: Desk) -> None:
+    desk.do("/editor a long ")
+    assert desk.texts()[-1] == "You said: a longedited"
+    assert len(desk.chat.dialogue.messages[-2].pictures) == 1
+
+
+def test_editors_need_a_terminal() -> None:
+    assert "needs a terminal" in Desk(scripted=True).do("/editor")
+
+
+def test_set_shows_and_changes(desk: Desk) -> None:
+    assert "temperature is 0.2" in desk.do("/set temperature 0.2")
+    assert "temperature is 0.2" in desk.do("/set temperature")
+    assert "repetition_penalty" in desk.do("/set")
+
+
+def test_the_system_text_is_replaced_left_out_and_given_back(desk: Desk) -> None:
+    for argument, system in (("be terse", "be terse"), ("none", ""), ("default", None)):
+        desk.do(f"/system {argument}")
+        assert desk.chat.dialogue.conversation.system == system
+        assert desk.keeper.kept["id1"].conversation.system == system
+
+
+def test_another_model_takes_the_conversation_over(desk: Desk) -> None:
+    desk.do("/model other", "and you?")
+    assert [message.role for message in desk.chat.dialogue.messages] == ["user", "assistant"] * 2
+
+
+def test_stats_show_the_last_answer(desk: Desk) -> None:
+    told = desk.do("/stats")
+    for figure in ("21 tokens, 10 of them cached", "0.50 s", "1 tokens", "2.0 MB", "32 of 1,000"):
+        assert figure in told
+
+
+def test_a_conversation_is_named_left_and_found_again(desk: Desk) -> None:
+    desk.do("/save my talk", "/new", "other")
+    assert "my talk" in desk.do("/load")
+    desk.do("/load my talk")
+    assert desk.texts() == ["What?", "cut"]
+    desk.do("on")
+    assert len(desk.keeper.kept["id1"].conversation.messages) == 4
+    assert desk.keeper.kept["id1"].name == "my talk"
+
+
+def test_export_gets_the_conversation(desk: Desk) -> None:
+    desk.do("/export 'my out.md'")
+    conversation, model, path, embed = desk.exports[0]
+    assert conversation.messages[0] == Message("user", desk.chat.dialogue.messages[0].parts)
+    assert (model, path, embed) == ("fake", Path("my out.md"), True)
+    desk.do("/export out.html beside")
+    assert desk.exports[1][3] is False
+
+
+@pytest.mark.parametrize("name", ["exit", "quit", "bye", "q"])
+def test_leaving(desk: Desk, name: str) -> None:
+    desk.do(f"/{name}")
+    assert desk.chat.leaving

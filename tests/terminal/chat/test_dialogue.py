@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsvl_cli.engine.conversation import Conversation, Message, Part, Picture, Reply, compose_parts
+from dsvl_cli.errors import UsageError
+from dsvl_cli.terminal.chat.dialogue import Dialogue, answered, leave_out_oldest, marked_text
+from tests.terminal.fake_model import FakeModel, make_picture
+
+A, B, C = (make_picture(name) for name in ("a.png", "b.png", "c.png"))
+
+
+def asked(text: str, *pictures: Picture) -> Message:
+    return Message("user", compose_parts(text, pictures))
+
+
+def said(text: str) -> Message:
+    return Message("assistant", (text,), (1,), "fake-1", "stop")
+
+
+def dialogue() -> Dialogue:
+    return Dialogue(Conversation([asked("<image> or <image>?", A, B), said("a"), asked("and?"), said("b")]), [C])
+
+
+def test_pictures_are_numbered_as_they_came() -> None:
+    numbered = [(entry.number, entry.picture.name, entry.turn) for entry in dialogue().pictures()]
+    assert numbered == [(1, "a.png", 1), (2, "b.png", 1), (3, "c.png", None)]
+
+
+@pytest.mark.parametrize(("number", "left"), [(1, [B, C]), (2, [A, C]), (3, [A, B])])
+def test_dropping_takes_one_picture_and_no_text(number: int, left: list[Picture]) -> None:
+    talk = dialogue()
+    texts = [message.text for message in talk.messages]
+    dropped = talk.drop(number)
+    assert [entry.picture for entry in talk.pictures()] == left
+    assert dropped.picture not in left
+    assert [message.text for message in talk.messages] == texts
+
+
+def test_one_of_two_equal_pictures_is_dropped_by_its_place() -> None:
+    talk = Dialogue(Conversation([asked("x <image> y <image> z", A, A)]))
+    talk.drop(2)
+    assert talk.messages[0].parts == ("x ", A, " y ", " z")
+
+
+@pytest.mark.parametrize("number", [0, 4, 99])
+def test_numbers_that_are_none_say_what_there_is(number: int) -> None:
+    with pytest.raises(UsageError) as error:
+        dialogue().picture(number)
+    assert "1 to 3" in (error.value.hint or "")
+
+
+def test_a_question_takes_what_is_staged() -> None:
+    assert dialogue().question("what?").parts == (C, "what?")
+    assert dialogue().question("is <image> it?").parts == ("is ", C, " it?")
+
+
+def test_a_mark_without_a_picture_is_explained() -> None:
+    with pytest.raises(UsageError, match="none is staged"):
+        Dialogue().question("what is <image>?")
+
+
+def test_taking_back_stages_the_pictures_again() -> None:
+    talk = dialogue()
+    assert talk.take_back().text == "and?"
+    assert talk.staged == [C]
+    assert talk.take_back().pictures == (A, B)
+    assert talk.staged == [A, B, C]
+    with pytest.raises(UsageError, match="nothing was asked"):
+        talk.take_back()
+
+
+@given(st.lists(st.one_of(st.text(alphabet="ab ?", min_size=1), st.just(A)), max_size=6))
+def test_marked_text_composes_to_the_same_parts(parts: list[Part]) -> None:
+    joined = compose_parts("".join(p if isinstance(p, str) else "<image>" for p in parts), [A] * parts.count(A))
+    message = Message("user", joined)
+    assert compose_parts(marked_text(message), message.pictures) == joined
+
+
+def test_an_answer_follows_a_question() -> None:
+    reply = Reply("yes", (7, 8), "length")
+    messages = answered([asked("ok?")], reply, "f")
+    assert messages[1] == Message("assistant", ("yes",), (7, 8), "f", "length")
+
+
+def test_going_on_joins_text_and_ids() -> None:
+    begun = Message("assistant", ("one ",), (1, 2), "f", "length")
+    whole = answered([asked("?"), begun], Reply("two", (3,), "stop"), "f")
+    assert whole[1:] == [Message("assistant", ("one two",), (1, 2, 3), "f", "stop")]
+
+
+def test_ids_of_two_models_are_never_joined() -> None:
+    begun = Message("assistant", ("one ",), (1, 2), "f", "length")
+    whole = answered([asked("?"), begun], Reply("two", (3,), "stop"), "g")
+    assert whole[1] == Message("assistant", ("one two",), None, None, "stop")
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=8), st.integers(1, 200), st.integers(1, 100))
+def test_only_as_many_old_exchanges_are_left_out_as_must_be(lengths: list[int], context: int, answer: int) -> None:
+    messages = []
+    for length in lengths:
+        messages += [asked("w " * length), said("yes")]
+    messages.pop()
+    model = FakeModel(context_length=context)
+    whole = Conversation(messages, "be kind")
+    shorter, left_out = leave_out_oldest(whole, model, answer)
+    room = context - min(answer, context // 4)
+    assert shorter.system == "be kind"
+    assert shorter.messages == messages[2 * left_out :]
+    assert shorter.messages[-1] == messages[-1]
+    last_only = len(shorter.messages) == 1
+    assert last_only or model.count_tokens(shorter) <= room
+    if left_out:
+        assert model.count_tokens(Conversation(messages[2 * left_out - 2 :], "be kind")) > room
