@@ -216,5 +216,5 @@ def _end_ids(checkpoint: Checkpoint, prompt_format: PromptFormat) -> frozenset[i
 
     The text config's is left out: the converted checkpoints have LlamaConfig's default there, which is another token.
     """
-    ends = read_end_ids(checkpoint.path)
+    ends = read_end_ids(checkpoint.path, prompt_format.control_ids)
     return ends if prompt_format.eos_token_id is None else ends | {prompt_format.eos_token_id}

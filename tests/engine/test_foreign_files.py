@@ -20,6 +20,7 @@ from dsvl_cli.engine.checkpoint.find import EMBEDDED_FOLDER, check_folder
 from dsvl_cli.engine.conversation import Conversation, Message, Reply
 from dsvl_cli.engine.conversion.convert import quantize_checkpoint
 from dsvl_cli.engine.conversion.verify import verify_checkpoint
+from dsvl_cli.engine.kernels.stored_weights import Kind, Weight
 from dsvl_cli.engine.model import VisionLanguageModel, load_model
 from dsvl_cli.engine.network.vision import list_vision_tensors
 from dsvl_cli.engine.options import LoadOptions, SamplingParams
@@ -114,6 +115,7 @@ def test_a_head_of_its_own_is_kept_when_a_tied_checkpoint_is_quantized(tmp_path:
     source = check_folder("x", copy_tiny(tmp_path / "x", lambda tensors: with_head(tensors, 1e-3)))
     written = quantize_checkpoint(source, tmp_path / "out", Recipe(FORMATS["bnb-int8"]), Silence())
     assert "lm_head.weight" in load_file(written.path / "model.safetensors")
+    assert json.loads((written.path / "config.json").read_text())["tie_word_embeddings"] is False
     found = verify_checkpoint(source, check_folder("out", written.path), LoadOptions(dtype="float32", device="cpu"),
                               [draw_picture(1)], Silence())  # fmt: skip
     assert found.problems == ()
@@ -124,7 +126,32 @@ def test_embeddings_that_only_the_tied_head_holds(tmp_path: Path) -> None:
         tensors["lm_head.weight"] = tensors.pop("model.language_model.embed_tokens.weight")
         return tensors
 
-    assert_equal_to_transformers(load(copy_tiny(tmp_path / "x", move)))
+    folder = copy_tiny(tmp_path / "x", move)
+    assert_equal_to_transformers(load(folder))
+    written = quantize_checkpoint(check_folder("x", folder), tmp_path / "out", Recipe(FORMATS["bnb-int8"]), Silence())
+    assert_answers_about_pictures(load(written.path))
+
+
+@pytest.mark.parametrize("name", ["bnb-int8", "int8"])
+def test_a_head_that_is_not_said_to_be_its_own_can_be_quantized(tmp_path: Path, name: Any) -> None:
+    """The public checkpoints say nothing of their head, which is untied."""
+    folder = copy_tiny(tmp_path / "x", lambda tensors: with_head(tensors))
+    edit(
+        folder / "config.json",
+        lambda config: [config.pop("tie_word_embeddings"), config["text_config"].pop("tie_word_embeddings")],
+    )
+    model = load(folder, quantization=name, include_head=True)
+    assert_answers_about_pictures(model)
+    if name == "int8":
+        assert isinstance(model.network.decoder.head, Weight)
+        assert model.network.decoder.head.kind is Kind.INT8
+
+
+def test_an_answer_does_not_end_at_an_ordinary_token(tmp_path: Path) -> None:
+    folder = copy_tiny(tmp_path / "x")
+    ends = {"_from_model_config": True, "bos_token_id": 1, "eos_token_id": 2}
+    (folder / "generation_config.json").write_text(json.dumps(ends))
+    assert load(folder).end_ids == {1022}
 
 
 def test_a_head_that_is_missing_is_named_and_never_drawn_at_random(tmp_path: Path) -> None:

@@ -19,7 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsvl_cli.engine.checkpoint import hub
-from dsvl_cli.engine.checkpoint.layouts import SETTINGS_FILES, find_chat_template, read_object
+from dsvl_cli.engine.checkpoint.layouts import (
+    EMBEDDINGS,
+    HEAD,
+    SETTINGS_FILES,
+    canonical_name,
+    find_chat_template,
+    read_object,
+)
 from dsvl_cli.errors import DsvlError, UsageError
 
 if TYPE_CHECKING:
@@ -60,6 +67,7 @@ class Checkpoint:
         fingerprint: hexadecimal; equal for equal weights, configuration and tokenizer.
         commit: the commit of the hub's repository; None for a folder that is not from there.
         stored_dtype: `float32`, `bfloat16` or `float16`: of most of the weights; None where most have another.
+        has_own_head: whether the output head is stored beside the embeddings, whatever the configuration says of it.
     """
 
     name: str
@@ -72,6 +80,7 @@ class Checkpoint:
     fingerprint: str
     commit: str | None = None
     stored_dtype: str | None = None
+    has_own_head: bool = False
 
     @property
     def is_quantized(self) -> bool:
@@ -167,7 +176,9 @@ def check_folder(name: str, folder: Path, repo: str | None = None) -> Checkpoint
     if missing:
         raise DsvlError(f"{name} is not complete: {folder} has no {_join(missing)}", "copy or download the model again")
     weights = list_weights(folder)
-    entries = [entry for path in weights for entry in _read_entries(path).values()]
+    tensors = [entry for path in weights for entry in _read_entries(path).items()]
+    entries = [entry for _, entry in tensors]
+    stored = {canonical_name(name) for name, _ in tensors}
     names = (repo or "", folder.name, _repository_of(folder))
     return Checkpoint(
         name=name,
@@ -180,6 +191,7 @@ def check_folder(name: str, folder: Path, repo: str | None = None) -> Checkpoint
         fingerprint=_take_fingerprint(folder, weights),
         commit=folder.name if folder.parent.name == "snapshots" else None,
         stored_dtype=_find_dtype(entries),
+        has_own_head={EMBEDDINGS, HEAD} <= stored,
     )
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +105,11 @@ def vision_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return _filled(config.get("vision_config"), _VISION_DEFAULTS)
 
 
-def is_head_tied(config: Mapping[str, Any]) -> bool:
-    """Whether the output head shares the weights of the embeddings, as long as the files hold no other head."""
+def may_head_be_tied(config: Mapping[str, Any]) -> bool:
+    """Whether the output head shares the weights of the embeddings where the files hold no other head.
+
+    Up to 4.57 an untied head is not always said to be one: whether it is stored decides.
+    """
     return config.get("tie_word_embeddings") is not False
 
 
@@ -164,11 +167,21 @@ def find_chat_template(folder: Path) -> str | None:
     return None
 
 
-def read_end_ids(folder: Path) -> frozenset[int]:
-    """Read the ids that end an answer from `generation_config.json`, which need not be there."""
-    ends = read_object(folder / "generation_config.json").get("eos_token_id")
-    listed = ends if isinstance(ends, list) else [ends]
-    return frozenset(end for end in listed if isinstance(end, int))
+def read_end_ids(folder: Path, control_ids: Collection[int]) -> frozenset[int]:
+    """Read the ids that end an answer from `generation_config.json`, which need not be there.
+
+    The public checkpoints have LlamaConfig's default there, 2, an ordinary token of DeepSeek's vocabulary: `#`.
+    Such a file says that it was derived from the model's configuration; of its ids only control tokens count.
+
+    Args:
+        folder: the checkpoint's.
+        control_ids: of the tokenizer's control tokens.
+    """
+    settings = read_object(folder / "generation_config.json")
+    ends = settings.get("eos_token_id")
+    listed = [end for end in (ends if isinstance(ends, list) else [ends]) if isinstance(end, int)]
+    derived = settings.get("_from_model_config") is True
+    return frozenset(end for end in listed if not derived or end in control_ids)
 
 
 def read_object(path: Path) -> dict[str, Any]:

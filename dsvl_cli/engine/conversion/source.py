@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from dsvl_cli.engine.checkpoint.find import Checkpoint
-from dsvl_cli.engine.checkpoint.layouts import POOLING_HEAD, canonical_name
+from dsvl_cli.engine.checkpoint.layouts import EMBEDDINGS, HEAD, POOLING_HEAD, canonical_name
 from dsvl_cli.engine.checkpoint.tensors import StoredTensors
 from dsvl_cli.errors import DsvlError
 
@@ -33,10 +33,9 @@ class SourceWeights:
         from transformers.conversion_mapping import get_model_conversion_mapping
 
         self.names: list[str] = list(skeleton.state_dict())
-        self.tied: set[str] = set()
+        self.tied: set[str] = set(getattr(skeleton, "all_tied_weights_keys", {}))
         self.total_bytes = checkpoint.weight_bytes
         self._checkpoint = checkpoint
-        self._may_be_tied: dict[str, str] = dict(getattr(skeleton, "all_tied_weights_keys", {}))
         # For names that are known to transformers alone.
         self._renamings: list[Any] = get_model_conversion_mapping(skeleton, add_legacy=False)
         self._tensors = StoredTensors(checkpoint, self._rename)
@@ -44,11 +43,10 @@ class SourceWeights:
     def __enter__(self) -> SourceWeights:
         self._tensors.__enter__()
         try:
-            self.tied = {name for name, other in self._may_be_tied.items() if self._is_shared(name, other)}
             # transformers leaves out of a file what the model does not use.
             self.names = [name for name in self.names if name in self._tensors or not name.startswith(POOLING_HEAD)]
             for name in self.names:
-                if name not in self.tied and name not in self._tensors:
+                if name not in self.tied and self._stored(name) not in self._tensors:
                     raise DsvlError(f"{self._checkpoint.name} has no {name}", "download it again")
         except BaseException:
             self._tensors.__exit__()
@@ -64,14 +62,12 @@ class SourceWeights:
             name, _ = renaming.rename_source_key(name)
         return name
 
-    def _is_shared(self, name: str, other: str) -> bool:
-        """Whether a tied weight is the other one's; one that is stored with values of its own is not."""
-        if name not in self._tensors:
-            return True
-        return other in self._tensors and torch.equal(self._tensors[name], self._tensors[other])
+    def _stored(self, name: str) -> str:
+        """Give the name that a weight is stored under: of embeddings and a head that are one, either may be."""
+        return HEAD if name == EMBEDDINGS and HEAD in self.tied and name not in self._tensors else name
 
     def items(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Give each weight that is stored, in the module's order."""
         for name in self.names:
             if name not in self.tied:
-                yield name, self._tensors[name]
+                yield name, self._tensors[self._stored(name)]

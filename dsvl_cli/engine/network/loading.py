@@ -196,7 +196,9 @@ def _read_module_files(checkpoint: Checkpoint, plan: Plan, quantization_config: 
     from dsvl_cli.engine.quantization.selection import find_model_class
 
     # transformers takes the presence of the argument for a request.
-    quantizing = {} if quantization_config is None else {"quantization_config": quantization_config}
+    given = {} if quantization_config is None else {"quantization_config": quantization_config}
+    if checkpoint.has_own_head:
+        given["tie_word_embeddings"] = False
     try:
         module, found = find_model_class(checkpoint.model_type).from_pretrained(
             checkpoint.path,
@@ -208,7 +210,7 @@ def _read_module_files(checkpoint: Checkpoint, plan: Plan, quantization_config: 
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
-            **quantizing,
+            **given,
         )
     except (RuntimeError, OSError, ValueError, KeyError) as exc:
         if isinstance(exc, torch.OutOfMemoryError):

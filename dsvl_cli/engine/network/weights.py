@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dsvl_cli.engine.checkpoint.layouts import EMBEDDINGS, HEAD, is_head_tied, text_settings
+from dsvl_cli.engine.checkpoint.layouts import EMBEDDINGS, HEAD, may_head_be_tied, text_settings
 from dsvl_cli.engine.kernels.kernels import Kernels
 from dsvl_cli.engine.kernels.stored_weights import Kind, Linear, Weight
 from dsvl_cli.engine.network.decoder import Decoder, DecoderConfig, LayerWeights
@@ -48,7 +48,7 @@ def find_unknown_names(config: Mapping[str, Any], names: Iterable[str]) -> str |
     wanted += [f"{name}.weight" for name in list_linears(language)]
     wanted += [f"{_LANGUAGE_MODEL}layers.{i}.{norm}.weight" for i in range(language.layers) for norm in _NORMS]
     wanted += list_vision_tensors(config)
-    if not is_head_tied(config):
+    if not may_head_be_tied(config):
         wanted += [EMBEDDINGS, HEAD]
     elif HEAD not in names:
         wanted.append(EMBEDDINGS)

@@ -59,6 +59,8 @@ def make_skeleton(checkpoint: Checkpoint) -> Any:
     """Build a checkpoint's module without any memory for its weights (on torch's device `meta`)."""
     model_class = find_model_class(checkpoint.model_type)
     config = model_class.config_class.from_pretrained(checkpoint.path, local_files_only=True)
+    if checkpoint.has_own_head:
+        config.tie_word_embeddings = False
     with torch.device("meta"):
         return model_class(config)
 

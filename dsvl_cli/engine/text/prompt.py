@@ -104,6 +104,11 @@ class PromptFormat:
         self._template = ChatTemplate(find_template(folder) if has_chat else "", self._names)
         self._default_system = self._find_default_system() if has_chat else ""
 
+    @property
+    def control_ids(self) -> frozenset[int]:
+        """The ids of all control tokens."""
+        return frozenset(self._control.values())
+
     def prepare(self, conversation: Conversation) -> PreparedPrompt:
         """Write a conversation whose last message is to be answered, or to be gone on with if it is the assistant's."""
         segments = self._chat_segments(conversation) if self.has_chat else _plain_segments(conversation)

@@ -11,7 +11,7 @@ import pytest
 from dsvl_cli.engine.checkpoint.layouts import (
     canonical_name,
     find_chat_template,
-    is_head_tied,
+    may_head_be_tied,
     read_end_ids,
     read_image_settings,
     read_num_image_tokens,
@@ -84,7 +84,7 @@ def test_the_size_of_a_head_follows_from_the_others() -> None:
 
 @pytest.mark.parametrize(("config", "tied"), [({}, True), ({"tie_word_embeddings": False}, False)])
 def test_the_head_is_tied_unless_the_file_says_no(config: dict[str, Any], tied: bool) -> None:
-    assert is_head_tied(config) is tied
+    assert may_head_be_tied(config) is tied
 
 
 def write(folder: Path, **files: object) -> Path:
@@ -123,8 +123,10 @@ def test_the_chat_template_is_found_in_every_place(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("ends", "ids"), [(5, {5}), ([5, 6], {5, 6}), (None, set()), ("x", set())])
 def test_the_ends_of_an_answer(tmp_path: Path, ends: object, ids: set[int]) -> None:
-    assert read_end_ids(tmp_path) == set()
-    assert read_end_ids(write(tmp_path, generation_config={"eos_token_id": ends})) == ids
+    assert read_end_ids(tmp_path, {6}) == set()
+    assert read_end_ids(write(tmp_path, generation_config={"eos_token_id": ends}), {6}) == ids
+    derived = {"eos_token_id": ends, "_from_model_config": True}
+    assert read_end_ids(write(tmp_path, generation_config=derived), {6}) == ids & {6}
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe{", b"[" * 100_000])
