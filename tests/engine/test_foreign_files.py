@@ -69,7 +69,7 @@ def edit(file: Path, change: Callable[[dict[str, Any]], object]) -> None:
     file.write_text(json.dumps(value), encoding="utf-8")
 
 
-def load(folder: Path, ear: Ear | None = None, **options: Any) -> VisionLanguageModel:
+def load(folder: Path, *, ear: Ear | None = None, **options: Any) -> VisionLanguageModel:
     return load_model(LoadOptions(model=str(folder), device="cpu", dtype="float32", **options), ear or Ear())
 
 
@@ -174,7 +174,7 @@ def test_a_model_without_its_head_has_other_names(tmp_path: Path) -> None:
     """As `DeepseekVLModel.save_pretrained` writes it."""
     folder = copy_tiny(tmp_path / "x", lambda tensors: {k.removeprefix("model."): v for k, v in tensors.items()})
     ear = Ear()
-    assert_equal_to_transformers(load(folder, ear))
+    assert_equal_to_transformers(load(folder, ear=ear))
     assert ear.notes == []
 
 
@@ -187,7 +187,7 @@ def test_names_that_only_transformers_knows(tmp_path: Path, monkeypatch: pytest.
 
     folder = copy_tiny(tmp_path / "x", nest)
     ear = Ear()
-    model = load(folder, ear)
+    model = load(folder, ear=ear)
     assert model.network.module is not None
     assert len(ear.notes) == 1
     assert "laid out in a way that dsvl does not know" in ear.notes[0]
