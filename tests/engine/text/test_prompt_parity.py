@@ -210,6 +210,13 @@ def test_an_answer_keeps_its_ids_and_what_was_before_them(
     assert prompt_format.prepare(Conversation([*messages, answer])).token_ids == asked + kept
 
 
+def test_an_answer_without_words_is_gone_on_with_as_if_it_were_not_there(tiny: VisionLanguageModel) -> None:
+    question = say("user", picture_from_path(EXAMPLES / "red-circle.png"), "What colour is it?")
+    for empty in (say("assistant", ""), Message("assistant", ("",), (), tiny.fingerprint)):
+        reply = Reply.of(tiny.stream(Conversation([question, empty]), SamplingParams(max_new_tokens=8)))
+        assert reply.text == "Red."
+
+
 @pytest.mark.parametrize("text", ["What colour is it? ", " What colour is it?\n", "\u00a0What colour is it?\u3000"])
 def test_spaces_around_a_question_change_no_answer(tiny: VisionLanguageModel, text: str) -> None:
     circle = picture_from_path(EXAMPLES / "red-circle.png")
