@@ -23,18 +23,27 @@ IMAGE_TOKENS = GRID * GRID
 WIDTH = 256
 POSITIONS = 4096
 
-# `{{ '\n\n' }}` is an expression because a plain newline after a block tag is trimmed when the template is rendered.
+# The template of the published DeepSeek-VL checkpoints to the letter, as transformers' converter gave it to them: what
+# users' checkpoints do to spaces and to neighbouring texts, the embedded one does too.
 CHAT_TEMPLATE = (
-    "{{ bos_token }}" + SYSTEM + "{{ '\\n\\n' }}"
+    "{% set seps = ['\n\n', '" + EOS + "'] %}{% set i = 0 %}" + SYSTEM + "\n\n"
     "{% for message in messages %}"
-    "{% if message['role'] == 'user' %}User: {% elif message['role'] == 'assistant' %}Assistant: "
-    "{% else %}{{ message['role']|capitalize }}: {% endif %}"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
-    "{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}" + IMAGE + "{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}"
+    "{% if message['role']|lower == 'user' %}User: "
+    "{% elif message['role']|lower == 'assistant' %}Assistant:"
+    "{% if not (loop.last and not add_generation_prompt and message['content'][0]['type']=='text'"
+    " and message['content'][0]['text']=='') %} {% endif %}"
+    "{% else %}{{ message['role'].capitalize() }}: {% endif %}"
+    "{% for content in message['content'] %}"
+    "{% if content['type'] == 'image' %}" + IMAGE + "{% elif content['type'] == 'text' %}"
+    "{% set text = content['text'] %}"
+    "{% if loop.first %}{% set text = text.lstrip() %}{% endif %}"
+    "{% if loop.last %}{% set text = text.rstrip() %}{% endif %}"
+    "{% if not loop.first and message['content'][loop.index0-1]['type'] == 'text' %}{{ ' ' + text }}"
+    "{% else %}{{ text }}{% endif %}"
+    "{% endif %}"
+    "{% endfor %}"
     "{% if not loop.last or add_generation_prompt %}"
-    "{% if message['role'] == 'user' %}{{ '\\n\\n' }}{% else %}" + EOS + "{% endif %}"
+    "{% if message['role']|lower == 'user' %}{{ seps[0] }}{% else %}{{ seps[1] }}{% endif %}"
     "{% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}Assistant:{% endif %}"

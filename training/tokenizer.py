@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from training.conversations import sample_dialogue
@@ -31,7 +31,10 @@ def _corpus(seed: int) -> Iterator[str]:
 
 
 def build_tokenizer(seed: int) -> PreTrainedTokenizerFast:
-    """Train the tokenizer; the special tokens are DeepSeek's, in the last rows of the vocabulary."""
+    """Train the tokenizer; the special tokens are DeepSeek's, in the last rows of the vocabulary.
+
+    As with the published checkpoints the tokenizer writes the beginning of a sequence, and the chat template does not.
+    """
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -41,6 +44,10 @@ def build_tokenizer(seed: int) -> PreTrainedTokenizerFast:
         vocab_size=VOCABULARY - 3, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     trained.train_from_iterator(_corpus(seed), trainer)
+    trained.add_special_tokens([BOS, EOS, IMAGE])
+    trained.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, trained.token_to_id(BOS))]
+    )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=trained,
         bos_token=BOS,

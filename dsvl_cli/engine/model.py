@@ -170,7 +170,8 @@ class VisionLanguageModel:
     def _row(self, index: int, conversation: Conversation, sampling: SamplingParams) -> Row:
         prompt = self.prepare(conversation)
         check_length(prompt, self.context_length)
-        goes_on = bool(conversation.messages) and conversation.messages[-1].role == "assistant"
+        last = conversation.messages[-1] if conversation.messages else None
+        goes_on = last is not None and last.role == "assistant" and bool(last.text)
         answer = Answer(
             self.format.tokenizer,
             self.end_ids,

@@ -1,8 +1,10 @@
 """Conversation -> PreparedPrompt: the token ids that the model reads, and the pictures that belong to them.
 
-The checkpoint's own chat template gives the format. It is rendered with a mark in place of each text, so nothing that
-a user, a file or an earlier answer says can be taken for a control token, and an earlier answer keeps the very ids
-that were generated: rendering its text again gives other ids in general, and no cache could be reused.
+The checkpoint's own chat template gives the format, and what it does to a text (strip it, join it to the next) happens
+here as in transformers. Yet nothing that a user, a file or an earlier answer says can be taken for a control token:
+while the template is rendered, stand-ins take the place of every character that a control token's name is made of. An
+earlier answer keeps the very ids that were generated, with a mark in its place: rendering its text again gives other
+ids in general, and no cache could be reused.
 """
 
 from __future__ import annotations
@@ -30,7 +32,10 @@ TokenKey = int | tuple[str, int]
 # A piece of a rendered conversation: a text still to be encoded, ids, or a picture.
 _Segment = str | tuple[int, ...] | Picture
 
-_MARK = "\U0010fffd"  # a private character: templates neither contain nor change it
+# Halves of surrogate pairs: no text holds one, since none can be encoded, and to a template they are plain characters.
+_MARK = "\udfff"  # around the number of an answer whose ids are kept
+_END = "\udffe"  # behind the text that is to be gone on with
+_FIRST_STAND_IN = 0xD800
 _TOKEN_ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -99,6 +104,10 @@ class PromptFormat:
         self._names = {role: name for role in _TOKEN_ROLES if (name := _token_name(settings.get(role)))}
         self._control = self._control_ids()
         self._control_pattern = re.compile("|".join(map(re.escape, self._control)))
+        self._stand_ins = {
+            ord(letter): _FIRST_STAND_IN + place for place, letter in enumerate(sorted(_letters_of(self._control)))
+        }
+        self._letters = {stand_in: letter for letter, stand_in in self._stand_ins.items()}
         self.bos_ids = self._ids_before_text(bool(settings.get("add_bos_token")))
         self.eos_token_id: int | None = self._control.get(self._names.get("eos_token", ""))
         self._template = ChatTemplate(find_template(folder) if has_chat else "", self._names)
@@ -110,7 +119,12 @@ class PromptFormat:
         return frozenset(self._control.values())
 
     def prepare(self, conversation: Conversation) -> PreparedPrompt:
-        """Write a conversation whose last message is to be answered, or to be gone on with if it is the assistant's."""
+        """Write a conversation whose last message is to be answered, or to be gone on with if it is the assistant's.
+
+        Raises:
+            DsvlError: a text cannot be encoded, or the template cannot write the conversation.
+        """
+        _check_texts(conversation)
         segments = self._chat_segments(conversation) if self.has_chat else _plain_segments(conversation)
         ids: list[int] = []
         pictures: list[Picture] = []
@@ -144,21 +158,27 @@ class PromptFormat:
 
     def _chat_segments(self, conversation: Conversation) -> list[_Segment]:
         messages = conversation.messages
-        unfinished = messages[-1:] if messages and messages[-1].role == "assistant" else []
-        segments = self._render(messages[: len(messages) - len(unfinished)], generation_prompt=True)
-        for answer in unfinished:
-            ids = self._kept_ids(answer)
-            segments.append(ids if ids is not None else f" {answer.text}")
+        answer = messages[-1] if messages and messages[-1].role == "assistant" else None
+        if answer is None:
+            segments = self._render(messages)
+        elif answer.text and self._kept_ids(answer) is None:
+            segments = self._render(messages, goes_on=True)
+        else:
+            segments = [*self._render(messages[:-1]), self._kept_ids(answer) or ()]
         if conversation.system is not None:
             segments = self._replace_system(segments, conversation.system)
         return segments
 
-    def _render(self, messages: Sequence[Message], *, generation_prompt: bool) -> list[_Segment]:
-        """Render with a mark for each text, then split at the marks and at the control tokens."""
-        contents: list[str | tuple[int, ...]] = []
-        rendered = self._template.render(
-            [self._marked(message, contents) for message in messages], add_generation_prompt=generation_prompt
-        )
+    def _render(self, messages: Sequence[Message], *, goes_on: bool = False) -> list[_Segment]:
+        """Render up to the beginning of an answer, or to where the last one stops; then split at control tokens."""
+        kept: list[tuple[int, ...]] = []
+        given = [self._disguised(message, kept) for message in messages]
+        if goes_on:
+            last_text = next(part for part in reversed(given[-1]["content"]) if part["type"] == "text")
+            last_text["text"] += f"{_END} "
+        rendered, _, rest = self._template.render(given, add_generation_prompt=not goes_on).partition(_END)
+        if goes_on and not rest.startswith(" "):
+            rendered = rendered.rstrip()  # as the template would have done without the mark, which lost its space
         pictures = (picture for message in messages for picture in message.pictures)
         segments: list[_Segment] = []
         for piece in re.split(rf"({_MARK}\d+{_MARK}|{self._control_pattern.pattern})", rendered):
@@ -166,26 +186,27 @@ class PromptFormat:
                 token_id = self._control[piece]
                 segments.append(next(pictures) if token_id == self.image_token_id else (token_id,))
             elif piece.startswith(_MARK):
-                content = contents[int(piece.strip(_MARK))]
-                if isinstance(content, tuple) and segments and isinstance(segments[-1], str):
+                if segments and isinstance(segments[-1], str):
                     # The template writes a space before an answer; the ids were generated without one there.
                     segments[-1] = segments[-1].removesuffix(" ")
-                segments.append(content)
+                segments.append(kept[int(piece.strip(_MARK))])
             elif piece:
-                segments.append(piece)
+                segments.append(piece.translate(self._letters))
         return segments
 
-    def _marked(self, message: Message, contents: list[str | tuple[int, ...]]) -> dict[str, Any]:
-        """Give a message as templates take it, its texts put away in `contents` and marks in their place."""
-        kept = self._kept_ids(message)
-        parts = message.parts if kept is None else (kept,)
+    def _disguised(self, message: Message, kept: list[tuple[int, ...]]) -> dict[str, Any]:
+        """Give a message as templates take it, its texts in stand-ins; kept ids go to `kept`, a mark in their place."""
+        ids = self._kept_ids(message)
         content: list[dict[str, str]] = []
-        for part in parts:
+        if ids is not None:
+            content.append({"type": "text", "text": f"{_MARK}{len(kept)}{_MARK}"})
+            kept.append(ids)
+            return {"role": message.role, "content": content}
+        for part in message.parts:
             if isinstance(part, Picture):
                 content.append({"type": "image"})
             else:
-                content.append({"type": "text", "text": f"{_MARK}{len(contents)}{_MARK}"})
-                contents.append(part)
+                content.append({"type": "text", "text": part.translate(self._stand_ins)})
         return {"role": message.role, "content": content}
 
     def _kept_ids(self, message: Message) -> tuple[int, ...] | None:
@@ -227,6 +248,21 @@ class PromptFormat:
         if not ids and bos is not None and (add_bos or not self.has_chat):
             ids = [bos]
         return tuple(ids)
+
+
+def _letters_of(names: Iterable[str]) -> set[str]:
+    """Give the characters that names are made of, white space left out: templates look for it in texts."""
+    return {letter for name in names for letter in (name if name.isspace() else "".join(name.split()))}
+
+
+def _check_texts(conversation: Conversation) -> None:
+    texts = [conversation.system or "", *(message.text for message in conversation.messages)]
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError as exc:
+        raise DsvlError(
+            "a text holds half a character: a lone surrogate", "bytes that are not UTF-8 become one: write it in UTF-8"
+        ) from exc
 
 
 def _plain_segments(conversation: Conversation) -> list[_Segment]:

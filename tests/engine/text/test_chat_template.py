@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -68,12 +69,18 @@ def test_it_writes_what_transformers_writes(template: str, generation_prompt: bo
     assert text.strip()
 
 
+def test_the_embedded_template_is_the_published_one() -> None:
+    # As transformers' converter of DeepSeek-VL wrote it into the public checkpoints.
+    digest = "2c1e4eb031afffb4b6112c14e98419327da0173105d51b82b78b0b34bdc7052f"
+    assert hashlib.sha256(EMBEDDED.encode()).hexdigest() == digest
+
+
 parts = st.just({"type": "image"}) | st.builds(lambda text: {"type": "text", "text": text}, st.text())
 talks = st.lists(
     st.builds(
         lambda role, content: {"role": role, "content": content},
         st.sampled_from(["system", "user", "assistant"]),
-        st.lists(parts, max_size=3),
+        st.lists(parts, min_size=1, max_size=3),  # the published template refuses an answer without any part
     ),
     max_size=4,
 )

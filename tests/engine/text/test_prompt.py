@@ -109,6 +109,22 @@ def test_an_unfinished_answer_is_gone_on_with() -> None:
     assert written(CHAT, foreign).endswith("Assistant: A red")
 
 
+@pytest.mark.parametrize("text", ["", " ", "\n"])
+def test_an_answer_without_words_is_gone_on_with_from_its_beginning(text: str) -> None:
+    question = user(PICTURE, "What?")
+    talk = Conversation([question, Message("assistant", (text,), (7,), "another", "interrupted")])
+    assert CHAT.prepare(talk) == CHAT.prepare(Conversation([question]))
+
+
+@pytest.mark.parametrize("prompt_format", [CHAT, BASE])
+@pytest.mark.parametrize("half", [chr(0xD800), chr(0xDCFF), f"{chr(0xDFFF)}0{chr(0xDFFF)}"])
+def test_half_a_character_is_a_clear_error(prompt_format: PromptFormat, half: str) -> None:
+    for talk in (Conversation([user(f"a{half}b")]), Conversation([user("Hi")], half)):
+        with pytest.raises(DsvlError, match="lone surrogate") as caught:
+            prompt_format.prepare(talk)
+        assert caught.value.hint
+
+
 def test_a_base_model_gets_the_picture_and_then_the_text_as_it_is() -> None:
     assert written(BASE, Conversation([user("An image of", PICTURE)])).endswith("[picture]An image of")
     assert SYSTEM not in written(BASE, Conversation([user("An image of", PICTURE)]))
