@@ -156,7 +156,8 @@ def test_an_answer_does_not_end_at_an_ordinary_token(tmp_path: Path) -> None:
 
 def test_a_head_that_is_missing_is_named_and_never_drawn_at_random(tmp_path: Path) -> None:
     folder = copy_tiny(tmp_path / "x", tie_word_embeddings=False)
-    for options in ({}, {"attn_implementation": "eager"}, {"quantization": "bnb-nf4"}):
+    ways: list[dict[str, Any]] = [{}, {"attn_implementation": "eager"}, {"quantization": "bnb-nf4"}]
+    for options in ways:
         with pytest.raises(DsvlError, match=r"has no lm_head\.weight"):
             load(folder, **options)
 
@@ -209,7 +210,8 @@ def test_a_pooling_head(tmp_path: Path, wanted: bool) -> None:
 
     folder = copy_tiny(tmp_path / "x", None if wanted else add)
     edit(folder / "config.json", lambda config: config["vision_config"].update(vision_use_head=wanted))
-    for options in ({}, {"attn_implementation": "eager"}):
+    ways: list[dict[str, Any]] = [{}, {"attn_implementation": "eager"}]
+    for options in ways:
         assert_equal_to_transformers(load(folder, **options))
     written = quantize_checkpoint(check_folder("x", folder), tmp_path / "out", Recipe(FORMATS["bnb-int8"]), Silence())
     assert_answers_about_pictures(load(written.path))
