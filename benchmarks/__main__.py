@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.results import RESULTS
 
 DEFAULT_CHECKPOINT = Path(__file__).parents[1] / "build" / "full-1.3b"
-FULL_SIZE = ("decode", "describe", "chat_turns", "prefix_cache", "memory", "batch", "context")
+FULL_SIZE = ("decode", "describe", "chat_turns", "prefix_cache", "memory", "float16_files", "batch", "context")
 OTHERS = ("startup", "agreement", "quantize")
 
 

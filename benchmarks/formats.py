@@ -7,8 +7,8 @@ from typing import Any, cast
 from dsvl_cli.engine.options import Dtype, LoadOptions, Quantization
 from dsvl_cli.engine.quantization.formats import FORMATS
 
-UNQUANTIZED = {"bf16": "bfloat16", "fp32": "float32"}
-_BYTES = {"bf16": 2.0, "fp32": 4.0}
+UNQUANTIZED = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+_BYTES = {"bf16": 2.0, "fp16": 2.0, "fp32": 4.0}
 _LLAMA_KINDS = {8: "q8_0", 4: "q4_0"}
 
 

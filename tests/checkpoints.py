@@ -87,3 +87,9 @@ def load_reference(model: VisionLanguageModel) -> Any:
 @cache
 def _load_reference(folder: Path, model_type: str) -> Any:
     return find_model_class(model_type).from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+
+
+if __name__ == "__main__":
+    import sys
+
+    write_hybrid(Path(sys.argv[1]))
