@@ -12,8 +12,8 @@ from transformers.models.deepseek_vl_hybrid.processing_deepseek_vl_hybrid import
 
 from dsvl_cli.engine.conversation import Conversation, Message, Picture, Reply, compose_parts
 from dsvl_cli.engine.kernels.stored_weights import Linear
-from dsvl_cli.engine.model import VisionLanguageModel
-from dsvl_cli.engine.options import SamplingParams
+from dsvl_cli.engine.model import VisionLanguageModel, load_model
+from dsvl_cli.engine.options import LoadOptions, SamplingParams
 from dsvl_cli.engine.pictures.images import decode
 from tests.checkpoints import load_reference
 from tests.pictures import draw_picture
@@ -94,6 +94,26 @@ def test_greedy_equals_transformers(name: str, count: int, request: pytest.Fixtu
         assert reply.token_ids == generate_reference(model, inputs, GREEDY.max_new_tokens)
         answers.add(reply.text)
     assert len(answers) > count // 20  # a model that always says the same would prove nothing
+
+
+def test_float32_is_float32_on_a_cpu_that_multiplies_bfloat16(
+    tiny: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights are stored in bfloat16; the dtype that is asked for decides in what they are multiplied."""
+    features = frozenset({"avx512_bf16", "avx512_vnni"})
+    monkeypatch.setattr("dsvl_cli.engine.machine.detect._detect_cpu_features", lambda: features)
+    assert tiny.checkpoint.stored_dtype == "bfloat16"
+    models = {
+        dtype: load_model(LoadOptions(model="tiny", dtype=dtype, device="cpu", threads=1))
+        for dtype in ("float32", "bfloat16")
+    }
+    rng = random.Random(5)
+    for _ in range(10):
+        prompt = tiny.prepare(random_conversation(rng))
+        wanted = tiny.network.prefill(prompt, tiny.network.new_cache())
+        found = {name: one.network.prefill(prompt, one.network.new_cache()) for name, one in models.items()}
+        torch.testing.assert_close(found["float32"], wanted, rtol=0, atol=1e-3)
+        assert float((found["bfloat16"] - wanted).abs().max()) > 1e-2  # else nothing was emulated
 
 
 @pytest.mark.parametrize("name", ["tiny", "hybrid"])
