@@ -393,6 +393,44 @@ def test_a_damaged_picture_ends_its_own_request_alone(tmp_path: Path, capsys: py
     assert "2 answered, 2 failed" in capsys.readouterr().err
 
 
+def test_a_mark_in_a_request_s_text_is_only_text(tmp_path: Path) -> None:
+    red = picture_part(EXAMPLES / "red-circle.png")
+    contents = {
+        "plain": "Is <image> a picture?",
+        "leading": [red, text_part("What colour is the circle? <image>")],
+        "between": [text_part("What colour is the circle?"), red, text_part("<image>")],
+    }
+    out, page = tmp_path / "out.jsonl", tmp_path / "page.html"
+    requests = write_requests(tmp_path / "in.jsonl", contents)
+    assert batch(requests, "-o", out, "--report", page, "-q") == 0
+    found = rows_by_id(out)
+    assert {name: row["prompt"] for name, row in found.items()} == {
+        "plain": "Is <image> a picture?",
+        "leading": "What colour is the circle? <image>",
+        "between": "What colour is the circle?<image><image>",
+    }
+    assert (found["plain"]["width"], found["leading"]["width"], found["between"]["width"]) == (None, 320, 320)
+    assert "red" in str(found["between"]["text"]).lower()
+    assert page.read_text("utf-8").count("Is &lt;image&gt; a picture?") == 1
+    assert main(["batch", "--check", str(out)]) == 0
+    assert batch(requests, "-o", out, "-q") == 0, "the same requests are done"
+    assert rows_by_id(out) == found
+    assert batch(requests, "-o", tmp_path / "openai.jsonl", "--format", "openai", "-q") == 0
+    lines = map(json.loads, (tmp_path / "openai.jsonl").read_text("utf-8").splitlines())
+    assert {line["custom_id"]: line["response"]["body"]["choices"][0]["message"]["content"] for line in lines} == {
+        name: row["text"] for name, row in found.items()
+    }
+
+
+def test_a_mark_in_the_run_s_question_is_the_picture_s_place(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    (folder / "broken.png").unlink()
+    assert batch(folder, "-o", out, "-p", "What colour is the shape? <image>", "-q") == 0
+    found = rows(out)
+    assert {row["prompt"] for row in found.values()} == {"What colour is the shape? <image>"}
+    assert ["red" in str(found["red-circle.png"]["text"]).lower(), found["green-star.webp"]["width"]] == [True, 300]
+
+
 def test_a_table_s_row_without_pictures_is_answered(tmp_path: Path) -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     data = [[(EXAMPLES / "red-circle.png").read_bytes()], []]
