@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from dsvl_cli.engine.model import VisionLanguageModel
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take the folder of checkpoints that an older transformers wrote."""
+    parser.addoption("--foreign", metavar="FOLDER", help="checkpoints of an older transformers, see tests/foreign")
+
+
 @pytest.fixture(scope="session")
 def tiny() -> VisionLanguageModel:
     """The embedded model in float32, in which equal means equal."""

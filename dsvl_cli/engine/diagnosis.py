@@ -88,10 +88,12 @@ def check_packages(requirements: Iterable[str]) -> Finding:
     """Compare the versions of installed packages with what is required, without importing any."""
     facts, problems = [], []
     for requirement in requirements:
-        match = re.match(r"([\w.-]+)\s*(?:>=\s*([\w.]+))?", requirement)
+        match = re.match(r"[\w.-]+", requirement)
         if match is None or "extra ==" in requirement:
             continue
-        name, least = match.groups()
+        name = match[0]
+        bound = re.search(r">=\s*([\w.]+)", requirement.partition(";")[0])  # anywhere: build tools sort the bounds
+        least = None if bound is None else bound[1]
         found = _version(name)
         facts.append(Fact(name, found, found or "not installed"))
         if found is None:

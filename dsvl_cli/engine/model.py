@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
 from dsvl_cli.engine.checkpoint.find import Checkpoint, find_checkpoint
+from dsvl_cli.engine.checkpoint.layouts import read_end_ids
 from dsvl_cli.engine.conversation import Chunk, Conversation, Outcome, Picture, Request
 from dsvl_cli.engine.generation.batching import answer_requests, choose_batch_size
 from dsvl_cli.engine.generation.generate import Row, check_length, generate, generate_many
@@ -17,7 +17,7 @@ from dsvl_cli.engine.generation.sampling import Sampler
 from dsvl_cli.engine.machine.detect import detect_machine
 from dsvl_cli.engine.machine.plan import Plan, make_plan
 from dsvl_cli.engine.network.kv_cache import PrefixCache
-from dsvl_cli.engine.network.loading import load_network
+from dsvl_cli.engine.network.loading import can_map, load_network
 from dsvl_cli.engine.network.network import Network
 from dsvl_cli.engine.options import LoadOptions, SamplingParams
 from dsvl_cli.engine.pictures.images import decode
@@ -195,7 +195,8 @@ def load_model(options: LoadOptions, listener: Listener | None = None) -> Vision
     machine = detect_machine()
     recipe = resolve_recipe(options, machine, listener)
     checkpoint = find_checkpoint(options, listener)
-    plan = make_plan(options, checkpoint.model_type, listener, machine)
+    stored_dtype = checkpoint.stored_dtype if can_map(checkpoint, recipe) else None
+    plan = make_plan(options, checkpoint.model_type, listener, machine, stored_dtype)
     check_stored_format(checkpoint, recipe, plan.device, plan.dtype)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -215,7 +216,5 @@ def _end_ids(checkpoint: Checkpoint, prompt_format: PromptFormat) -> frozenset[i
 
     The text config's is left out: the converted checkpoints have LlamaConfig's default there, which is another token.
     """
-    file = checkpoint.path / "generation_config.json"
-    configured = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id") if file.is_file() else None
-    ends = set(configured if isinstance(configured, list) else [configured]) | {prompt_format.eos_token_id}
-    return frozenset(end for end in ends if end is not None)
+    ends = read_end_ids(checkpoint.path)
+    return ends if prompt_format.eos_token_id is None else ends | {prompt_format.eos_token_id}

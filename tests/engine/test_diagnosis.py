@@ -80,6 +80,15 @@ def test_a_package_is_as_new_as_required_or_a_problem(
     assert {fact.name: fact.value for fact in finding.facts}["torch"] == found
 
 
+@pytest.mark.parametrize(
+    "requirement", ["torch<3,>=2.9", "torch >=2.9,<3 ; python_version < '9'", "torch!=2.9.1,>=2.9"]
+)
+def test_a_lower_bound_counts_wherever_it_stands(requirement: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, {"torch": "2.8.0"})
+    (problem,) = diagnosis.check_packages([requirement]).problems
+    assert problem.message == "torch is 2.8.0, and dsvl needs 2.9"
+
+
 def test_what_dsvl_requires_is_found_and_here() -> None:
     requirements = diagnosis.find_requirements()
     assert any(requirement.startswith("torch>=") for requirement in requirements)

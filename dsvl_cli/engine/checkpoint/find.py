@@ -12,11 +12,14 @@ import json
 import math
 import os
 import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsvl_cli.engine.checkpoint import hub
+from dsvl_cli.engine.checkpoint.layouts import SETTINGS_FILES, find_chat_template, read_object
 from dsvl_cli.errors import DsvlError, UsageError
 
 if TYPE_CHECKING:
@@ -56,6 +59,7 @@ class Checkpoint:
         config: `config.json`.
         fingerprint: hexadecimal; equal for equal weights, configuration and tokenizer.
         commit: the commit of the hub's repository; None for a folder that is not from there.
+        stored_dtype: `float32`, `bfloat16` or `float16`: of most of the weights; None where most have another.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Checkpoint:
     config: dict[str, Any] = field(repr=False)
     fingerprint: str
     commit: str | None = None
+    stored_dtype: str | None = None
 
     @property
     def is_quantized(self) -> bool:
@@ -162,19 +167,29 @@ def check_folder(name: str, folder: Path, repo: str | None = None) -> Checkpoint
     if missing:
         raise DsvlError(f"{name} is not complete: {folder} has no {_join(missing)}", "copy or download the model again")
     weights = list_weights(folder)
-    headers = [read_header(path) for path in weights]
+    entries = [entry for path in weights for entry in _read_entries(path).values()]
     names = (repo or "", folder.name, _repository_of(folder))
     return Checkpoint(
         name=name,
         path=folder,
         model_type=model_type,
-        has_chat=_has_template(folder) and not any(map(is_base_name, names)),
+        has_chat=find_chat_template(folder) is not None and not any(map(is_base_name, names)),
         weight_bytes=sum(path.stat().st_size for path in weights),
-        parameters=sum(math.prod(shape) for header in headers for shape in header.values()),
+        parameters=sum(math.prod(entry.shape) for entry in entries),
         config=config,
         fingerprint=_take_fingerprint(folder, weights),
         commit=folder.name if folder.parent.name == "snapshots" else None,
+        stored_dtype=_find_dtype(entries),
     )
+
+
+def _find_dtype(entries: Iterable[_Entry]) -> str | None:
+    """Name the dtype of most of the numbers, as torch does."""
+    numbers: Counter[str] = Counter()
+    for entry in entries:
+        numbers[entry.dtype] += math.prod(entry.shape)
+    most = max(numbers, key=numbers.__getitem__, default="")
+    return {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}.get(most)
 
 
 def find_missing(folder: Path) -> list[str]:
@@ -194,7 +209,7 @@ def list_weights(folder: Path) -> list[Path]:
     index = folder / _INDEX
     if (folder / "model.safetensors").is_file() or not index.is_file():
         return [folder / "model.safetensors"]
-    shards = _read_json(index).get("weight_map")
+    shards = read_object(index).get("weight_map")
     # The names come from a stranger: they must stay in the folder.
     if not isinstance(shards, dict) or not all(_is_shard(name) for name in shards.values()):
         raise DsvlError(f"{index} names no weights", "the index is damaged: download the model again")
@@ -205,14 +220,28 @@ def _is_shard(name: object) -> bool:
     return isinstance(name, str) and name.endswith(".safetensors") and Path(name).name == name
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One tensor in the header of a safetensors file; the dtype has the format's own name, such as `BF16`."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
 def read_header(path: Path) -> dict[str, tuple[int, ...]]:
     """Read the shapes of a safetensors file's tensors, by their names.
 
-    The format: eight bytes with the length of the header (little endian), the header in JSON, then the tensors'
-    bytes, to which `data_offsets` of the header refer (https://github.com/huggingface/safetensors#format).
-
     Raises:
         DsvlError: the file is shorter than its header says, or is no such file.
+    """
+    return {name: entry.shape for name, entry in _read_entries(path).items()}
+
+
+def _read_entries(path: Path) -> dict[str, _Entry]:
+    """Read the header of a safetensors file.
+
+    The format: eight bytes with the length of the header (little endian), the header in JSON, then the tensors'
+    bytes, to which `data_offsets` of the header refer (https://github.com/huggingface/safetensors#format).
     """
     try:
         with path.open("rb") as file:
@@ -225,14 +254,17 @@ def read_header(path: Path) -> dict[str, tuple[int, ...]]:
             raise _truncated(path, size, 8 + length)
         tensors = {name: entry for name, entry in json.loads(text).items() if name != "__metadata__"}
         end = 8 + length + max((int(entry["data_offsets"][1]) for entry in tensors.values()), default=0)
-        shapes = {name: tuple(int(side) for side in entry["shape"]) for name, entry in tensors.items()}
+        entries = {
+            name: _Entry(str(entry["dtype"]), tuple(int(side) for side in entry["shape"]))
+            for name, entry in tensors.items()
+        }
     except OSError as error:
         raise DsvlError(f"{path} cannot be read: {error.strerror}", "check its permissions") from error
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise DsvlError(f"{path} is no safetensors file", "it is damaged: download it again") from error
     if size < end:
         raise _truncated(path, size, end)
-    return shapes
+    return entries
 
 
 def _truncated(path: Path, size: int, expected: int) -> DsvlError:
@@ -259,16 +291,8 @@ def _repository_of(folder: Path) -> str:
     return folder.parent.parent.name.removeprefix("models--") if is_snapshot else ""
 
 
-def _has_template(folder: Path) -> bool:
-    """Whether the processor or the tokenizer has a chat template, in any of the places that transformers looks at."""
-    if (folder / "chat_template.jinja").is_file():
-        return True
-    files = [folder / name for name in ("chat_template.json", "processor_config.json", "tokenizer_config.json")]
-    return any(_read_json(file).get("chat_template") for file in files if file.is_file())
-
-
 def _read_config(name: str, folder: Path) -> dict[str, Any]:
-    config = _read_json(folder / "config.json")
+    config = read_object(folder / "config.json")
     if not all(isinstance(config.get(part, {}), dict) for part in ("text_config", "vision_config")):
         raise DsvlError(f"the config.json of {name} is damaged", "copy or download the model again")
     return config
@@ -281,25 +305,13 @@ def _check_type(name: str, config: dict[str, Any]) -> str:
     raise DsvlError(f"{name} is a model of type {model_type!r}, and dsvl runs {' and '.join(MODEL_TYPES)}", _CONVERTED)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DsvlError(f"{path} cannot be read: {error.strerror}", "check its permissions") from error
-    except (ValueError, RecursionError) as error:
-        raise DsvlError(f"{path} is damaged: it is not JSON", "copy or download the model again") from error
-    if not isinstance(value, dict):
-        raise DsvlError(f"{path} is damaged: it holds no JSON object", "copy or download the model again")
-    return value
-
-
 def _take_fingerprint(folder: Path, weights: list[Path]) -> str:
     """SHA-256 over the small files whole and over each file of weights at its start and at 64 places.
 
     Reading all of 15 GB would cost more than loading them; a model trained further changes its weights everywhere.
     """
     digest = hashlib.sha256()
-    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+    for name in SETTINGS_FILES:
         path = folder / name
         digest.update(hashlib.sha256(path.read_bytes() if path.is_file() else b"").digest())
     for path in weights:

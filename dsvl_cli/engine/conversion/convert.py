@@ -21,8 +21,8 @@ import torch
 
 from dsvl_cli.engine.checkpoint.find import Checkpoint
 from dsvl_cli.engine.checkpoint.hub import is_needed
-from dsvl_cli.engine.checkpoint.tensors import StoredTensors
 from dsvl_cli.engine.conversion.model_card import write_model_card
+from dsvl_cli.engine.conversion.source import SourceWeights
 from dsvl_cli.engine.progress import Listener
 from dsvl_cli.engine.quantization.formats import Recipe, find_stored_format
 from dsvl_cli.engine.quantization.library_logging import import_backend, mute_libraries
@@ -97,7 +97,7 @@ def quantize_checkpoint(
     dtype = getattr(skeleton.config, "dtype", None) or torch.bfloat16
     check_room(target, count_stored_bytes(skeleton, selection, recipe, dtype.itemsize))
     try:
-        with NewFolder(target, overwrite=overwrite) as folder, StoredTensors(checkpoint, skeleton) as source:
+        with NewFolder(target, overwrite=overwrite) as folder, SourceWeights(checkpoint, skeleton) as source:
             shards = _Shards(folder, source.names, shard_bytes, is_torchao=recipe.format.package == "torchao")
             _write_weights(source, shards, selection, recipe, device, dtype, listener)
             shards.finish()
@@ -202,7 +202,7 @@ class _Shards:
 
 
 def _write_weights(
-    source: StoredTensors,
+    source: SourceWeights,
     shards: _Shards,
     selection: Selection,
     recipe: Recipe,

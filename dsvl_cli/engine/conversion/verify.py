@@ -8,17 +8,15 @@ pictures, see `fidelity.py`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-from safetensors import safe_open
 
-from dsvl_cli.engine.checkpoint.find import Checkpoint, list_weights
+from dsvl_cli.engine.checkpoint.find import Checkpoint
 from dsvl_cli.engine.checkpoint.tensors import StoredTensors
 from dsvl_cli.engine.conversation import Picture
 from dsvl_cli.engine.conversion.compare import Comparison, bounded, compare_answers, run_model
+from dsvl_cli.engine.conversion.source import SourceWeights
 from dsvl_cli.engine.options import LoadOptions
 from dsvl_cli.engine.progress import Listener
 from dsvl_cli.engine.quantization.formats import FORMATS, Format, find_stored_format
@@ -144,7 +142,7 @@ def compare_weights(source: Checkpoint, written: Checkpoint, listener: Listener)
     changed: list[str] = []
     with mute_libraries():
         skeleton = make_skeleton(source)
-    with StoredTensors(source, skeleton) as originals, _QuantizedTensors(written) as copies:
+    with SourceWeights(source, skeleton) as originals, _QuantizedTensors(written) as copies:
         done = 0
         for weight_name, original in originals.items():
             listener.progress(f"verifying: {shorten_name(weight_name)}", done, originals.total_bytes)
@@ -164,20 +162,14 @@ class _QuantizedTensors:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._name = checkpoint.name
-        self._paths = list_weights(checkpoint.path)
-        self._files = ExitStack()
-        self._places: dict[str, Any] = {}
-        self._metadata: dict[str, str] = {}
+        self._tensors = StoredTensors(checkpoint)
 
     def __enter__(self) -> _QuantizedTensors:
-        for path in self._paths:
-            file = self._files.enter_context(safe_open(path, framework="pt"))
-            self._places.update(dict.fromkeys(file.keys(), file))
-            self._metadata.update(file.metadata() or {})
+        self._tensors.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._files.close()
+    def __exit__(self, *exception: object) -> None:
+        self._tensors.__exit__(*exception)
 
     def read(self, name: str) -> tuple[torch.Tensor, bool]:
         """Give a weight, in float32 if it is quantized, and whether it is.
@@ -185,18 +177,18 @@ class _QuantizedTensors:
         Raises:
             DsvlError: it is not there.
         """
-        tensors = {key: self._places[key].get_tensor(key) for key in self._keys(name)}
+        tensors = {key: self._tensors[key] for key in self._keys(name)}
         if set(tensors) == {name}:
             return tensors[name], False
         if not tensors:
             raise DsvlError(f"{self._name} has no {name}", "quantize the model again")
-        return unpack_weight(name, tensors, self._metadata), True
+        return unpack_weight(name, tensors, self._tensors.metadata), True
 
     def _keys(self, name: str) -> Iterator[str]:
         layer, _, last = name.rpartition(".")
         prefixes = (f"{name}.", f"{layer}._{last}_")
         extra = {name, *((f"{layer}.SCB",) if last == "weight" else ())}
-        return (key for key in self._places if key in extra or key.startswith(prefixes))
+        return (key for key in self._tensors if key in extra or key.startswith(prefixes))
 
 
 def _measure(name: str, original: torch.Tensor, copy: torch.Tensor) -> LayerError:

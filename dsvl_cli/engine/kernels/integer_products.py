@@ -9,15 +9,22 @@ Not for other CPUs: there oneDNN adds products in 16 bits, which overflow.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from time import perf_counter
 
 import torch
+from torch.nn import functional
 
-from dsvl_cli.engine.kernels.stored_weights import Weight
+from dsvl_cli.engine.kernels.stored_weights import Kind, Weight, quantize
 
+# What stands for zero. CPUs multiply unsigned activations with signed weights: for signed ones oneDNN has only its
+# reference loop where there is AVX-512-VNNI, and that takes minutes for a prompt.
+_ZERO_POINT = 128
 # A value of so many times the root mean square of its row is apart: without it half a step is at most
 # 16 / 127 / 2 = 6 % of that mean, and the error of a row 4 % of the row, as that of int8 weights.
 _FAR = 16.0
+_SLOW = 10.0  # times as long as a product in float32: no noise, and what oneDNN has no fast code for takes hundreds
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +32,10 @@ class NarrowRows:
     """Activations in 8 bits.
 
     Attributes:
-        values: `(rows, columns)`, int8.
+        values: `(rows, columns)`, uint8: -127 to 127 with 128 added.
         scales: `(rows, 1)`, float32.
         far: the columns that are apart, `(far,)`.
-        far_values: what stands there, `(rows, far)`, float32; zero in `values`.
+        far_values: what stands there, `(rows, far)`, float32; zero, that is 128, in `values`.
     """
 
     values: torch.Tensor
@@ -48,7 +55,7 @@ def narrow_rows(x: torch.Tensor) -> NarrowRows:
         x = x.index_fill(1, far, 0.0)
         magnitudes = magnitudes.index_fill_(1, far, 0.0)
     scales = magnitudes.amax(dim=1, keepdim=True).div_(127).clamp_(min=1e-12)
-    return NarrowRows((x / scales).round_().to(torch.int8), scales, far, far_values)
+    return NarrowRows((x / scales).round_().add_(_ZERO_POINT).to(torch.uint8), scales, far, far_values)
 
 
 def multiply_narrow(rows: NarrowRows, weight: Weight) -> torch.Tensor:
@@ -60,7 +67,7 @@ def multiply_narrow(rows: NarrowRows, weight: Weight) -> torch.Tensor:
     outs = weight.shape[0]
     ordered = torch.ops.onednn.qlinear_prepack(weight.data, list(rows.values.shape))
     y: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-        rows.values, 1.0, 0, ordered, weight.scales, torch.zeros(outs, dtype=torch.int32), None,
+        rows.values, 1.0, _ZERO_POINT, ordered, weight.scales, torch.zeros(outs, dtype=torch.int32), None,
         1.0, 0, torch.float32, "none", [], "",
     )  # fmt: skip
     y = y.mul_(rows.scales)
@@ -68,3 +75,19 @@ def multiply_narrow(rows: NarrowRows, weight: Weight) -> torch.Tensor:
         apart = weight.data[:, rows.far].float().mul_(weight.scales.unsqueeze(1))
         y.addmm_(rows.far_values, apart.T)
     return y
+
+
+def is_slow() -> bool:
+    """Tell whether this CPU takes far longer for a small product of integers than for one in float32."""
+    generator = torch.Generator().manual_seed(0)
+    dense, x = torch.randn((512, 512), generator=generator), torch.randn((64, 512), generator=generator)
+    weight = quantize(dense, Kind.INT8)
+    functional.linear(x, dense)  # what is done at a first call only
+    exact = min(_time(lambda: functional.linear(x, dense)) for _ in range(3))
+    return _time(lambda: multiply_narrow(narrow_rows(x), weight)) > _SLOW * exact
+
+
+def _time(run: Callable[[], object]) -> float:
+    start = perf_counter()
+    run()
+    return perf_counter() - start

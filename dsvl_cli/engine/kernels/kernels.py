@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch.nn import functional
 
-from dsvl_cli.engine.kernels.integer_products import multiply_narrow, narrow_rows
+from dsvl_cli.engine.kernels.integer_products import is_slow, multiply_narrow, narrow_rows
 from dsvl_cli.engine.kernels.native.compiler import load_library
 from dsvl_cli.engine.kernels.stored_weights import GROUP, Kind, Linear, Weight, dequantize, quantize
-from dsvl_cli.engine.network.kv_cache import LayerCache
 from dsvl_cli.engine.progress import Choice
 
 if TYPE_CHECKING:
@@ -29,7 +28,10 @@ if TYPE_CHECKING:
 
 _COLUMNS = 32  # in-features are a multiple of it where a row of them is multiplied in compiled code
 _FEW_PLAIN_ROWS = 4  # up to so many torch multiplies in bfloat16 sooner than it widens, on any CPU
+_FLOATS = {torch.float32: Kind.FLOAT32, torch.bfloat16: Kind.BFLOAT16, torch.float16: Kind.FLOAT16}
 _FEW_ROWS = 40  # up to so many a row at a time is faster than widening the weights for them
+
+KeysAndValues = tuple[torch.Tensor, torch.Tensor]
 
 
 class Kernels(Protocol):
@@ -62,13 +64,14 @@ class Kernels(Protocol):
         ...
 
     def attend(
-        self, queries: torch.Tensor, caches: Sequence[LayerCache], lengths: Sequence[int], scale: float
+        self, queries: torch.Tensor, caches: Sequence[KeysAndValues], lengths: Sequence[int], scale: float
     ) -> torch.Tensor:
         """Attention of one query each of several sequences over the first positions of their caches.
 
         Args:
             queries: `(sequences, heads, head_dim)`.
-            caches: one layer's, one for each sequence; their heads divide the queries'.
+            caches: one layer's keys and values of each sequence, each `(kv_heads, capacity, head_dim)`; the queries'
+                heads are a multiple of theirs.
             lengths: the positions that count.
             scale: of the products.
 
@@ -95,7 +98,7 @@ class PlainKernels:
         self.compute_dtype = compute_dtype
         self.native_bf16 = native_bf16
         self.native_int8 = native_int8
-        # Of weights in 8 and 4 bits before they are multiplied.
+        # Of weights in other kinds than bfloat16 before they are multiplied.
         self._wide_dtype = torch.bfloat16 if native_bf16 and compute_dtype == torch.float32 else compute_dtype
         self._room = torch.empty(0)
 
@@ -139,7 +142,7 @@ class PlainKernels:
     def widen(self, weight: Weight) -> torch.Tensor:
         """Give the weight as `(out_features, in_features)`, in a buffer until the next call.
 
-        It is of `compute_dtype`; where the CPU multiplies bfloat16 itself, weights of 8 and 4 bits are of that.
+        It is of `compute_dtype`; where the CPU multiplies bfloat16 itself, it is of that.
         """
         wide = self._buffer(weight)
         if weight.scales is None:
@@ -152,18 +155,18 @@ class PlainKernels:
 
     def _buffer(self, weight: Weight) -> torch.Tensor:
         size = weight.shape[0] * weight.shape[1]
-        dtype = self.compute_dtype if weight.scales is None else self._wide_dtype
+        dtype = self.compute_dtype if weight.kind is Kind.BFLOAT16 else self._wide_dtype
         if self._room.nbytes < size * dtype.itemsize:
             self._room = torch.empty(size * dtype.itemsize, dtype=torch.uint8, device=weight.data.device)
         return self._room[: size * dtype.itemsize].view(dtype).view(weight.shape)
 
     def attend(
-        self, queries: torch.Tensor, caches: Sequence[LayerCache], lengths: Sequence[int], scale: float
+        self, queries: torch.Tensor, caches: Sequence[KeysAndValues], lengths: Sequence[int], scale: float
     ) -> torch.Tensor:
         """Attend, a sequence at a time."""
         outputs = []
         for query, cache, length in zip(queries, caches, lengths, strict=True):
-            keys, values = (states.to(query.dtype).unsqueeze(0) for states in cache.read(length))
+            keys, values = (states[:, :length].to(query.dtype).unsqueeze(0) for states in cache)
             grouped = query.shape[0] != keys.shape[1]
             outputs.append(
                 functional.scaled_dot_product_attention(
@@ -187,12 +190,12 @@ class NativeKernels(PlainKernels):
         """Multiply; weights of one kind in one call, which divides them among the threads once."""
         rows = len(x)
         stored = [weight for weight in weights if isinstance(weight, Weight)]
-        kind = stored[0].kind if stored else Kind.FLOAT16
+        kind = stored[0].kind if stored else None
         if (
             rows > _FEW_ROWS
+            or kind is None
             or len(stored) < len(weights)
             or any(weight.kind is not kind for weight in stored)
-            or kind > Kind.INT4
             or (kind is Kind.FLOAT32 and rows > 1)
             or x.shape[1] % _COLUMNS
         ):
@@ -200,7 +203,7 @@ class NativeKernels(PlainKernels):
         x = x.contiguous()
         count, columns = len(stored), x.shape[1]
         results = [torch.empty((rows, weight.shape[0])) for weight in stored]
-        room = 0 if kind < Kind.INT8 else rows * columns * 5 // 4
+        room = rows * columns * 5 // 4 if kind in (Kind.INT8, Kind.INT4) else 0
         if self._bytes.numel() < room:
             self._bytes = torch.empty(room, dtype=torch.int8)
         pointers = ctypes.c_void_p * count
@@ -276,27 +279,26 @@ class NativeKernels(PlainKernels):
         return Weight(kind, data, scales, (outs, columns))
 
     def attend(
-        self, queries: torch.Tensor, caches: Sequence[LayerCache], lengths: Sequence[int], scale: float
+        self, queries: torch.Tensor, caches: Sequence[KeysAndValues], lengths: Sequence[int], scale: float
     ) -> torch.Tensor:
         """Attend; all heads of all sequences share the threads."""
         sequences, heads, head_dim = queries.shape
-        kept = [(cache.keys, cache.values) for cache in caches if cache.keys is not None and cache.values is not None]
-        dtype = kept[0][0].dtype
-        if head_dim % 8 or dtype not in (torch.float32, torch.bfloat16):
+        dtype = caches[0][0].dtype
+        if head_dim % 8 or dtype not in _FLOATS:
             return super().attend(queries, caches, lengths, scale)
         queries = queries.contiguous()
         out = torch.empty_like(queries)
         pointers, numbers = ctypes.c_void_p * sequences, ctypes.c_int64 * sequences
         self._library.dsvl_attend(
-            int(Kind.FLOAT32 if dtype == torch.float32 else Kind.BFLOAT16),
+            int(_FLOATS[dtype]),
             _address(queries),
-            pointers(*(keys.data_ptr() for keys, _ in kept)),
-            pointers(*(values.data_ptr() for _, values in kept)),
+            pointers(*(keys.data_ptr() for keys, _ in caches)),
+            pointers(*(values.data_ptr() for _, values in caches)),
             numbers(*lengths),
-            numbers(*(keys.shape[1] for keys, _ in kept)),
+            numbers(*(keys.shape[1] for keys, _ in caches)),
             ctypes.c_int64(sequences),
             ctypes.c_int64(heads),
-            ctypes.c_int64(kept[0][0].shape[0]),
+            ctypes.c_int64(caches[0][0].shape[0]),
             ctypes.c_int64(head_dim),
             ctypes.c_float(scale),
             _address(out),
@@ -309,11 +311,12 @@ def choose_kernels(device: str, dtype: torch.dtype, machine: Machine) -> tuple[K
     """Choose the backend, with its reason.
 
     On a CPU activations are float32 whatever the weights are: they cost little, and the answer is that of a float32
-    model with the weights' values. Elsewhere they are of the weights' dtype.
+    model with the weights' values. Elsewhere they are of the weights' dtype. Where float32 is asked for, nothing is
+    multiplied in bfloat16, though the CPU could.
 
     Args:
         device: where.
-        dtype: of the weights.
+        dtype: of the weights, as planned.
         machine: tells what the CPU multiplies itself.
     """
     if device != "cpu":
@@ -322,19 +325,22 @@ def choose_kernels(device: str, dtype: torch.dtype, machine: Machine) -> tuple[K
     library = compiled.library
     reasons = [compiled.reason if library is not None else f"no native ones: {compiled.reason}"]
 
+    native_bf16 = machine.native_bf16 and dtype != torch.float32
+
     def build(native_int8: bool) -> PlainKernels:
         if library is None:
-            return PlainKernels(native_bf16=machine.native_bf16, native_int8=native_int8)
-        return NativeKernels(library, native_bf16=machine.native_bf16, native_int8=native_int8)
+            return PlainKernels(native_bf16=native_bf16, native_int8=native_int8)
+        return NativeKernels(library, native_bf16=native_bf16, native_int8=native_int8)
 
     kernels = build(machine.native_int8)
     fault = find_fault(kernels)
-    if fault is not None and machine.native_int8:
-        reasons.append(f"without products of integers: they fail in {fault}")
+    if machine.native_int8 and (fault is not None or is_slow()):
+        why = "are slow" if fault is None else f"fail in {fault}"
+        reasons.append(f"without products of integers: they {why}")
         kernels = build(False)
         fault = find_fault(kernels)
     if fault is not None:
-        kernels, reasons = PlainKernels(native_bf16=machine.native_bf16), [f"the native ones fail in {fault}"]
+        kernels, reasons = PlainKernels(native_bf16=native_bf16), [f"the native ones fail in {fault}"]
     return kernels, Choice("kernels", kernels.name, "; ".join(reasons))
 
 
@@ -347,12 +353,13 @@ def find_fault(kernels: Kernels) -> str | None:
     for weight in (
         Weight.dense(dense),
         Weight.dense(dense.bfloat16()),
+        Weight.dense(dense.half()),
         quantize(dense, Kind.INT8),
         quantize(dense, Kind.INT4),
     ):
         for rows in (1, 3, len(x)):
             # A product of many rows may be made in bfloat16.
-            widens = isinstance(kernels, NativeKernels) and weight.kind is Kind.BFLOAT16 and rows <= _FEW_ROWS
+            widens = isinstance(kernels, NativeKernels) and weight.scales is None and rows <= _FEW_ROWS
             tolerance = 1e-4 if weight.kind is Kind.FLOAT32 or widens else 0.05
             wanted, found = functional.linear(x[:rows], plain.widen(weight)), kernels.linear(x[:rows], weight)
             if not torch.allclose(wanted, found, rtol=0, atol=tolerance * float(wanted.abs().max())):
@@ -366,11 +373,9 @@ def find_fault(kernels: Kernels) -> str | None:
     if not torch.allclose(plain.rotate(query, angles, angles), turned, atol=1e-4):
         return "positions"
     query = query[:1]
-    cache = LayerCache()
     states = torch.randn((2, 2, 70, 32), generator=generator)
-    for dtype in (torch.float32, torch.bfloat16):
-        cache.keys = cache.values = None
-        cache.write(0, states[0].to(dtype), states[1].to(dtype), 70)
+    for dtype in _FLOATS:
+        cache = states[0].to(dtype), states[1].to(dtype)
         wanted, found = (one.attend(query, [cache], [67], 0.2) for one in (plain, kernels))
         if not torch.allclose(wanted, found, atol=1e-4):
             return "attention"

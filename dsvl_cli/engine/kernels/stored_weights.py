@@ -18,7 +18,7 @@ class Kind(IntEnum):
     BFLOAT16 = 1
     INT8 = 2
     INT4 = 3
-    FLOAT16 = 4  # always widened
+    FLOAT16 = 4
 
 
 @dataclass(frozen=True, slots=True)

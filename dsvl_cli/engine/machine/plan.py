@@ -6,7 +6,8 @@ Every choice is a function of a `Machine`, a plain description, so that any mach
     device     requested, else CUDA (the GPU with the most free memory), else MPS, else XPU, else the CPU
     dtype      CUDA  bfloat16 from compute capability 8.0, float16 from 5.3, else float32
                MPS   float16;  XPU  bfloat16
-               CPU   bfloat16: natively where the CPU can, else the weights are widened where they are multiplied
+               CPU   bfloat16: natively where the CPU can, else the weights are widened where they are multiplied;
+                     float16 where the weights are stored so and used where they lie
     attention  sdpa; flash_attention_2 only where it is asked for and can work
 
 Nothing is ever offloaded to another device without being asked.
@@ -18,6 +19,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dsvl_cli.engine.checkpoint.layouts import text_settings
 from dsvl_cli.engine.machine.detect import NATIVE_BF16, Gpu, Machine, detect_machine
 from dsvl_cli.engine.progress import Choice, Listener
 from dsvl_cli.engine.units import format_bytes
@@ -57,7 +59,13 @@ class Plan:
     notes: tuple[str, ...] = ()
 
 
-def make_plan(options: LoadOptions, model_type: str, listener: Listener, machine: Machine | None = None) -> Plan:
+def make_plan(
+    options: LoadOptions,
+    model_type: str,
+    listener: Listener,
+    machine: Machine | None = None,
+    stored_dtype: str | None = None,
+) -> Plan:
     """Choose how to load a model, and tell the listener what was chosen and why.
 
     Args:
@@ -65,6 +73,7 @@ def make_plan(options: LoadOptions, model_type: str, listener: Listener, machine
         model_type: `deepseek_vl` or `deepseek_vl_hybrid`.
         listener: is told.
         machine: None detects this one.
+        stored_dtype: of weights that our own decoder can use on a CPU where they lie in the files; None of others.
 
     Raises:
         UsageError: the options contradict each other or name nothing that exists.
@@ -79,9 +88,10 @@ def make_plan(options: LoadOptions, model_type: str, listener: Listener, machine
     else:
         device = choose_device(options.device, machine)
         slowest, max_memory, available = device.value, None, machine.free_bytes(device.value)
-    dtype = choose_dtype(options.dtype, slowest, machine)
+    mapped_dtype = stored_dtype if options.attn_implementation in ("auto", "sdpa") else None
+    dtype = choose_dtype(options.dtype, slowest, machine, mapped_dtype)
     attention = choose_attention(options.attn_implementation, slowest, dtype.value, machine)
-    slow = explain_slowness(dtype.value, slowest, machine)
+    slow = explain_slowness(dtype.value, slowest, machine, mapped_dtype)
     plan = Plan(
         device=device.value,
         dtype=dtype.value,
@@ -147,7 +157,7 @@ def choose_devices(requested: str, machine: Machine) -> Choice:
     return Choice("device", "cuda:0", f"the first of the {len(machine.cuda)} GPUs that the layers are spread over")
 
 
-def choose_dtype(requested: str, device: str, machine: Machine) -> Choice:
+def choose_dtype(requested: str, device: str, machine: Machine, mapped_dtype: str | None = None) -> Choice:
     """Choose the dtype of weights and computation: the requested one, or the narrowest that is fast on the device.
 
     Raises:
@@ -163,6 +173,8 @@ def choose_dtype(requested: str, device: str, machine: Machine) -> Choice:
         return Choice("dtype", "float16", "every Apple GPU computes in it; bfloat16 needs macOS 14 and newer chips")
     if device.startswith("xpu"):
         return Choice("dtype", "bfloat16", "Intel's GPUs compute in it")
+    if mapped_dtype == "float16":
+        return Choice("dtype", "float16", "the weights are stored in it and used where they lie: nothing is rounded")
     native = next((name for feature, name in NATIVE_BF16.items() if feature in machine.cpu_features), None)
     if native is not None:
         return Choice("dtype", "bfloat16", f"the CPU multiplies it natively ({native})")
@@ -179,12 +191,12 @@ def _choose_cuda_dtype(gpu: Gpu | None) -> Choice:
     return Choice("dtype", "float32", f"{version}: float16 is native from 5.3 on")
 
 
-def explain_slowness(dtype: str, device: str, machine: Machine) -> str | None:
+def explain_slowness(dtype: str, device: str, machine: Machine, mapped_dtype: str | None = None) -> str | None:
     """Say why a dtype is slow on a device; None where it is not."""
     gpu = machine.gpu(device)
     if gpu is not None and dtype == "bfloat16" and device.startswith("cuda") and gpu.capability < (8, 0):
         return f"bfloat16 is slow on {gpu.name}: it is native from compute capability 8.0 on; try --dtype float16"
-    if device == "cpu" and dtype == "float16":
+    if device == "cpu" and dtype == "float16" and mapped_dtype is None:
         return "float16 is slow on a CPU: it is widened for every token; try --dtype bfloat16"
     return None
 
@@ -259,26 +271,22 @@ class Forecast:
 def forecast_memory(checkpoint: Checkpoint, plan: Plan, weights_bytes: int | None = None) -> Forecast:
     """Foretell the memory of a model from its configuration and the headers of its weights.
 
-    `weights_bytes` is what the weights will take where they are quantized while they are loaded. Keys that
-    `text_config` leaves out have the defaults of transformers' LlamaConfig.
+    `weights_bytes` is what the weights will take where they are quantized while they are loaded.
     """
-    text: dict[str, Any] = checkpoint.config.get("text_config") or {}
-    hidden, layers = _number(text, "hidden_size", 4096), _number(text, "num_hidden_layers", 32)
-    heads = _number(text, "num_attention_heads", 32)
-    kv_heads, head_dim = _number(text, "num_key_value_heads", heads), _number(text, "head_dim", hidden // heads)
-    tokens = min(FORECAST_TOKENS, _number(text, "max_position_embeddings", 2048))
+    text = text_settings(checkpoint.config)
+    tokens = min(FORECAST_TOKENS, text["max_position_embeddings"])
     width = DTYPE_BYTES[plan.dtype]
     quantized = checkpoint.is_quantized or weights_bytes is not None
     if weights_bytes is None:
         weights_bytes = checkpoint.weight_bytes if checkpoint.is_quantized else checkpoint.parameters * width
     # The widest moment of one layer: residual, normed input and output; gate, up and their product.
-    layer = tokens * (3 * hidden + 3 * _number(text, "intermediate_size", 11008)) * width
+    layer = tokens * 3 * (text["hidden_size"] + text["intermediate_size"]) * width
     return Forecast(
         name=checkpoint.name,
         plan=plan,
         weights_bytes=weights_bytes,
         cache_tokens=tokens,
-        cache_bytes=2 * layers * kv_heads * head_dim * tokens * width,
+        cache_bytes=2 * text["num_hidden_layers"] * text["num_key_value_heads"] * text["head_dim"] * tokens * width,
         working_bytes=max(layer, _tower_bytes(checkpoint.config.get("high_res_vision_config"), width)),
         quantized=quantized,
     )

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from dsvl_cli.engine.checkpoint.layouts import text_settings
 from dsvl_cli.engine.kernels.kernels import Kernels
 from dsvl_cli.engine.kernels.stored_weights import Linear, Weight
 from dsvl_cli.engine.network.kv_cache import KVCache, LayerCache
@@ -25,7 +26,7 @@ from dsvl_cli.errors import DsvlError
 
 @dataclass(frozen=True, slots=True)
 class DecoderConfig:
-    """The shape of the language model, from `text_config`; what is left out has the defaults of `LlamaConfig`."""
+    """The shape of the language model."""
 
     hidden_size: int
     layers: int
@@ -39,30 +40,29 @@ class DecoderConfig:
     intermediate_size: int
 
     @classmethod
-    def read(cls, text: Mapping[str, Any]) -> DecoderConfig:
-        """Read `text_config`.
+    def read(cls, config: Mapping[str, Any]) -> DecoderConfig:
+        """Read `config.json`.
 
         Raises:
             DsvlError: it asks for something that this decoder does not do.
         """
-        rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-        kind = rope.get("rope_type", rope.get("type", "default"))
-        if kind != "default":
-            raise DsvlError(f"the language model has {kind} positions, which dsvl does not run")
-        if text.get("hidden_act", "silu") != "silu":
+        text = text_settings(config)
+        rope = text["rope_parameters"]
+        if rope["rope_type"] != "default":
+            raise DsvlError(f"the language model has {rope['rope_type']} positions, which dsvl does not run")
+        if text["hidden_act"] != "silu":
             raise DsvlError(f"the language model has {text['hidden_act']} activations, which dsvl does not run")
-        hidden, heads = text.get("hidden_size", 4096), text.get("num_attention_heads", 32)
         return cls(
-            hidden_size=hidden,
-            layers=text.get("num_hidden_layers", 32),
-            heads=heads,
-            kv_heads=text.get("num_key_value_heads") or heads,
-            head_dim=text.get("head_dim") or hidden // heads,
-            rms_norm_eps=text.get("rms_norm_eps", 1e-6),
-            rope_theta=rope.get("rope_theta") or text.get("rope_theta") or 10000.0,
-            vocab_size=text.get("vocab_size", 32000),
-            context_length=text.get("max_position_embeddings", 2048),
-            intermediate_size=text.get("intermediate_size", 11008),
+            hidden_size=text["hidden_size"],
+            layers=text["num_hidden_layers"],
+            heads=text["num_attention_heads"],
+            kv_heads=text["num_key_value_heads"],
+            head_dim=text["head_dim"],
+            rms_norm_eps=text["rms_norm_eps"],
+            rope_theta=rope["rope_theta"],
+            vocab_size=text["vocab_size"],
+            context_length=text["max_position_embeddings"],
+            intermediate_size=text["intermediate_size"],
         )
 
     @property
@@ -242,7 +242,8 @@ class Decoder:
         scale = config.head_dim**-0.5
         if self.attention == "sdpa" and len(queries) == len(segments):
             lengths = [segment.cache.length + segment.count for segment in segments]
-            return self.kernels.attend(queries, caches, lengths, scale).view(len(queries), -1)
+            states = [cache.buffers() for cache in caches]
+            return self.kernels.attend(queries, states, lengths, scale).view(len(queries), -1)
         outputs = []
         for row, (segment, cache, end) in enumerate(zip(segments, caches, ends, strict=True)):
             asking = queries[row : row + 1] if is_pruned else queries[end - segment.count : end]

@@ -49,11 +49,16 @@ class LayerCache:
             capacity = _round_up(end + end // 8)
             self.keys, self.values = _grown(self.keys, capacity, kept), _grown(self.values, capacity, kept)
 
-    def read(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give views `(kv_heads, length, head_dim)` of the keys and values of the first positions."""
+    def buffers(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give the keys and values, each `(kv_heads, capacity, head_dim)`, of a cache that was written to."""
         assert self.keys is not None
         assert self.values is not None
-        return self.keys[:, :length], self.values[:, :length]
+        return self.keys, self.values
+
+    def read(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give views `(kv_heads, length, head_dim)` of the keys and values of the first positions."""
+        keys, values = self.buffers()
+        return keys[:, :length], values[:, :length]
 
 
 class KVCache:

@@ -2,7 +2,8 @@
 
 own            on a CPU, 1.3b and `tiny`, in 16 or 32 bits, in dsvl's own formats, or stored in bitsandbytes' 8 bits:
 tensors are mapped from the files, and nothing of transformers is imported
-transformers   everything else: its modules hold and quantize the weights; our decoder calls its linear layers
+transformers   everything else, and files in a layout that is not known here: its modules hold and quantize the weights;
+our decoder calls its linear layers
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dsvl_cli.engine.checkpoint.find import Checkpoint
+from dsvl_cli.engine.checkpoint.layouts import HEAD, POOLING_HEAD
+from dsvl_cli.engine.checkpoint.tensors import StoredTensors
 from dsvl_cli.engine.kernels.kernels import Kernels, choose_kernels
 from dsvl_cli.engine.kernels.stored_weights import Kind, Linear, Weight
 from dsvl_cli.engine.machine.plan import DTYPE_BYTES, Plan, check_forecast, forecast_memory
@@ -21,7 +24,13 @@ from dsvl_cli.engine.network.network import Network
 from dsvl_cli.engine.network.packed_weights import pack_weights
 from dsvl_cli.engine.network.pixels import read_image_processor
 from dsvl_cli.engine.network.vision import VisionTower
-from dsvl_cli.engine.network.weights import HEAD, TensorFiles, can_read, list_linears, read_decoder, read_linear
+from dsvl_cli.engine.network.weights import (
+    find_obstacle,
+    find_unknown_names,
+    list_linears,
+    read_decoder,
+    read_linear,
+)
 from dsvl_cli.engine.progress import Listener
 from dsvl_cli.engine.quantization.formats import FORMATS, Recipe, find_stored_format
 from dsvl_cli.errors import DsvlError, is_out_of_memory
@@ -50,18 +59,14 @@ def load_network(
     """
     kernels, choice = choose_kernels(plan.device, getattr(torch, plan.dtype), machine)
     listener.choice(choice)
-    config = DecoderConfig.read(checkpoint.config.get("text_config") or {})
-    stored = find_stored_format(checkpoint)
+    config = DecoderConfig.read(checkpoint.config)
     own = recipe is not None and not recipe.format.is_stored
-    if (
-        checkpoint.model_type == "deepseek_vl"
-        and plan.device == "cpu"
-        and plan.attention == "sdpa"
-        and stored in (None, "bnb-int8")
-        and (recipe is None or own or stored is not None)
-    ):
-        with TensorFiles(checkpoint) as tensors:
-            if can_read(checkpoint, tensors):
+    stored = find_stored_format(checkpoint)
+    obstacle = None
+    if plan.device == "cpu" and plan.attention == "sdpa" and can_map(checkpoint, recipe):
+        with StoredTensors(checkpoint) as tensors:
+            obstacle = find_obstacle(checkpoint.config, tensors)
+            if obstacle is None:
                 _check_own(checkpoint, plan, config, recipe, force=force)
                 try:
                     return _load_own(checkpoint, plan, config, recipe if own else None, kernels, tensors, listener)
@@ -69,12 +74,25 @@ def load_network(
                     if is_out_of_memory(exc):
                         raise
                     raise _misfit(checkpoint) from exc
+            if find_unknown_names(checkpoint.config, tensors) is not None:
+                listener.note(f"{checkpoint.name} is laid out in a way that dsvl does not know: transformers loads it")
     if own:
+        why = obstacle or "they are for the 1.3b on a CPU"
         raise DsvlError(
-            f"{checkpoint.name} cannot be loaded in dsvl's own formats, which are for the 1.3b on a CPU",
+            f"{checkpoint.name} cannot be loaded in dsvl's own formats: {why}",
             "use --quantization bnb-nf4 or bnb-int8",
         )
     return _load_module(checkpoint, plan, config, recipe if stored is None else None, kernels, listener, force=force)
+
+
+def can_map(checkpoint: Checkpoint, recipe: Recipe | None) -> bool:
+    """Whether our own decoder can use the weights where they lie in the files, on a CPU and as far as it knows them."""
+    stored = find_stored_format(checkpoint)
+    return (
+        checkpoint.model_type == "deepseek_vl"
+        and stored in (None, "bnb-int8")
+        and (recipe is None or not recipe.format.is_stored or stored is not None)
+    )
 
 
 def _check_own(
@@ -94,7 +112,7 @@ def _load_own(
     config: DecoderConfig,
     recipe: Recipe | None,
     kernels: Kernels,
-    tensors: TensorFiles,
+    tensors: StoredTensors,
     listener: Listener,
 ) -> Network:
     dtype = getattr(torch, plan.dtype)
@@ -116,8 +134,9 @@ def _load_own(
     decoder = read_decoder(tensors, config, dtype, kernels, linear)
     tower = VisionTower(
         tensors,
-        checkpoint.config.get("vision_config") or {},
+        checkpoint.config,
         kernels.compute_dtype,
+        dtype,
         lambda x, weight: kernels.linear(x, Weight.dense(weight)),
     )
     processor = read_image_processor(checkpoint.path, checkpoint.model_type)
@@ -179,7 +198,7 @@ def _read_module_files(checkpoint: Checkpoint, plan: Plan, quantization_config: 
     # transformers takes the presence of the argument for a request.
     quantizing = {} if quantization_config is None else {"quantization_config": quantization_config}
     try:
-        module = find_model_class(checkpoint.model_type).from_pretrained(
+        module, found = find_model_class(checkpoint.model_type).from_pretrained(
             checkpoint.path,
             dtype=getattr(torch, plan.dtype),
             attn_implementation=plan.attention,
@@ -188,12 +207,17 @@ def _read_module_files(checkpoint: Checkpoint, plan: Plan, quantization_config: 
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            output_loading_info=True,
             **quantizing,
         )
     except (RuntimeError, OSError, ValueError, KeyError) as exc:
         if isinstance(exc, torch.OutOfMemoryError):
             raise DsvlError(f"out of memory on {plan.device}", "use a smaller dtype or model, or --device cpu") from exc
         raise _misfit(checkpoint) from exc
+    # What a file lacks is drawn at random there, with a warning.
+    missing = sorted(name for name in found["missing_keys"] if not name.startswith(POOLING_HEAD))
+    if missing:
+        raise DsvlError(f"{checkpoint.name} has no {missing[0]}", "download it again")
     return module.eval()
 
 

@@ -6,7 +6,6 @@ The pixels are bit for bit those of transformers' PIL image processors of DeepSe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from dsvl_cli.engine.checkpoint.layouts import read_image_settings
 from dsvl_cli.errors import DsvlError
 
 if TYPE_CHECKING:
@@ -117,12 +117,12 @@ class ImageProcessor:
 
 
 def read_image_processor(folder: Path, model_type: str) -> ImageProcessor:
-    """Read `processor_config.json`, or `preprocessor_config.json` where the former says nothing about pictures.
+    """Read a checkpoint's image processor.
 
     Raises:
         DsvlError: neither can be used, or one asks for something that would give other pixels.
     """
-    settings = _read_settings(folder)
+    settings = read_image_settings(folder)
     try:
         return make_image_processor(settings, hybrid=model_type == "deepseek_vl_hybrid")
     except (TypeError, ValueError, ArithmeticError) as exc:
@@ -185,22 +185,3 @@ def _side(size: object) -> int:
 def _triple(value: Any) -> tuple[float, ...]:
     red, green, blue = (float(level) for level in value)
     return red, green, blue
-
-
-def _read_settings(folder: Path) -> dict[str, Any]:
-    nested = _read_json(folder / "processor_config.json").get("image_processor")
-    settings = nested if nested is not None else _read_json(folder / "preprocessor_config.json")
-    if not isinstance(settings, dict) or not settings:
-        raise DsvlError(f"{folder} has no usable image processor", "download it again")
-    return settings
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    """Read an object; a file that is not there is an empty one."""
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as exc:
-        raise DsvlError(f"{file} cannot be read", "download the checkpoint again") from exc
-    return value if isinstance(value, dict) else {}

@@ -107,18 +107,17 @@ class StaticStep:
         mask: torch.Tensor,
     ) -> torch.Tensor:
         config, kernels = self._decoder.config, self._decoder.kernels
-        assert cache.keys is not None
-        assert cache.values is not None
+        keys, values = cache.buffers()
         query, key, value = kernels.linears(x, (layer.query, layer.key, layer.value))
         query = kernels.rotate(query.view(1, config.heads, config.head_dim), cos, sin)
         key = kernels.rotate(key.view(1, config.kv_heads, config.head_dim), cos, sin)
         value = value.view(1, config.kv_heads, config.head_dim)
-        cache.keys.index_copy_(1, self._place, key.transpose(0, 1).to(cache.keys.dtype))
-        cache.values.index_copy_(1, self._place, value.transpose(0, 1).to(cache.values.dtype))
+        keys.index_copy_(1, self._place, key.transpose(0, 1).to(keys.dtype))
+        values.index_copy_(1, self._place, value.transpose(0, 1).to(values.dtype))
         output = functional.scaled_dot_product_attention(
             query.transpose(0, 1).unsqueeze(0),
-            cache.keys.to(query.dtype).unsqueeze(0),
-            cache.values.to(query.dtype).unsqueeze(0),
+            keys.to(query.dtype).unsqueeze(0),
+            values.to(query.dtype).unsqueeze(0),
             attn_mask=mask.view(1, 1, 1, -1),
             scale=config.head_dim**-0.5,
             enable_gqa=config.heads != config.kv_heads,

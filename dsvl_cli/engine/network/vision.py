@@ -1,4 +1,4 @@
-"""The eyes of DeepSeek-VL: SigLIP's vision tower and the aligner, over a checkpoint's tensors by their names.
+"""The vision encoder of DeepSeek-VL: SigLIP's vision tower and the aligner, over a checkpoint's tensors by their names.
 
 After Zhai et al., "Sigmoid Loss for Language Image Pre-Training", 2023, as transformers' `SiglipVisionModel` computes
 it; in float32 the features are the same up to rounding (tests/engine/network/test_vision.py).
@@ -12,14 +12,15 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from dsvl_cli.engine.checkpoint.layouts import vision_settings
 from dsvl_cli.errors import DsvlError
 
 _TOWER, _ALIGNER = "model.vision_model.", "model.aligner."
-# As `SiglipVisionConfig` has them where config.json says nothing.
-_DEFAULTS = {
-    "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 224, "patch_size": 16, "layer_norm_eps": 1e-6,
-    "hidden_act": "gelu_pytorch_tanh",
-}  # fmt: skip
+_FILTERS = f"{_TOWER}embeddings.patch_embedding.weight"
+_LAYER = (
+    "layer_norm1", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "layer_norm2",
+    "mlp.fc1", "mlp.fc2",
+)  # fmt: skip
 _ACTIVATIONS = {"gelu": "none", "gelu_pytorch_tanh": "tanh"}  # to what torch calls the approximation
 
 Multiply = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -29,10 +30,10 @@ class VisionTower:
     """Pixels -> features that the language model reads.
 
     Args:
-        tensors: the checkpoint's, by name. Matrices stay as they are stored; what is added or scales is brought to
-            `dtype`.
-        config: `vision_config`.
-        dtype: of activations.
+        tensors: the checkpoint's, by name.
+        config: `config.json`.
+        dtype: of activations, and of what is added or scales.
+        weights_dtype: of matrices; those that are stored in it stay in the mapped file.
         multiply: `(rows, in) x (out, in) -> (rows, out)`; torch's own by default.
 
     Raises:
@@ -45,11 +46,13 @@ class VisionTower:
         tensors: Mapping[str, torch.Tensor],
         config: Mapping[str, Any],
         dtype: torch.dtype = torch.float32,
+        weights_dtype: torch.dtype = torch.float32,
         multiply: Multiply = functional.linear,
     ) -> None:
-        settings = {**_DEFAULTS, **config}
-        if settings["hidden_act"] not in _ACTIVATIONS:
-            raise DsvlError(f"a vision tower with {settings['hidden_act']} is not supported")
+        settings = vision_settings(config)
+        obstacle = find_vision_obstacle(config)
+        if obstacle is not None:
+            raise DsvlError(f"the vision tower cannot be run: {obstacle}")
         self._approximation = _ACTIVATIONS[settings["hidden_act"]]
         self._side: int = settings["image_size"]
         self._heads: int = settings["num_attention_heads"]
@@ -58,9 +61,10 @@ class VisionTower:
         self._layers: int = settings["num_hidden_layers"]
         self._multiply = multiply
         self._dtype = dtype
-        names = [name for name in tensors if name.startswith((_TOWER, _ALIGNER))]
-        self._tensors = {name: tensors[name] if _is_matrix(name) else tensors[name].to(dtype) for name in names}
-        filters = tensors[f"{_TOWER}embeddings.patch_embedding.weight"]
+        self._tensors = {
+            name: tensors[name].to(weights_dtype if _is_matrix(name) else dtype) for name in list_vision_tensors(config)
+        }
+        filters = self._tensors[_FILTERS]
         self._filters = filters.reshape(len(filters), -1)
 
     @torch.inference_mode()
@@ -117,4 +121,29 @@ class VisionTower:
 
 
 def _is_matrix(name: str) -> bool:
-    return name.endswith(("_proj.weight", "fc1.weight", "fc2.weight", "linear1.weight", "linear2.weight"))
+    matrices = (
+        "_proj.weight",
+        "fc1.weight",
+        "fc2.weight",
+        "linear1.weight",
+        "linear2.weight",
+        "patch_embedding.weight",
+    )
+    return name.endswith(matrices)
+
+
+def list_vision_tensors(config: Mapping[str, Any]) -> list[str]:
+    """Name the tensors of the tower and the aligner; a pooling head, which some files have, is not used."""
+    modules = [f"{_TOWER}embeddings.patch_embedding"]
+    for index in range(vision_settings(config)["num_hidden_layers"]):
+        layer = f"{_TOWER}encoder.layers.{index}."
+        modules += [f"{layer}{part}" for part in _LAYER]
+    modules += [f"{_TOWER}post_layernorm", f"{_ALIGNER}linear1", f"{_ALIGNER}linear2"]
+    names = [f"{module}.{kind}" for module in modules for kind in ("weight", "bias")]
+    return [*names, f"{_TOWER}embeddings.position_embedding.weight"]
+
+
+def find_vision_obstacle(config: Mapping[str, Any]) -> str | None:
+    """Tell what a configuration asks of the tower that is not done here; None where nothing is."""
+    activation = vision_settings(config)["hidden_act"]
+    return None if activation in _ACTIVATIONS else f"its activations are {activation}"

@@ -6,69 +6,54 @@ for dsvl's own kernels is packed once, and mapped from then on (`packed.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
-from dsvl_cli.engine.checkpoint.find import Checkpoint, list_weights
+from dsvl_cli.engine.checkpoint.layouts import EMBEDDINGS, HEAD, is_head_tied, text_settings
 from dsvl_cli.engine.kernels.kernels import Kernels
 from dsvl_cli.engine.kernels.stored_weights import Kind, Linear, Weight
 from dsvl_cli.engine.network.decoder import Decoder, DecoderConfig, LayerWeights
-from dsvl_cli.errors import DsvlError
+from dsvl_cli.engine.network.vision import find_vision_obstacle, list_vision_tensors
 
-HEAD = "lm_head.weight"
 _LANGUAGE_MODEL = "model.language_model."
 _LINEARS = (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
     "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
 )  # fmt: skip
+_NORMS = ("input_layernorm", "post_attention_layernorm")
 
 
-class TensorFiles(Mapping[str, torch.Tensor]):
-    """The tensors of a checkpoint by the names that they are stored under; use it in a `with` statement."""
+def find_obstacle(config: Mapping[str, Any], names: Iterable[str]) -> str | None:
+    """Tell why a 1.3b cannot be read here, though transformers might read it; None where it can.
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self._checkpoint = checkpoint
-        self._places: dict[str, Any] = {}
-        self._files = ExitStack()
-
-    def __enter__(self) -> TensorFiles:
-        for path in list_weights(self._checkpoint.path):
-            file = self._files.enter_context(safe_open(path, framework="pt"))
-            self._places.update(dict.fromkeys(file.keys(), file))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._files.close()
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        if name not in self._places:
-            raise DsvlError(f"{self._checkpoint.name} has no {name}", "download it again")
-        tensor: torch.Tensor = self._places[name].get_tensor(name)
-        return tensor
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._places
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-
-def can_read(checkpoint: Checkpoint, names: TensorFiles) -> bool:
-    """Tell whether the names are today's and the towers are not quantized.
-
-    Older versions of transformers wrote some names otherwise.
+    Args:
+        config: `config.json`.
+        names: of the tensors, as of today.
     """
-    text = checkpoint.config.get("text_config") or {}
-    biased = bool(text.get("attention_bias") or text.get("mlp_bias"))
-    narrow = any(name.endswith(".SCB") and not name.startswith((_LANGUAGE_MODEL, "lm_head")) for name in names)
-    return not biased and not narrow and f"{_LANGUAGE_MODEL}embed_tokens.weight" in names
+    text, names = text_settings(config), set(names)
+    if text.get("attention_bias") or text.get("mlp_bias"):
+        return "its linear layers have biases"
+    if any(name.endswith(".SCB") and not name.startswith((_LANGUAGE_MODEL, "lm_head")) for name in names):
+        return "its vision tower is quantized"
+    return find_vision_obstacle(config) or find_unknown_names(config, names)
+
+
+def find_unknown_names(config: Mapping[str, Any], names: Iterable[str]) -> str | None:
+    """Name the first tensor of a 1.3b that is not there under its name of today; None where all are."""
+    names = set(names)
+    language = DecoderConfig.read(config)
+    wanted = [f"{_LANGUAGE_MODEL}norm.weight"]
+    wanted += [f"{name}.weight" for name in list_linears(language)]
+    wanted += [f"{_LANGUAGE_MODEL}layers.{i}.{norm}.weight" for i in range(language.layers) for norm in _NORMS]
+    wanted += list_vision_tensors(config)
+    if not is_head_tied(config):
+        wanted += [EMBEDDINGS, HEAD]
+    elif HEAD not in names:
+        wanted.append(EMBEDDINGS)
+    missing = next((name for name in wanted if name not in names), None)
+    return None if missing is None else f"it has no {missing}"
 
 
 def list_linears(config: DecoderConfig) -> Iterator[str]:
@@ -118,6 +103,7 @@ def read_decoder(
                 norm(f"{place}post_attention_layernorm"), gate, up, down,
             )
         )  # fmt: skip
-    embeddings = tensors[f"{_LANGUAGE_MODEL}embed_tokens.weight"].to(dtype)
+    # Tied, either may be the one that is stored; with two that differ, each counts, as in transformers.
+    embeddings = tensors[EMBEDDINGS if EMBEDDINGS in tensors else HEAD].to(dtype)
     head = get(HEAD.removesuffix(".weight")) if HEAD in tensors else Weight.dense(embeddings)
     return Decoder(config, embeddings, layers, norm("norm"), head, kernels)

@@ -114,8 +114,6 @@ def _judge(name: str, kind: str, dtype: str) -> Cell:
     if not FORMATS[name].is_stored:
         if kind != "cpu":
             return Cell(Verdict.FAILS, "its kernels are for CPUs", f"--quantization {_nearest_stored(name)}")
-        if dtype == "float16":
-            return Cell(Verdict.FAILS, "its kernels compute in float32", "--dtype bfloat16")
         return Cell(Verdict.WORKS, "measured on x86-64 with AVX2")
     if name == "torchao-int4":
         if kind not in ("cuda", "xpu"):

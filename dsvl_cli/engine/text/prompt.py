@@ -7,7 +7,6 @@ that were generated: rendering its text again gives other ids in general, and no
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from dsvl_cli.engine.checkpoint.layouts import find_chat_template, read_num_image_tokens, read_tokenizer_settings
 from dsvl_cli.engine.conversation import Conversation, Message, Picture
 from dsvl_cli.engine.text.chat_template import ChatTemplate
 from dsvl_cli.errors import DsvlError
@@ -91,19 +91,17 @@ class PromptFormat:
         self.tokenizer.no_truncation()
         # Control ids are put in by this module alone; the name of one in a text is only text.
         self.tokenizer.encode_special_tokens = True
-        settings = _read_json(folder / "tokenizer_config.json")
+        settings = read_tokenizer_settings(folder)
         self.has_chat = has_chat
         self.fingerprint = fingerprint
         self.image_token_id = image_token_id
-        self.num_image_tokens = int(
-            _read_json(folder / "processor_config.json").get("num_image_tokens", NUM_IMAGE_TOKENS)
-        )
+        self.num_image_tokens = read_num_image_tokens(folder) or NUM_IMAGE_TOKENS
         self._names = {role: name for role in _TOKEN_ROLES if (name := _token_name(settings.get(role)))}
         self._control = self._control_ids()
         self._control_pattern = re.compile("|".join(map(re.escape, self._control)))
         self.bos_ids = self._ids_before_text(bool(settings.get("add_bos_token")))
         self.eos_token_id: int | None = self._control.get(self._names.get("eos_token", ""))
-        self._template = ChatTemplate(_find_template(folder, settings) if has_chat else "", self._names)
+        self._template = ChatTemplate(find_template(folder) if has_chat else "", self._names)
         self._default_system = self._find_default_system() if has_chat else ""
 
     def prepare(self, conversation: Conversation) -> PreparedPrompt:
@@ -254,28 +252,14 @@ def _token_name(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _find_template(folder: Path, settings: Mapping[str, Any]) -> str:
-    """Find the chat template in any of the places where a release of transformers has put it."""
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
-    for source in (
-        _read_json(folder / "chat_template.json"),
-        _read_json(folder / "processor_config.json"),
-        settings,
-    ):
-        template = source.get("chat_template")
-        if isinstance(template, str):
-            return template
-    raise DsvlError(f"{folder} has no chat template", "a base checkpoint only completes text: use its chat checkpoint")
+def find_template(folder: Path) -> str:
+    """Find the chat template.
 
-
-def _read_json(file: Path) -> dict[str, Any]:
-    """Read an object; a file that is not there is an empty one."""
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as exc:
-        raise DsvlError(f"{file} cannot be read", "download the checkpoint again") from exc
-    return value if isinstance(value, dict) else {}
+    Raises:
+        DsvlError: there is none.
+    """
+    template = find_chat_template(folder)
+    if template is None:
+        way = "a base checkpoint only completes text: use its chat checkpoint"
+        raise DsvlError(f"{folder} has no chat template", way)
+    return template

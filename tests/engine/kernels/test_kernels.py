@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dsvl_cli.engine.kernels.integer_products import is_slow
 from dsvl_cli.engine.kernels.kernels import Kernels, NativeKernels, PlainKernels, choose_kernels, find_fault
 from dsvl_cli.engine.kernels.native import compiler
 from dsvl_cli.engine.kernels.stored_weights import GROUP, Kind, Weight, dequantize, quantize
 from dsvl_cli.engine.machine.detect import Machine
-from dsvl_cli.engine.network.kv_cache import LayerCache
 
 PLAIN = PlainKernels()
 
@@ -29,9 +29,8 @@ def native() -> NativeKernels:
 
 def make_weight(kind: Kind, outs: int, columns: int, seed: int) -> Weight:
     dense = torch.randn((outs, columns), generator=torch.Generator().manual_seed(seed))
-    if kind is Kind.FLOAT32:
-        return Weight.dense(dense)
-    return Weight.dense(dense.bfloat16()) if kind is Kind.BFLOAT16 else quantize(dense, kind)
+    floats = {Kind.FLOAT32: torch.float32, Kind.BFLOAT16: torch.bfloat16, Kind.FLOAT16: torch.float16}
+    return Weight.dense(dense.to(floats[kind])) if kind in floats else quantize(dense, kind)
 
 
 @settings(max_examples=60, deadline=None)
@@ -57,7 +56,7 @@ def test_products_agree(kind: Kind, outs: int, groups: int, rows: int, seed: int
 
 @settings(max_examples=40, deadline=None)
 @given(
-    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
     lengths=st.lists(st.integers(1, 200), min_size=1, max_size=4),
     kv_heads=st.sampled_from([1, 2, 4]),
     head_dim=st.sampled_from([8, 24, 64, 128]),
@@ -70,10 +69,8 @@ def test_attention_agrees(dtype: torch.dtype, lengths: list[int], kv_heads: int,
     generator = torch.Generator().manual_seed(seed)
     caches = []
     for length in lengths:
-        cache = LayerCache()
-        states = 3 * torch.randn((2, kv_heads, length, head_dim), generator=generator)
-        cache.write(0, states[0].to(dtype), states[1].to(dtype), length)
-        caches.append(cache)
+        states = 3 * torch.randn((2, kv_heads, length + 5, head_dim), generator=generator)
+        caches.append((states[0].to(dtype), states[1].to(dtype)))
     queries = 3 * torch.randn((len(lengths), 4, head_dim), generator=generator)
     wanted = PLAIN.attend(queries, caches, lengths, head_dim**-0.5)
     found = NativeKernels(compiled.library).attend(queries, caches, lengths, head_dim**-0.5)
@@ -132,6 +129,32 @@ def test_integers_that_overflow_are_found_out_and_done_without(monkeypatch: pyte
     assert "without products of integers: they fail in INT8 products of 41 rows" in choice.reason
 
 
+def test_integers_that_are_slow_are_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dsvl_cli.engine.kernels.kernels.find_fault", lambda _: None)
+    monkeypatch.setattr("dsvl_cli.engine.kernels.kernels.is_slow", lambda: True)
+    kernels, choice = choose_kernels("cpu", torch.bfloat16, Machine(cpu_features=frozenset({"avx512_vnni"})))
+    assert isinstance(kernels, PlainKernels)
+    assert not kernels.native_int8
+    assert "without products of integers: they are slow" in choice.reason
+
+
+def test_slow_products_of_integers_are_known_by_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.7])  # three rounds of the one, then one of the other
+    monkeypatch.setattr("dsvl_cli.engine.kernels.integer_products.perf_counter", lambda: next(seconds))
+    assert is_slow()
+    seconds = iter([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.1])
+    assert not is_slow()
+
+
+def test_in_float32_nothing_is_multiplied_in_bfloat16() -> None:
+    machine = Machine(cpu_features=frozenset({"avx512_bf16"}))
+    exact, _ = choose_kernels("cpu", torch.float32, machine)
+    rounding, _ = choose_kernels("cpu", torch.bfloat16, machine)
+    assert isinstance(exact, PlainKernels)
+    assert isinstance(rounding, PlainKernels)
+    assert (exact.native_bf16, rounding.native_bf16) == (False, True)
+
+
 def test_a_backend_that_is_wrong_is_found_out() -> None:
     class Wrong(PlainKernels):
         def attend(self, *args: object) -> torch.Tensor:
@@ -139,6 +162,29 @@ def test_a_backend_that_is_wrong_is_found_out() -> None:
 
     assert find_fault(PLAIN) is None
     assert find_fault(Wrong()) == "attention"
+
+
+@pytest.mark.parametrize("flags", [(), ("-mno-f16c",), ("-mno-avx2", "-mno-avx", "-mno-f16c", "-Wno-psabi")])
+def test_every_float16_is_widened_exactly(tmp_path: Path, native: NativeKernels, flags: tuple[str, ...]) -> None:
+    """By F16C and by arithmetic: subnormal numbers, both zeros and infinities too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "_FLAGS", (*compiler._FLAGS, *flags))
+        compiled = compiler.load_library(tmp_path)
+    if compiled.library is None:
+        pytest.skip(compiled.reason)
+    every = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(torch.float16)
+    finite = every[every.isfinite()].float()
+    # Each product has one weight that counts, and its value is that of the weight.
+    weights = torch.zeros((len(finite), 32), dtype=torch.float16)
+    weights[:, 9] = finite.half()
+    x = torch.zeros((1, 32))
+    x[0, 9] = 1.0
+    found = NativeKernels(compiled.library).linear(x, Weight.dense(weights))[0]
+    assert torch.equal(found, finite)
+    weights = torch.tensor([float("inf"), -float("inf"), float("nan")]).half().unsqueeze(1).repeat(1, 32)
+    found = NativeKernels(compiled.library).linear(torch.ones((1, 32)), Weight.dense(weights))[0]
+    assert found[:2].tolist() == [float("inf"), -float("inf")]
+    assert bool(found[2].isnan())
 
 
 def test_the_native_ones_are_right_where_the_cpu_multiplies_bfloat16(native: NativeKernels) -> None:

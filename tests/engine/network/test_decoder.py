@@ -122,8 +122,8 @@ def test_what_a_cache_takes_is_foretold(tiny: VisionLanguageModel) -> None:
 
 
 def test_positions_of_another_kind_are_refused() -> None:
-    config = DecoderConfig.read({"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}})
+    config = DecoderConfig.read({"text_config": {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}})
     assert config.rope_theta == 5e5
     assert replace(config, layers=2).layers == 2
     with pytest.raises(DsvlError, match="yarn"):
-        DecoderConfig.read({"rope_scaling": {"rope_type": "yarn"}})
+        DecoderConfig.read({"text_config": {"rope_scaling": {"rope_type": "yarn"}}})

@@ -36,7 +36,8 @@ def random_model(**vision: Any) -> Any:
 
 def tower_of(model: Any, prefix: str = "model.", dtype: torch.dtype | None = None) -> VisionTower:
     tensors = {prefix + name: tensor for name, tensor in model.state_dict().items()}
-    return VisionTower(tensors, model.config.to_dict()["vision_config"], dtype or torch.float32)
+    dtype = dtype or torch.float32
+    return VisionTower(tensors, model.config.to_dict(), dtype, dtype)
 
 
 def by_transformers(model: Any, pixels: torch.Tensor) -> torch.Tensor:
@@ -95,9 +96,30 @@ def test_weights_stay_narrow_and_every_product_goes_through_one_function() -> No
         assert (inputs.dtype, weight.dtype) == (torch.float32, torch.bfloat16)
         return functional.linear(inputs, weight.float())
 
-    tower = VisionTower(tensors, model.config.to_dict()["vision_config"], torch.float32, multiply)
+    tower = VisionTower(tensors, model.config.to_dict(), torch.float32, torch.bfloat16, multiply)
     torch.testing.assert_close(tower.features(pixels), expected, rtol=1e-4, atol=1e-4)
     assert products == 1 + 6 * 3 + 2
+
+
+def test_weights_are_of_the_dtype_that_is_asked_for_however_they_are_stored() -> None:
+    model = random_model()
+    tensors = {f"model.{name}": tensor.bfloat16() for name, tensor in model.state_dict().items()}
+    seen = set()
+
+    def multiply(inputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        seen.add(weight.dtype)
+        return functional.linear(inputs, weight)
+
+    tower = VisionTower(tensors, model.config.to_dict(), torch.float32, torch.float32, multiply)
+    tower.features(torch.randn(1, 3, 50, 50))
+    assert seen == {torch.float32}
+
+
+def test_a_pooling_head_is_passed_over() -> None:
+    model = random_model(vision_use_head=True)
+    pixels = torch.randn(1, 3, 50, 50)
+    assert any(".head." in name for name in model.state_dict())
+    torch.testing.assert_close(tower_of(model).features(pixels), by_transformers(model, pixels), rtol=1e-5, atol=1e-5)
 
 
 def test_what_does_not_fit_is_refused() -> None:
@@ -107,4 +129,4 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(DsvlError, match="quick_gelu"):
         tower_of(random_model(hidden_act="quick_gelu"))
     with pytest.raises(KeyError, match=r"vision_model\.embeddings"):
-        VisionTower({}, model.config.to_dict()["vision_config"])
+        VisionTower({}, model.config.to_dict())

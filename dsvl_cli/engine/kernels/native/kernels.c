@@ -14,6 +14,8 @@
 #include <string.h>
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 #define LANES 8
@@ -27,7 +29,7 @@ typedef uint32_t uvec __attribute__((vector_size(4 * LANES)));
 typedef uint16_t half_vec __attribute__((vector_size(2 * LANES)));
 typedef int8_t byte_vec __attribute__((vector_size(LANES)));
 
-enum kind { FLOAT32, BFLOAT16, INT8, INT4 };
+enum kind { FLOAT32, BFLOAT16, INT8, INT4, FLOAT16 };
 
 #define INLINE static inline __attribute__((always_inline))
 #define LOAD(type, from) ({ type loaded_; memcpy(&loaded_, (from), sizeof loaded_); loaded_; })
@@ -56,6 +58,25 @@ INLINE vec from_halves(half_vec halves) {
     return (vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32((__m128i)halves), 16);
 #else
     return (vec)(__builtin_convertvector(halves, uvec) << 16);
+#endif
+}
+
+INLINE vec from_float16(half_vec halves) {
+#if defined(__F16C__)
+    return (vec)_mm256_cvtph_ps((__m128i)halves);
+#elif defined(__aarch64__)
+    float16x8_t values = vreinterpretq_f16_u16((uint16x8_t)halves);
+    float32x4_t low = vcvt_f32_f16(vget_low_f16(values)), high = vcvt_high_f32_f16(values);
+    vec wide;
+    memcpy(&wide, &low, sizeof low);
+    memcpy((char *)&wide + sizeof low, &high, sizeof high);
+    return wide;
+#else
+    // Exponent and mantissa in a float's place are the value divided by 2^112, also where it is subnormal; infinity and
+    // NaN, whose exponents are all ones, would become numbers.
+    uvec bits = __builtin_convertvector(halves, uvec), place = (bits & 0x7fff) << 13;
+    uvec special = (uvec)((bits & 0x7c00) == 0x7c00), value = (uvec)((vec)place * 0x1p112f);
+    return (vec)((special & (place | 0x7f800000)) | (~special & value) | (bits & 0x8000) << 16);
 #endif
 }
 
@@ -114,11 +135,13 @@ INLINE ivec multiply_int4(const char *weights, const int8_t *activations) {
 #endif
 
 INLINE vec widen(enum kind kind, const char *row, int64_t column) {
-    return kind == FLOAT32 ? LOAD(vec, row + 4 * column) : from_halves(LOAD(half_vec, row + 2 * column));
+    if (kind == FLOAT32) return LOAD(vec, row + 4 * column);
+    half_vec halves = LOAD(half_vec, row + 2 * column);
+    return kind == FLOAT16 ? from_float16(halves) : from_halves(halves);
 }
 
 INLINE int64_t row_bytes(enum kind kind, int64_t columns) {
-    return kind == FLOAT32 ? 4 * columns : kind == BFLOAT16 ? 2 * columns : kind == INT8 ? columns : columns / 2;
+    return kind == FLOAT32 ? 4 * columns : kind == INT8 ? columns : kind == INT4 ? columns / 2 : 2 * columns;
 }
 
 // One row of activations with four rows of weights; `ahead` bytes further on lie the rows that come next.
@@ -293,6 +316,7 @@ void dsvl_linear(
     for (int i = 0; i < count; i++) {
         if (kind == FLOAT32) multiply(FLOAT32, x, room, rows, w[i], scales[i], outs[i], columns, y[i]);
         if (kind == BFLOAT16) multiply(BFLOAT16, x, room, rows, w[i], scales[i], outs[i], columns, y[i]);
+        if (kind == FLOAT16) multiply(FLOAT16, x, room, rows, w[i], scales[i], outs[i], columns, y[i]);
         if (kind == INT8) multiply(INT8, x, room, rows, w[i], scales[i], outs[i], columns, y[i]);
         if (kind == INT4) multiply(INT4, x, room, rows, w[i], scales[i], outs[i], columns, y[i]);
     }
@@ -491,6 +515,8 @@ void dsvl_attend(
         const char *keys = (const char *)k[s] + offset, *values = (const char *)v[s] + offset;
         if (kind == FLOAT32)
             attend_one(FLOAT32, q + task * dim, keys, values, lengths[s], dim, scale, out + task * dim);
+        else if (kind == FLOAT16)
+            attend_one(FLOAT16, q + task * dim, keys, values, lengths[s], dim, scale, out + task * dim);
         else
             attend_one(BFLOAT16, q + task * dim, keys, values, lengths[s], dim, scale, out + task * dim);
     }
