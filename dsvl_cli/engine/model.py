@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from dsvl_cli.engine.checkpoint.find import Checkpoint, find_checkpoint
-from dsvl_cli.engine.checkpoint.layouts import read_end_ids
+from dsvl_cli.engine.checkpoint.layouts import are_ends_derived, read_end_ids
 from dsvl_cli.engine.conversation import Chunk, Conversation, Outcome, Picture, Request
 from dsvl_cli.engine.generation.batching import answer_requests, choose_batch_size
 from dsvl_cli.engine.generation.generate import Row, check_length, generate, generate_many
@@ -215,6 +215,12 @@ def _end_ids(checkpoint: Checkpoint, prompt_format: PromptFormat) -> frozenset[i
     """Join the ends of the tokenizer and of the generation config: either alone is wrong for some checkpoints.
 
     The text config's is left out: the converted checkpoints have LlamaConfig's default there, which is another token.
+    Where the generation config was derived from it, only what is a special token is taken over.
     """
     ends = read_end_ids(checkpoint.path)
-    return ends if prompt_format.eos_token_id is None else ends | {prompt_format.eos_token_id}
+    if prompt_format.eos_token_id is None:
+        return ends
+    if are_ends_derived(checkpoint.path):
+        tokens = prompt_format.tokenizer.get_added_tokens_decoder()
+        ends = frozenset(end for end in ends if end in tokens and tokens[end].special)
+    return ends | {prompt_format.eos_token_id}

@@ -171,6 +171,14 @@ def read_end_ids(folder: Path) -> frozenset[int]:
     return frozenset(end for end in listed if isinstance(end, int))
 
 
+def are_ends_derived(folder: Path) -> bool:
+    """Whether transformers filled `generation_config.json` from the model's configuration, and nobody wrote it.
+
+    The converted checkpoints have LlamaConfig's default there: 2, which is `#` in DeepSeek's vocabulary.
+    """
+    return read_object(folder / "generation_config.json").get("_from_model_config") is True
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """Read a JSON object; a file that is not there is an empty one.
 

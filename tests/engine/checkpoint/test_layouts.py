@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dsvl_cli.engine.checkpoint.layouts import (
+    are_ends_derived,
     canonical_name,
     find_chat_template,
     is_head_tied,
@@ -125,6 +126,12 @@ def test_the_chat_template_is_found_in_every_place(tmp_path: Path) -> None:
 def test_the_ends_of_an_answer(tmp_path: Path, ends: object, ids: set[int]) -> None:
     assert read_end_ids(tmp_path) == set()
     assert read_end_ids(write(tmp_path, generation_config={"eos_token_id": ends})) == ids
+
+
+def test_ends_that_nobody_wrote(tmp_path: Path) -> None:
+    assert not are_ends_derived(tmp_path)
+    assert not are_ends_derived(write(tmp_path, generation_config={"eos_token_id": 2}))
+    assert are_ends_derived(write(tmp_path, generation_config={"_from_model_config": True, "eos_token_id": 2}))
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff\xfe{", b"[" * 100_000])
