@@ -24,6 +24,7 @@ from dsvl_cli.engine.conversation import (
     FinishReason,
     Message,
     Outcome,
+    Part,
     Picture,
     Request,
     compose_parts,
@@ -59,8 +60,8 @@ class Captioner:
 
     Args:
         model: answers.
-        questions: what is asked about each picture, by name; `{ONLY: prompt}` for one question. An item's own prompt
-            takes their place.
+        questions: what is asked about each picture, by name; `{ONLY: prompt}` for one question. What an item asks
+            itself takes their place.
         system: replaces the model's default system text; None keeps it.
         sampling: how to answer.
         batch_size: at most so many requests at a time; None leaves it to the model.
@@ -158,7 +159,7 @@ class Captioner:
         try:
             sampling = replace(self._sampling, **task.item.sampling)
             for name, prompt in task.prompts.items():
-                talk = Conversation([Message("user", compose_parts(prompt, task.pictures))], system)
+                talk = Conversation([Message("user", _compose(task, prompt))], system)
                 requests.append(Request((number, name), talk, sampling))
         except DsvlError as error:
             task.failure = _failure(error)
@@ -251,6 +252,21 @@ def hash_pictures(data: Sequence[bytes]) -> str | None:
     """The hexadecimal SHA-256 of a picture; of several, of their digests one after the other; None of none."""
     digests = "".join(hashlib.sha256(each).hexdigest() for each in data)
     return hashlib.sha256(digests.encode()).hexdigest() if len(data) > 1 else digests or None
+
+
+def _compose(task: _Task, prompt: str) -> tuple[Part, ...]:
+    """Put an item's pictures among its own texts, or where the run's question has its marks.
+
+    Raises:
+        DsvlError: the places are not as many as the pictures.
+    """
+    parts, pictures = task.item.parts, task.pictures
+    if parts is None:
+        return compose_parts(prompt, pictures)
+    if parts.count(None) != len(pictures):
+        raise ImageError(f"{task.item.path}: has other pictures than when it was found", "run it again")
+    following = iter(pictures)
+    return tuple(next(following) if part is None else part for part in parts)
 
 
 def _failure(error: DsvlError) -> Failure:

@@ -102,7 +102,7 @@ def test_one_failed_question_makes_an_error_row_that_keeps_the_other_answer() ->
 
 def test_an_item_may_ask_for_itself() -> None:
     model = FakeBatchModel()
-    own = replace(item(1), prompt="<image> against <image>?", system="Be brief.", sampling={"temperature": 0.5})
+    own = replace(item(1), parts=(None, " against ", None, "?"), system="Be brief.", sampling={"temperature": 0.5})
     own = replace(own, read=lambda: [png(1), png(2)])
     (row,) = caption([own], model)
     assert row.prompts == {ONLY: "<image> against <image>?"}
@@ -110,6 +110,29 @@ def test_an_item_may_ask_for_itself() -> None:
     assert model.asked[0].sampling == SamplingParams(temperature=0.5)
     assert len(model.asked[0].conversation.pictures) == 2
     assert row.sha256 == hash_pictures([png(1), png(2)])
+
+
+def test_a_mark_counts_in_the_run_s_question_and_not_in_an_item_s_own_text() -> None:
+    model = FakeBatchModel()
+    own = replace(item(1), parts=("Is <image> a tag, ", None))
+    row, marked = sorted(caption([own, item(2)], model, {ONLY: "What is <image>?"}), key=lambda row: row.id)
+    first, second = (request.conversation.messages[0] for request in model.asked)
+    assert [part if isinstance(part, str) else part.sha256 for part in first.parts] == [
+        "Is <image> a tag, ", hash_pictures([png(1)]),
+    ]  # fmt: skip
+    assert [part if isinstance(part, str) else part.sha256 for part in second.parts] == [
+        "What is ", hash_pictures([png(2)]), "?",
+    ]  # fmt: skip
+    assert (row.prompts, marked.prompts) == ({ONLY: "Is <image> a tag, <image>"}, {ONLY: "What is <image>?"})
+    assert (row.status, marked.status) == ("answered", "answered")
+
+
+@pytest.mark.parametrize("parts", [("no place",), (None, None, "two places")])
+def test_other_pictures_than_places_are_an_error(parts: tuple[str | None, ...]) -> None:
+    bad, good = caption([replace(item(1), parts=parts), item(2)])
+    assert bad.error is not None
+    assert (bad.error.type, bad.prompts) == ("ImageError", {ONLY: parts[-1]})
+    assert good.status == "answered"
 
 
 @pytest.mark.parametrize("sampling", [{"temperature": -1.0}, {"unheard_of": 1}])

@@ -8,6 +8,7 @@ import json
 import random
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -328,6 +329,118 @@ def test_of_several_columns_of_pictures_one_is_named(tmp_path: Path, capsys: pyt
     capsys.readouterr()
     assert batch(table, "-o", out, "--column", "left", "-q") == 1
     assert "column 'left' (was 'right')" in capsys.readouterr().err
+
+
+def picture_part(path: Path) -> dict[str, object]:
+    return {"type": "image_url", "image_url": {"url": str(path)}}
+
+
+def text_part(text: str) -> dict[str, object]:
+    return {"type": "text", "text": text}
+
+
+def write_requests(path: Path, contents: Mapping[str, object]) -> Path:
+    """Write a request for each content of a user's message, by its `custom_id`."""
+    lines = [
+        {
+            "custom_id": name, "method": "POST", "url": "/v1/chat/completions",
+            "body": {"model": "tiny", "messages": [{"role": "user", "content": content}]},
+        }
+        for name, content in contents.items()
+    ]  # fmt: skip
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return path
+
+
+def rows_by_id(path: Path) -> dict[str, dict[str, object]]:
+    return {row["id"]: row for row in map(json.loads, path.read_text("utf-8").splitlines())}
+
+
+def test_a_request_without_a_picture_is_answered(tmp_path: Path) -> None:
+    contents = {
+        "plain": "Hello",
+        "seeing": [picture_part(EXAMPLES / "red-circle.png"), text_part("What colour is the circle?")],
+        "empty": [],
+    }
+    out = tmp_path / "out.jsonl"
+    assert batch(write_requests(tmp_path / "in.jsonl", contents), "-o", out, "--report", tmp_path / "r.html", "-q") == 0
+    found = rows_by_id(out)
+    assert {name: row["status"] for name, row in found.items()} == dict.fromkeys(contents, "answered")
+    assert found["seeing"]["text"] == "Red."
+    assert "hello" in str(found["plain"]["text"]).lower()
+    assert (found["plain"]["prompt"], found["plain"]["width"], found["plain"]["sha256"]) == ("Hello", None, None)
+    assert main(["batch", "--check", str(out)]) == 0
+    assert (tmp_path / "r.html").read_text("utf-8").count('<span class="none">') == 2
+
+
+def test_a_damaged_picture_ends_its_own_request_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, cut = EXAMPLES / "red-circle.png", tmp_path / "cut.png"
+    cut.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    question = text_part("What colour is the circle?")
+    contents = {
+        "before": [picture_part(good), question],
+        "first": [picture_part(cut), picture_part(good), question],
+        "last": [picture_part(good), picture_part(cut), question],
+        "after": [picture_part(good), question],
+    }
+    out = tmp_path / "out.jsonl"
+    assert batch(write_requests(tmp_path / "in.jsonl", contents), "-o", out) == 1
+    found = rows_by_id(out)
+    assert {name: row["error_type"] for name, row in found.items()} == {
+        "before": None, "first": "ImageError", "last": "ImageError", "after": None,
+    }  # fmt: skip
+    assert (found["before"]["text"], found["after"]["text"]) == ("Red.", "Red.")
+    assert "2 answered, 2 failed" in capsys.readouterr().err
+
+
+def test_a_mark_in_a_request_s_text_is_only_text(tmp_path: Path) -> None:
+    red = picture_part(EXAMPLES / "red-circle.png")
+    contents = {
+        "plain": "Is <image> a picture?",
+        "leading": [red, text_part("What colour is the circle? <image>")],
+        "between": [text_part("What colour is the circle?"), red, text_part("<image>")],
+    }
+    out, page = tmp_path / "out.jsonl", tmp_path / "page.html"
+    requests = write_requests(tmp_path / "in.jsonl", contents)
+    assert batch(requests, "-o", out, "--report", page, "-q") == 0
+    found = rows_by_id(out)
+    assert {name: row["prompt"] for name, row in found.items()} == {
+        "plain": "Is <image> a picture?",
+        "leading": "What colour is the circle? <image>",
+        "between": "What colour is the circle?<image><image>",
+    }
+    assert (found["plain"]["width"], found["leading"]["width"], found["between"]["width"]) == (None, 320, 320)
+    assert "red" in str(found["between"]["text"]).lower()
+    assert page.read_text("utf-8").count("Is &lt;image&gt; a picture?") == 1
+    assert main(["batch", "--check", str(out)]) == 0
+    assert batch(requests, "-o", out, "-q") == 0, "the same requests are done"
+    assert rows_by_id(out) == found
+    assert batch(requests, "-o", tmp_path / "openai.jsonl", "--format", "openai", "-q") == 0
+    lines = map(json.loads, (tmp_path / "openai.jsonl").read_text("utf-8").splitlines())
+    assert {line["custom_id"]: line["response"]["body"]["choices"][0]["message"]["content"] for line in lines} == {
+        name: row["text"] for name, row in found.items()
+    }
+
+
+def test_a_mark_in_the_run_s_question_is_the_picture_s_place(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    (folder / "broken.png").unlink()
+    assert batch(folder, "-o", out, "-p", "What colour is the shape? <image>", "-q") == 0
+    found = rows(out)
+    assert {row["prompt"] for row in found.values()} == {"What colour is the shape? <image>"}
+    assert ["red" in str(found["red-circle.png"]["text"]).lower(), found["green-star.webp"]["width"]] == [True, 300]
+
+
+def test_a_table_s_row_without_pictures_is_answered(tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    data = [[(EXAMPLES / "red-circle.png").read_bytes()], []]
+    pq.write_table(pa.table({"images": pa.array(data, pa.list_(pa.binary()))}), tmp_path / "table.parquet")
+    assert batch(tmp_path / "table.parquet", "-o", tmp_path / "out.jsonl", "-p", "What is it?", "-q") == 0
+    found = rows_by_id(tmp_path / "out.jsonl")
+    seeing, plain = (found[f"{tmp_path}/table.parquet::{row}"] for row in range(2))
+    assert "red circle" in str(seeing["text"])
+    assert (plain["status"], plain["sha256"]) == ("answered", None)
+    assert "circle" not in str(plain["text"])
 
 
 def test_requests_ask_for_themselves(tmp_path: Path) -> None:

@@ -233,6 +233,26 @@ def test_settings_that_are_absent(tmp_path: Path) -> None:
     assert model.end_ids == {1022}
 
 
+@pytest.mark.parametrize(
+    ("generation", "ends"),
+    [
+        ({"_from_model_config": True, "bos_token_id": 1, "eos_token_id": 2}, {1022}),
+        ({"_from_model_config": True, "eos_token_id": [2, 1021]}, {1021, 1022}),
+        ({"_from_model_config": False, "eos_token_id": 2}, {2, 1022}),
+        ({"eos_token_id": [2, 5]}, {2, 5, 1022}),
+    ],
+)
+def test_an_end_that_is_only_a_default_of_llama_s_ends_nothing(
+    tmp_path: Path, generation: dict[str, Any], ends: set[int]
+) -> None:
+    """The converted checkpoints have one, and in DeepSeek's vocabulary as in the embedded one it is `#`."""
+    folder = copy_tiny(tmp_path / "x")
+    (folder / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
+    model = load(folder)
+    assert model.format.decode([2]) == "#"
+    assert model.end_ids == ends
+
+
 def test_an_index_may_name_a_file_twice_and_in_any_order(tmp_path: Path) -> None:
     folder = copy_tiny(tmp_path / "x")
     tensors = load_file(folder / "model.safetensors")

@@ -4,8 +4,8 @@
      "content": [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": "a.png"}}]}]}}
 
 The form: https://platform.openai.com/docs/guides/batch. A picture is a data URL, an http(s) address, or a path from the
-folder of the file on. A line that cannot be answered as it asks becomes an item whose `read` says why: nothing that a
-request says is left out in silence.
+folder of the file on. It stands where its part stands among the texts; what a text says marks no place. A line that
+cannot be answered as it asks becomes an item whose `read` says why: nothing that a request says is left out in silence.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote, unquote_to_bytes
 
 from dsvl_cli.batch.item import Item
-from dsvl_cli.engine.options import IMAGE_MARK, SamplingParams
+from dsvl_cli.engine.options import SamplingParams
 from dsvl_cli.engine.pictures.images import MAX_BYTES, is_address, read_file
 from dsvl_cli.errors import DsvlError, ImageError
 
@@ -90,17 +91,17 @@ def _skip_rest(file: BinaryIO) -> None:
 
 def _item(path: str, number: int, offset: int, line: bytes, seen: dict[str, int], offline: bool) -> Item:
     place = f"{path}::{number}"
-    item = Item(place, place, partial(_pictures_at, path, offset, offline))
+    item = Item(place, place, partial(_pictures_at, path, offset, offline), parts=())
     try:
         request = _parse(line)
         custom_id = _custom_id(request, seen)
         seen[custom_id] = number
         item = replace(item, id=custom_id)
         body = _body(request)
-        prompt, system, urls = _texts(body)
+        parts, system, urls = _read_messages(body)
         if len(urls) == 1 and _is_path(urls[0]):
             item = replace(item, path=_resolve(urls[0], path))
-        return replace(item, prompt=prompt, system=system, sampling=_sampling(body))
+        return replace(item, parts=parts, system=system, sampling=_sampling(body))
     except DsvlError as exc:
         return replace(item, read=partial(_refuse, f"{path}, line {number}: {exc.message}", exc.hint))
 
@@ -160,8 +161,8 @@ def _unknown_fields(names: Sequence[str]) -> _BadRequest:
     return _BadRequest(f"asks for what is not supported: {', '.join(sorted(names))}"[:300], "take it out")
 
 
-def _texts(body: Mapping[str, Any]) -> tuple[str, str | None, list[str]]:
-    """Return the prompt with `<image>` marks, the system text, and the addresses of the pictures."""
+def _read_messages(body: Mapping[str, Any]) -> tuple[tuple[str | None, ...], str | None, list[str]]:
+    """Return the user's parts as an item has them, the system text, and the addresses of the pictures."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise _BadRequest("has no messages")
@@ -179,7 +180,7 @@ def _texts(body: Mapping[str, Any]) -> tuple[str, str | None, list[str]]:
         raise _BadRequest("has a picture in its system text")
     system = "\n".join(text for content in systems for text, _ in content) if systems else None
     urls = [url for _, url in users[0] if url is not None]
-    return _prompt(users[0], len(urls)), system, urls
+    return _arrange(users[0]), system, urls
 
 
 def _content(message: Mapping[str, Any]) -> list[tuple[str, str | None]]:
@@ -203,22 +204,15 @@ def _content(message: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     return parts
 
 
-def _prompt(parts: Sequence[tuple[str, str | None]], pictures: int) -> str:
-    """Join the texts, with marks where the pictures stand; pictures that come first, as they do anyway, need none."""
-    texts = [text for text, url in parts if url is None]
-    text = "\n".join(texts)
-    marks = text.count(IMAGE_MARK)
-    if marks:
-        if marks != pictures:
-            raise _BadRequest(f"has {marks} {IMAGE_MARK} marks in its text for {pictures} pictures")
-        return text
-    if all(url is not None for _, url in parts[:pictures]):
-        return text
-    prompt = ""
-    for n, (text, url) in enumerate(parts):
-        follows_text = n > 0 and url is None and parts[n - 1][1] is None
-        prompt += IMAGE_MARK if url is not None else f"\n{text}" if follows_text else text
-    return prompt
+def _arrange(content: Sequence[tuple[str, str | None]]) -> tuple[str | None, ...]:
+    """Return texts, and None in place of each picture; texts that follow each other are lines of one."""
+    parts: list[str | None] = []
+    for is_picture, run in groupby(content, key=lambda part: part[1] is not None):
+        if is_picture:
+            parts.extend(None for _ in run)
+        elif text := "\n".join(text for text, _ in run):
+            parts.append(text)
+    return tuple(parts)
 
 
 def _check_text(text: str) -> None:
@@ -255,7 +249,7 @@ def _pictures_at(path: str, offset: int, offline: bool) -> Sequence[bytes]:
     except OSError as exc:
         raise ImageError(f"{path}: cannot be read: {exc.strerror or 'the system refuses'}") from exc
     try:
-        urls = _texts(_body(_parse(line)))[2]
+        urls = _read_messages(_body(_parse(line)))[2]
     except DsvlError as exc:
         raise ImageError(f"{path}: has changed since it was searched") from exc
     return tuple(_picture(url, path, offline) for url in urls)

@@ -27,6 +27,7 @@ from dsvl_cli.engine.checkpoint.layouts import (
     find_chat_template,
     read_object,
 )
+from dsvl_cli.engine.checkpoint.originals import find_original, refuse_folder, refuse_original, suggest_alias
 from dsvl_cli.errors import DsvlError, UsageError
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ def find_checkpoint(options: LoadOptions, listener: Listener) -> Checkpoint:
         if where == EMBEDDED_FOLDER:
             listener.note("tiny is a demonstration: it knows drawn shapes and numbers, not photographs")
         return check_folder(options.model, where)
+    if options.revision is None and (original := find_original(where)):
+        raise refuse_original(original)
     return check_folder(options.model, _find_on_hub(where, options, listener), where)
 
 
@@ -129,8 +132,8 @@ def resolve_model(model: str) -> Path | str:
         raise DsvlError(f"there is no folder {model}", "check the path; a model of the hub is written org/name")
     if _HUB_ID.fullmatch(model):
         return model
-    near = difflib.get_close_matches(alias, ALIASES, n=1, cutoff=0.4)
-    guess = f"did you mean {near[0]}? " if near else ""
+    near = suggest_alias(alias) or next(iter(difflib.get_close_matches(alias, ALIASES, n=1, cutoff=0.4)), None)
+    guess = f"did you mean {near}? " if near else ""
     raise UsageError(
         f"there is no model {model!r}", f"{guess}a model is {', '.join(ALIASES)}, a hub id org/name, or a folder"
     )
@@ -147,7 +150,7 @@ def _find_on_hub(repo: str, options: LoadOptions, listener: Listener) -> Path:
         raise DsvlError(f"{repo} is {part} on this machine, and {reason} forbids to download it", hub.WAYS_ON)
 
     def accept(folder: Path) -> None:
-        _check_type(repo, _read_config(repo, folder))
+        _check_type(repo, _read_config(repo, folder), [repo])
 
     return hub.download(repo, options.revision, listener, accept)
 
@@ -166,7 +169,8 @@ def check_folder(name: str, folder: Path, repo: str | None = None) -> Checkpoint
     if not (folder / "config.json").is_file():
         raise DsvlError(f"{name} holds no model: {folder} has no config.json", "a model is a folder with config.json")
     config = _read_config(name, folder)
-    model_type = _check_type(name, config)
+    names = (repo or "", folder.name, _repository_of(folder))
+    model_type = _check_type(name, config, names)
     missing = find_missing(folder)
     if any(file.endswith(".safetensors") for file in missing) and any(folder.glob("*.bin")):
         raise DsvlError(
@@ -179,7 +183,6 @@ def check_folder(name: str, folder: Path, repo: str | None = None) -> Checkpoint
     tensors = [entry for path in weights for entry in _read_entries(path).items()]
     entries = [entry for _, entry in tensors]
     stored = {canonical_name(name) for name, _ in tensors}
-    names = (repo or "", folder.name, _repository_of(folder))
     return Checkpoint(
         name=name,
         path=folder,
@@ -310,10 +313,12 @@ def _read_config(name: str, folder: Path) -> dict[str, Any]:
     return config
 
 
-def _check_type(name: str, config: dict[str, Any]) -> str:
+def _check_type(name: str, config: dict[str, Any], names: Iterable[str]) -> str:
     model_type = config.get("model_type")
     if model_type in MODEL_TYPES:
         return str(model_type)
+    if (refusal := refuse_folder(name, config, names)) is not None:
+        raise refusal
     raise DsvlError(f"{name} is a model of type {model_type!r}, and dsvl runs {' and '.join(MODEL_TYPES)}", _CONVERTED)
 
 

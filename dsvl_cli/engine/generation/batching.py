@@ -49,8 +49,9 @@ def answer_requests(
             flying[number] = (request, [])
             try:
                 row = make_row(number, request)
-                # A picture that cannot be decoded must not end the others.
-                network.features(row.prompt.pictures[-1:])
+                # Any of its pictures that cannot be decoded is this request's error, and must not end the others.
+                if row.prompt.pictures:
+                    network.features(row.prompt.pictures)
             except DsvlError as error:
                 failed.append(Outcome(flying.pop(number)[0].key, error=error))
             else:

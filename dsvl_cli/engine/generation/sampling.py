@@ -1,7 +1,8 @@
 """Logits -> the next token: repetition penalty, temperature, top-k, top-p, min-p, in this order, then a draw.
 
 The scores are bit for bit those of the logits processors of transformers. Only which of several equal scores at the
-border of top-p stay is defined here and left open there.
+border of top-p stay is defined here and left open there, and a penalty or a temperature next to zero gives what it
+tends to, where theirs gives no number.
 """
 
 from __future__ import annotations
@@ -9,6 +10,10 @@ from __future__ import annotations
 import torch
 
 from dsvl_cli.engine.options import SamplingParams
+
+_COLD = 1e-6  # below it a score divided by the temperature may be infinite
+_LEAST = 1e-30  # still a number in float32, and still one where a score is divided by it
+_HIGHEST = 1e30  # of a penalized score: no temperature from _COLD on makes it infinite
 
 
 class Sampler:
@@ -52,8 +57,10 @@ class Sampler:
             scores = penalize(scores, self._seen, params.repetition_penalty)
         if self._greedy:
             return scores
+        if params.temperature < _COLD:
+            scores = scores - scores.amax(dim=-1)  # the likeliest stays a number, whatever becomes of the others
         if params.temperature != 1.0:
-            scores = scores / params.temperature
+            scores = scores / max(params.temperature, _LEAST)
         if params.top_k > 0:
             scores = keep_top_k(scores, params.top_k)
         if params.top_p < 1.0:
@@ -96,7 +103,8 @@ def penalize(scores: torch.Tensor, token_ids: set[int], penalty: float) -> torch
     """Make tokens less likely by a factor on their scores (CTRL, Keskar et al. 2019)."""
     ids = torch.tensor([i for i in token_ids if i < len(scores)], dtype=torch.long, device=scores.device)
     chosen = scores[ids]
-    return scores.index_copy(0, ids, torch.where(chosen < 0, chosen * penalty, chosen / penalty))
+    penalized = torch.where(chosen < 0, chosen * penalty, chosen / max(penalty, _LEAST))
+    return scores.index_copy(0, ids, penalized.clamp(-_HIGHEST, _HIGHEST))
 
 
 def keep_top_k(scores: torch.Tensor, k: int) -> torch.Tensor:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import tracemalloc
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from hypothesis import strategies as st
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.sources import requests
 from dsvl_cli.batch.sources.requests import scan_requests
-from dsvl_cli.engine.conversation import compose_parts
 from dsvl_cli.errors import DsvlError, ImageError
 from tests.pictures import draw_picture
 
@@ -102,23 +102,37 @@ def test_pictures_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "larger than the limit" in read("data:,abcd")
 
 
-@given(st.lists(st.sampled_from(["RED", "BLUE", "text", "more"]), max_size=8))
+@given(st.lists(st.sampled_from(["RED", "BLUE", "text", "more <image>"]), max_size=8))
 def test_parts_keep_their_order(names: list[str]) -> None:
-    parts = [(name, None) if name in ("text", "more") else ("", name) for name in names]
-    pictures = [
-        draw_picture(1, name="RED") if name == "RED" else draw_picture(2, name="BLUE") for _, name in parts if name
-    ]
-    prompt = requests._prompt(parts, len(pictures))
-    composed = [part if isinstance(part, str) else part.name for part in compose_parts(prompt, pictures)]
-    flat = [piece for part in composed for piece in part.split("\n")]
-    assert flat == names
+    urls = [name for name in names if name in ("RED", "BLUE")]
+    content = [image(name) if name in ("RED", "BLUE") else text(name) for name in names]
+    parts, _, found = requests._read_messages(request(content=content)["body"])
+    assert found == urls
+    following = iter(urls)
+    composed = [next(following) if part is None else part for part in parts]
+    assert [piece for part in composed for piece in part.split("\n")] == names
+    assert all(None in pair for pair in pairwise(parts)), "texts beside each other are one"
 
 
-def test_marks_in_a_text_place_the_pictures(tmp_path: Path) -> None:
-    content = [image(data_url(RED)), image(data_url(BLUE)), text("Is <image> before <image>?")]
-    good, bad = scanned(tmp_path, request("a", content), request("b", content[1:]))
-    assert (good.prompt, good.read()) == ("Is <image> before <image>?", (RED, BLUE))
-    assert "2 <image> marks" in refusal(bad)
+@pytest.mark.parametrize(
+    ("content", "parts", "shown"),
+    [
+        ("Is <image> a tag?", ("Is <image> a tag?",), "Is <image> a tag?"),
+        ([image("a"), text("Is <image> a tag?")], (None, "Is <image> a tag?"), "Is <image> a tag?"),
+        ([image("a"), image("b"), text("Which?")], (None, None, "Which?"), "Which?"),
+        ([text("This:"), image("a")], ("This:", None), "This:<image>"),
+        ([image("a"), text("against"), image("b")], (None, "against", None), "<image>against<image>"),
+        ([text("one"), text("two"), image("a"), text("")], ("one\ntwo", None), "one\ntwo<image>"),
+        ([image("a")], (None,), ""),
+        ([], (), ""),
+        ("", (), ""),
+    ],
+)
+def test_parts_give_the_places_and_no_text_does(
+    tmp_path: Path, content: Any, parts: tuple[str | None, ...], shown: str
+) -> None:
+    [item] = scanned(tmp_path, request(content=content))
+    assert (item.parts, item.prompt) == (parts, shown)
 
 
 @pytest.mark.parametrize(
@@ -165,6 +179,7 @@ def test_a_line_that_cannot_be_answered_says_why(line: Any, words: str, tmp_path
         "a" if isinstance(line, dict) and line.get("custom_id") == "a" else f"{tmp_path}/requests.jsonl::2"
     )
     assert (before.id, before.read(), after.id, after.read()) == ("before", (), "after", ())
+    assert bad.prompt == "", "what the run asks is not what this line asked"
 
 
 def test_a_custom_id_that_comes_again_is_an_error_of_its_own(tmp_path: Path) -> None:
@@ -205,6 +220,7 @@ def test_pictures_are_not_held(tmp_path: Path) -> None:
 
 def test_a_file_that_changed_or_is_not_there(tmp_path: Path) -> None:
     [item] = scanned(tmp_path, request())
+    assert item.prompt == "What?"
     (tmp_path / "requests.jsonl").write_text("other\n")
     assert "changed" in refusal(item)
     for path in (tmp_path, tmp_path / "missing.jsonl"):

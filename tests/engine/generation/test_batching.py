@@ -12,7 +12,7 @@ from dsvl_cli.engine.generation.batching import LARGEST_BATCH, choose_batch_size
 from dsvl_cli.engine.model import VisionLanguageModel
 from dsvl_cli.engine.network.kv_cache import KVCache
 from dsvl_cli.engine.options import SamplingParams
-from dsvl_cli.errors import MemoryShortage
+from dsvl_cli.errors import ImageError, MemoryShortage
 from tests.pictures import draw_picture
 
 SHORT = SamplingParams(max_new_tokens=12)
@@ -77,6 +77,26 @@ def test_one_that_fails_does_not_end_the_others(tiny: VisionLanguageModel) -> No
     assert "broken.png" in str(outcomes["bad"].error)
     assert "tokens" in str(outcomes["long"].error)
     assert sum(outcome.reply is not None for outcome in outcomes.values()) == 2
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_any_of_several_pictures_may_be_the_one_that_fails(tiny: VisionLanguageModel, place: int) -> None:
+    pictures = [draw_picture(seed) for seed in range(3)]
+    pictures[place] = Picture("broken.png", b"no picture", "0" * 64, 1, 1)
+    bad = Request("bad", Conversation([Message("user", (*pictures, "What is it?"))]), SHORT)
+    outcomes = {outcome.key: outcome for outcome in tiny.answer_all([ask(1), bad, ask(2)], 3)}
+    assert isinstance(outcomes["bad"].error, ImageError)
+    assert "broken.png" in outcomes["bad"].error.message
+    for good in (ask(1), ask(2)):
+        assert outcomes[good.key].reply is not None
+
+
+def test_without_a_picture_it_answers_the_text(tiny: VisionLanguageModel) -> None:
+    plain = Request("plain", Conversation([Message("user", ("Hello",))]), SHORT)
+    empty = Request("empty", Conversation([Message("user", ())]), SHORT)
+    wanted = {request.key: alone(tiny, request).token_ids for request in (ask(1), plain, empty)}
+    outcomes = list(tiny.answer_all([ask(1), plain, empty], 3))
+    assert {outcome.key: outcome.reply and outcome.reply.token_ids for outcome in outcomes} == wanted
 
 
 class ShortOfMemory:

@@ -102,6 +102,23 @@ def test_scores_are_those_of_transformers_at_full_size(params: SamplingParams, g
     assert 1 <= scores.isfinite().sum() < FULL_SIZE
 
 
+@pytest.mark.parametrize("temperature", [1e-5, 1e-7, 1e-39, 5e-324])
+@pytest.mark.parametrize("penalty", [1.0, 1e-5, 1e-39, 5e-324])
+@pytest.mark.parametrize("others", [{}, {"top_k": 5}, {"top_p": 0.5}, {"min_p": 0.5}])
+def test_next_to_zero_the_likeliest_token_is_drawn(
+    temperature: float, penalty: float, others: dict[str, float]
+) -> None:
+    logits = random_logits(300, 6, 0.0)
+    logits[0] = 0.0
+    ids = (0, 7, 8, 9)
+    params = SamplingParams(temperature=temperature, repetition_penalty=penalty, seed=1, **others)  # type: ignore[arg-type]
+    chosen = Sampler(params, ids).choose(logits)
+    if penalty == 1.0:
+        assert chosen == int(logits.argmax())
+    else:
+        assert chosen in [i for i in ids if logits[i] > 0], "a reward without end"
+
+
 def test_of_equal_scores_the_later_ids_stay() -> None:
     assert keep_top_p(torch.tensor([1.0, 1.0, 9.0, 1.0, 1.0]).log(), 0.8).isfinite().tolist() == [0, 0, 1, 1, 1]
     assert keep_top_p(torch.ones(4), 0.4).isfinite().tolist() == [0, 0, 1, 1]
