@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import typer
@@ -227,6 +228,7 @@ def given(ctx: typer.Context) -> frozenset[str]:
     return frozenset(name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE")
 
 
-def make_console(values: Mapping[str, Any]) -> Console:
-    """Make the console that the flags about output ask for."""
-    return Console(Environment.system(), verbose=values["verbose"], quiet=values["quiet"], plain=values["plain"])
+def make_console(values: Mapping[str, Any] = MappingProxyType({})) -> Console:
+    """Make the console that the flags about output ask for, out of all the values of a command."""
+    flags = {name: values.get(name, False) for name in ("verbose", "quiet", "plain")}
+    return Console(Environment.system(), **flags)
