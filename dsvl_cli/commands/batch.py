@@ -89,14 +89,34 @@ def batch(
     Rows are written as they come, and what ends the run, a kill included, costs no row that was written: the same
     command goes on where it was.
     """
-    from dsvl_cli.app.batch import check_output, preview_batch, run_batch
-    from dsvl_cli.app.batch_job import Job
+    from dsvl_cli.app.batch.batch import run_batch
+    from dsvl_cli.app.batch.options import BatchOptions
 
-    console = options.make_console(ctx.params)
-    job = Job.of(ctx.params, options.load_options(ctx.params), options.sampling_params(ctx.params), options.given(ctx))
-    if check is not None:
-        check_output(console, job, check)
-    elif dry_run:
-        preview_batch(console, job)
-    else:
-        run_batch(console, job)
+    asked = BatchOptions(
+        sources=tuple(sources or ()),
+        recursive=recursive,
+        extensions=tuple(ext or ()),
+        follow_links=follow_links,
+        column=column,
+        files_from=files_from,
+        prompt=prompt,
+        prompt_file=prompt_file,
+        ask=ask,
+        system=system,
+        seed=seed,
+        out=out,
+        format=format,
+        existing=existing,
+        overwrite=overwrite,
+        report=report,
+        batch_size=batch_size,
+        retry_errors=retry_errors,
+        retry_suspect=retry_suspect,
+        max_errors=max_errors,
+        dry_run=dry_run,
+        check=check,
+        given=options.given(ctx),
+    )
+    run_batch(
+        options.make_console(ctx.params), asked, options.load_options(ctx.params), options.sampling_params(ctx.params)
+    )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
+from dsvl_cli.batch.output import formats
 from dsvl_cli.commands import options
 from dsvl_cli.engine.options import DEFAULT_PROMPT
 
@@ -66,7 +67,7 @@ Out = Annotated[
     ),
 ]  # fmt: skip
 Format = Annotated[
-    Literal["jsonl", "csv", "parquet", "openai", "txt"] | None,
+    formats.Format | None,
     _option(
         _ROWS,
         "--format",
@@ -74,7 +75,7 @@ Format = Annotated[
     ),
 ]
 Existing = Annotated[
-    Literal["skip", "overwrite", "append", "prepend"] | None,
+    formats.Existing | None,
     _option(_ROWS, "--existing", help="What becomes of text files that are there already; by default skip."),
 ]
 Overwrite = Annotated[bool, _option(_ROWS, "--overwrite", help="Begin anew, and drop the rows in OUT.")]
