@@ -15,7 +15,7 @@ HEAVY = {"torch", "transformers", "PIL", "numpy", "huggingface_hub", "prompt_too
 # What each part may import of the package besides itself; `engine.units` stands for one module.
 ALLOWED = {
     "errors": set(),
-    "settings": set(),
+    "settings": {"engine.options"},
     "config": {"errors", "settings"},
     "engine": {"errors"},
     "batch": {"errors", "engine"},

@@ -118,7 +118,7 @@ def _check_environment(variables: Mapping[str, str]) -> Finding:
             continue
         text = "set" if is_secret(name) else value
         if name in known:
-            problems += _check_variable(name, value, known[name])
+            problems += check_variable(name, value, known[name])
         elif name.startswith("DSVL_") and name not in _OWN:
             near = difflib.get_close_matches(name, [*known, *_OWN], n=1)
             facts.append(Fact(name, text, f"{text} (not known to dsvl{f'; did you mean {near[0]}?' if near else ''})"))
@@ -127,7 +127,7 @@ def _check_environment(variables: Mapping[str, str]) -> Finding:
     return Finding(facts or [Fact("variables", None, "none that changes anything")], problems)
 
 
-def _check_variable(name: str, text: str, setting: Setting) -> list[DsvlError]:
+def check_variable(name: str, text: str, setting: Setting) -> list[DsvlError]:
     """Judge the value of a setting that is written in the environment, as Typer would."""
     if setting.kind is bool:
         right = text.strip().lower() in _SWITCHES
