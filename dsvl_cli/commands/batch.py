@@ -46,8 +46,8 @@ def batch(
     prompt_file: batch_options.PromptFile = None,
     ask: batch_options.Ask = None,
     out: batch_options.Out = None,
-    format: batch_options.Format = None,  # noqa: A002
-    existing: batch_options.Existing = None,
+    format: batch_options.FormatOption = None,  # noqa: A002
+    existing: batch_options.ExistingOption = None,
     overwrite: batch_options.Overwrite = False,
     report: batch_options.Report = None,
     batch_size: batch_options.BatchSize = "auto",
