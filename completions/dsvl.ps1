@@ -36,13 +36,13 @@ $dsvlCommands = @{
             @{ Names = @('--no-save'); Kind = $null; Repeatable = $False; Help = 'Keep nothing on disk, --cache or not.' }
             @{ Names = @('--overflow'); Kind = 'overflow'; Repeatable = $False; Help = 'When the context is full: say so, or leave the oldest turns out.' }
             @{ Names = @('--system', '-s'); Kind = 'text'; Repeatable = $False; Help = 'Replaces the model''s default system text, as DeepSeek''s own code does; '''' leaves it out.' }
-            @{ Names = @('--max-new-tokens', '--max-tokens'); Kind = 'text'; Repeatable = $False; Help = 'Longest answer.' }
-            @{ Names = @('--temperature', '--temp'); Kind = 'text'; Repeatable = $False; Help = '0 always takes the likeliest token; higher is more varied.' }
-            @{ Names = @('--top-p'); Kind = 'text'; Repeatable = $False; Help = 'Sample among the likeliest tokens that sum to P.' }
-            @{ Names = @('--top-k'); Kind = 'text'; Repeatable = $False; Help = 'Sample among the K likeliest tokens; 0 is off.' }
-            @{ Names = @('--min-p'); Kind = 'text'; Repeatable = $False; Help = 'Drop tokens less than P times as likely as the likeliest.' }
-            @{ Names = @('--repetition-penalty'); Kind = 'text'; Repeatable = $False; Help = 'Above 1 makes repeating less likely.' }
-            @{ Names = @('--seed'); Kind = 'text'; Repeatable = $False; Help = 'Makes sampling repeatable.' }
+            @{ Names = @('--max-new-tokens', '--max-tokens'); Kind = 'text'; Repeatable = $False; Help = 'Longest answer (at least 1).' }
+            @{ Names = @('--temperature', '--temp'); Kind = 'text'; Repeatable = $False; Help = '0 always takes the likeliest token; higher is more varied (between 0 and 100).' }
+            @{ Names = @('--top-p'); Kind = 'text'; Repeatable = $False; Help = 'Sample among the likeliest tokens that sum to P (above 0 and at most 1).' }
+            @{ Names = @('--top-k'); Kind = 'text'; Repeatable = $False; Help = 'Sample among the K likeliest tokens; 0 is off (at least 0).' }
+            @{ Names = @('--min-p'); Kind = 'text'; Repeatable = $False; Help = 'Drop tokens less than P times as likely as the likeliest (between 0 and 1).' }
+            @{ Names = @('--repetition-penalty'); Kind = 'text'; Repeatable = $False; Help = 'Above 1 makes repeating less likely (above 0 and at most 100).' }
+            @{ Names = @('--seed'); Kind = 'text'; Repeatable = $False; Help = 'Makes sampling repeatable (between 0 and 2^63 - 1).' }
             @{ Names = @('--stop'); Kind = 'text'; Repeatable = $True; Help = 'End the answer before TEXT; may be repeated.' }
             @{ Names = @('--model', '-m'); Kind = 'model_folders'; Repeatable = $False; Help = 'tiny, 1.3b, 7b, 1.3b-base, 7b-base, a Hugging Face id, or a folder. tiny comes with dsvl.' }
             @{ Names = @('--profile'); Kind = 'text'; Repeatable = $False; Help = 'A group of settings out of config.toml.' }
@@ -52,9 +52,9 @@ $dsvlCommands = @{
             @{ Names = @('--dtype'); Kind = 'dtype'; Repeatable = $False; Help = 'Number format; auto takes a fast one.' }
             @{ Names = @('--attn-implementation', '--attn'); Kind = 'attn_implementation'; Repeatable = $False; Help = 'Attention backend.' }
             @{ Names = @('--device-map'); Kind = 'device_map'; Repeatable = $False; Help = 'auto: spread over several GPUs.' }
-            @{ Names = @('--threads'); Kind = 'text'; Repeatable = $False; Help = 'CPU threads.' }
+            @{ Names = @('--threads'); Kind = 'text'; Repeatable = $False; Help = 'CPU threads (at least 1).' }
             @{ Names = @('--quantization'); Kind = 'quantization'; Repeatable = $False; Help = 'Quantize while loading; 4bit and 8bit take the best format of that width.' }
-            @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights that share a scale in torchao-int4: 32, 64, 128 or 256.' }
+            @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights that share a scale in torchao-int4 (one of 32, 64, 128, 256).' }
             @{ Names = @('--include-vision'); Kind = $null; Repeatable = $False; Help = 'Quantize the vision towers too; not advised.' }
             @{ Names = @('--include-head'); Kind = $null; Repeatable = $False; Help = 'Quantize the output head too; not advised.' }
             @{ Names = @('--cache'); Kind = $null; Repeatable = $False; Help = 'Keep the state of pictures and prompts on disk, for you alone to read: asked again, they cost nothing.' }
@@ -74,13 +74,13 @@ $dsvlCommands = @{
             @{ Names = @('--prompt', '-p'); Kind = 'text'; Repeatable = $False; Help = 'What to ask; - reads it from stdin. By default: Describe this image.' }
             @{ Names = @('--together'); Kind = $null; Repeatable = $False; Help = 'Ask once about all pictures, not once a picture.' }
             @{ Names = @('--system', '-s'); Kind = 'text'; Repeatable = $False; Help = 'Replaces the model''s default system text, as DeepSeek''s own code does; '''' leaves it out.' }
-            @{ Names = @('--max-new-tokens', '--max-tokens'); Kind = 'text'; Repeatable = $False; Help = 'Longest answer.' }
-            @{ Names = @('--temperature', '--temp'); Kind = 'text'; Repeatable = $False; Help = '0 always takes the likeliest token; higher is more varied.' }
-            @{ Names = @('--top-p'); Kind = 'text'; Repeatable = $False; Help = 'Sample among the likeliest tokens that sum to P.' }
-            @{ Names = @('--top-k'); Kind = 'text'; Repeatable = $False; Help = 'Sample among the K likeliest tokens; 0 is off.' }
-            @{ Names = @('--min-p'); Kind = 'text'; Repeatable = $False; Help = 'Drop tokens less than P times as likely as the likeliest.' }
-            @{ Names = @('--repetition-penalty'); Kind = 'text'; Repeatable = $False; Help = 'Above 1 makes repeating less likely.' }
-            @{ Names = @('--seed'); Kind = 'text'; Repeatable = $False; Help = 'Makes sampling repeatable.' }
+            @{ Names = @('--max-new-tokens', '--max-tokens'); Kind = 'text'; Repeatable = $False; Help = 'Longest answer (at least 1).' }
+            @{ Names = @('--temperature', '--temp'); Kind = 'text'; Repeatable = $False; Help = '0 always takes the likeliest token; higher is more varied (between 0 and 100).' }
+            @{ Names = @('--top-p'); Kind = 'text'; Repeatable = $False; Help = 'Sample among the likeliest tokens that sum to P (above 0 and at most 1).' }
+            @{ Names = @('--top-k'); Kind = 'text'; Repeatable = $False; Help = 'Sample among the K likeliest tokens; 0 is off (at least 0).' }
+            @{ Names = @('--min-p'); Kind = 'text'; Repeatable = $False; Help = 'Drop tokens less than P times as likely as the likeliest (between 0 and 1).' }
+            @{ Names = @('--repetition-penalty'); Kind = 'text'; Repeatable = $False; Help = 'Above 1 makes repeating less likely (above 0 and at most 100).' }
+            @{ Names = @('--seed'); Kind = 'text'; Repeatable = $False; Help = 'Makes sampling repeatable (between 0 and 2^63 - 1).' }
             @{ Names = @('--stop'); Kind = 'text'; Repeatable = $True; Help = 'End the answer before TEXT; may be repeated.' }
             @{ Names = @('--model', '-m'); Kind = 'model_folders'; Repeatable = $False; Help = 'tiny, 1.3b, 7b, 1.3b-base, 7b-base, a Hugging Face id, or a folder. tiny comes with dsvl.' }
             @{ Names = @('--profile'); Kind = 'text'; Repeatable = $False; Help = 'A group of settings out of config.toml.' }
@@ -90,9 +90,9 @@ $dsvlCommands = @{
             @{ Names = @('--dtype'); Kind = 'dtype'; Repeatable = $False; Help = 'Number format; auto takes a fast one.' }
             @{ Names = @('--attn-implementation', '--attn'); Kind = 'attn_implementation'; Repeatable = $False; Help = 'Attention backend.' }
             @{ Names = @('--device-map'); Kind = 'device_map'; Repeatable = $False; Help = 'auto: spread over several GPUs.' }
-            @{ Names = @('--threads'); Kind = 'text'; Repeatable = $False; Help = 'CPU threads.' }
+            @{ Names = @('--threads'); Kind = 'text'; Repeatable = $False; Help = 'CPU threads (at least 1).' }
             @{ Names = @('--quantization'); Kind = 'quantization'; Repeatable = $False; Help = 'Quantize while loading; 4bit and 8bit take the best format of that width.' }
-            @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights that share a scale in torchao-int4: 32, 64, 128 or 256.' }
+            @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights that share a scale in torchao-int4 (one of 32, 64, 128, 256).' }
             @{ Names = @('--include-vision'); Kind = $null; Repeatable = $False; Help = 'Quantize the vision towers too; not advised.' }
             @{ Names = @('--include-head'); Kind = $null; Repeatable = $False; Help = 'Quantize the output head too; not advised.' }
             @{ Names = @('--cache'); Kind = $null; Repeatable = $False; Help = 'Keep the state of pictures and prompts on disk, for you alone to read: asked again, they cost nothing.' }
@@ -131,13 +131,13 @@ $dsvlCommands = @{
             @{ Names = @('--dry-run'); Kind = $null; Repeatable = $False; Help = 'Say what would be done, and do nothing.' }
             @{ Names = @('--check'); Kind = 'files'; Repeatable = $False; Help = 'Only tell which rows of an OUT are stale: picture changed or gone, other prompt or model.' }
             @{ Names = @('--system', '-s'); Kind = 'text'; Repeatable = $False; Help = 'Replaces the model''s default system text, as DeepSeek''s own code does; '''' leaves it out.' }
-            @{ Names = @('--max-new-tokens', '--max-tokens'); Kind = 'text'; Repeatable = $False; Help = 'Longest answer.' }
-            @{ Names = @('--temperature', '--temp'); Kind = 'text'; Repeatable = $False; Help = '0 always takes the likeliest token; higher is more varied.' }
-            @{ Names = @('--top-p'); Kind = 'text'; Repeatable = $False; Help = 'Sample among the likeliest tokens that sum to P.' }
-            @{ Names = @('--top-k'); Kind = 'text'; Repeatable = $False; Help = 'Sample among the K likeliest tokens; 0 is off.' }
-            @{ Names = @('--min-p'); Kind = 'text'; Repeatable = $False; Help = 'Drop tokens less than P times as likely as the likeliest.' }
-            @{ Names = @('--repetition-penalty'); Kind = 'text'; Repeatable = $False; Help = 'Above 1 makes repeating less likely.' }
-            @{ Names = @('--seed'); Kind = 'text'; Repeatable = $False; Help = 'Makes sampling repeatable.' }
+            @{ Names = @('--max-new-tokens', '--max-tokens'); Kind = 'text'; Repeatable = $False; Help = 'Longest answer (at least 1).' }
+            @{ Names = @('--temperature', '--temp'); Kind = 'text'; Repeatable = $False; Help = '0 always takes the likeliest token; higher is more varied (between 0 and 100).' }
+            @{ Names = @('--top-p'); Kind = 'text'; Repeatable = $False; Help = 'Sample among the likeliest tokens that sum to P (above 0 and at most 1).' }
+            @{ Names = @('--top-k'); Kind = 'text'; Repeatable = $False; Help = 'Sample among the K likeliest tokens; 0 is off (at least 0).' }
+            @{ Names = @('--min-p'); Kind = 'text'; Repeatable = $False; Help = 'Drop tokens less than P times as likely as the likeliest (between 0 and 1).' }
+            @{ Names = @('--repetition-penalty'); Kind = 'text'; Repeatable = $False; Help = 'Above 1 makes repeating less likely (above 0 and at most 100).' }
+            @{ Names = @('--seed'); Kind = 'text'; Repeatable = $False; Help = 'Makes sampling repeatable (between 0 and 2^63 - 1).' }
             @{ Names = @('--stop'); Kind = 'text'; Repeatable = $True; Help = 'End the answer before TEXT; may be repeated.' }
             @{ Names = @('--model', '-m'); Kind = 'model_folders'; Repeatable = $False; Help = 'tiny, 1.3b, 7b, 1.3b-base, 7b-base, a Hugging Face id, or a folder. tiny comes with dsvl.' }
             @{ Names = @('--profile'); Kind = 'text'; Repeatable = $False; Help = 'A group of settings out of config.toml.' }
@@ -147,9 +147,9 @@ $dsvlCommands = @{
             @{ Names = @('--dtype'); Kind = 'dtype'; Repeatable = $False; Help = 'Number format; auto takes a fast one.' }
             @{ Names = @('--attn-implementation', '--attn'); Kind = 'attn_implementation'; Repeatable = $False; Help = 'Attention backend.' }
             @{ Names = @('--device-map'); Kind = 'device_map'; Repeatable = $False; Help = 'auto: spread over several GPUs.' }
-            @{ Names = @('--threads'); Kind = 'text'; Repeatable = $False; Help = 'CPU threads.' }
+            @{ Names = @('--threads'); Kind = 'text'; Repeatable = $False; Help = 'CPU threads (at least 1).' }
             @{ Names = @('--quantization'); Kind = 'quantization'; Repeatable = $False; Help = 'Quantize while loading; 4bit and 8bit take the best format of that width.' }
-            @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights that share a scale in torchao-int4: 32, 64, 128 or 256.' }
+            @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights that share a scale in torchao-int4 (one of 32, 64, 128, 256).' }
             @{ Names = @('--include-vision'); Kind = $null; Repeatable = $False; Help = 'Quantize the vision towers too; not advised.' }
             @{ Names = @('--include-head'); Kind = $null; Repeatable = $False; Help = 'Quantize the output head too; not advised.' }
             @{ Names = @('--force'); Kind = $null; Repeatable = $False; Help = 'Load even if the memory will probably not do.' }
@@ -165,7 +165,7 @@ $dsvlCommands = @{
         Arguments = @('model', 'text', 'pictures')
         Options = @(
             @{ Names = @('--format', '--quantization', '-f'); Kind = 'quantization'; Repeatable = $False; Help = 'How to store the weights.' }
-            @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights that share a scale in torchao-int4: 32, 64, 128 or 256.' }
+            @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights that share a scale in torchao-int4 (one of 32, 64, 128, 256).' }
             @{ Names = @('--include-vision'); Kind = $null; Repeatable = $False; Help = 'Quantize the vision towers too; not advised.' }
             @{ Names = @('--include-head'); Kind = $null; Repeatable = $False; Help = 'Quantize the output head too; not advised.' }
             @{ Names = @('--overwrite'); Kind = $null; Repeatable = $False; Help = 'Replace a model that stands at OUT.' }
@@ -174,7 +174,7 @@ $dsvlCommands = @{
             @{ Names = @('--revision'); Kind = 'text'; Repeatable = $False; Help = 'Branch, tag or commit of the model on the hub.' }
             @{ Names = @('--offline'); Kind = $null; Repeatable = $False; Help = 'Never open a connection.' }
             @{ Names = @('--device'); Kind = 'device'; Repeatable = $False; Help = 'Where to compute.' }
-            @{ Names = @('--threads'); Kind = 'text'; Repeatable = $False; Help = 'CPU threads.' }
+            @{ Names = @('--threads'); Kind = 'text'; Repeatable = $False; Help = 'CPU threads (at least 1).' }
             @{ Names = @('--force'); Kind = $null; Repeatable = $False; Help = 'Load even if the memory will probably not do.' }
             @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'One JSON object a line on stdout.' }
             @{ Names = @('--plain'); Kind = $null; Repeatable = $False; Help = 'No colour, no redrawing: for screen readers and logs.' }

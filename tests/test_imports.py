@@ -15,7 +15,7 @@ HEAVY = {"torch", "transformers", "PIL", "numpy", "huggingface_hub", "prompt_too
 # What each part may import of the package besides itself; `engine.units` stands for one module.
 ALLOWED = {
     "errors": set(),
-    "settings": set(),
+    "settings": {"engine.options"},
     "config": {"errors", "settings"},
     "engine": {"errors"},
     "batch": {"errors", "engine"},
@@ -24,7 +24,10 @@ ALLOWED = {
         "errors", "config", "engine.conversation", "engine.options", "engine.progress", "engine.units",
     },
     "app": {"errors", "config", "settings", "engine", "terminal", "batch", "sessions"},
-    "commands": {"errors", "config", "settings", "app", "engine", "terminal", "batch", "sessions"},
+    "commands": {
+        "errors", "config", "app", "engine.options", "terminal.console", "batch.output.formats",
+        "engine.checkpoint.find", "engine.pictures.images",  # names to complete
+    },
     "cli": {"errors", "config", "commands", "terminal"},
     "__main__": {"cli"},
     "__init__": set(),
@@ -35,10 +38,12 @@ def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def imported(path: Path) -> set[str]:
-    """The modules of the package that a file imports anywhere, without the package's own name."""
+def imported(path: Path, *, lazily: bool = False) -> set[str]:
+    """The modules of the package that a file imports, without the package's own name; only within functions if so."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    places = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)] if lazily else [tree]
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in (node for place in places for node in ast.walk(place)):
         if isinstance(node, ast.ImportFrom) and node.module == "dsvl_cli.engine":
             found |= {f"engine.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -58,6 +63,17 @@ def test_imports_go_one_way(path: Path) -> None:
 
 def test_the_walk_sees_imports_within_functions() -> None:
     assert "engine.model" in imported(PACKAGE / "app" / "describe.py")
+    assert "engine.model" in imported(PACKAGE / "app" / "describe.py", lazily=True)
+    assert "errors" not in imported(PACKAGE / "app" / "describe.py", lazily=True)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (PACKAGE / "app").iterdir() if path.stem[0] != "_"))
+def test_a_command_declares_and_the_app_of_its_name_works(name: str) -> None:
+    path = PACKAGE / "commands" / f"{name}.py"
+    works = imported(path, lazily=True)
+    assert works
+    assert all(f"{module}.".startswith(f"app.{name}.") for module in works)
+    assert not {module for module in imported(path) - works if module.startswith("app.")}
 
 
 @pytest.mark.parametrize("path", [p for p in modules() if p.name == "__init__.py" and p.parent != PACKAGE])

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dsvl_cli.engine.quantization.formats import DEVICE_KINDS, FORMATS, group_dtypes
+from dsvl_cli.engine.options import DEVICE_KINDS
+from dsvl_cli.engine.quantization.formats import FORMATS, group_dtypes
 from dsvl_cli.engine.units import format_bytes
 
 ROOT = Path(__file__).parent.parent

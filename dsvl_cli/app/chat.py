@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from dsvl_cli.engine.options import DEFAULT_OVERFLOW
 from dsvl_cli.errors import DsvlError, ExitStatus, ImageError, UsageError
 from dsvl_cli.terminal.chat.attachments import PictureSources
 from dsvl_cli.terminal.chat.chat import Chat, Services
@@ -18,17 +19,17 @@ from dsvl_cli.terminal.chat.conversation_store import ConversationKeeper, NoKeep
 from dsvl_cli.terminal.chat.input.repl import Lines, Repl
 from dsvl_cli.terminal.chat.loading import BackgroundModel, LoadModel
 from dsvl_cli.terminal.chat.script import NoAnswer, ScriptLines, json_writer
+from dsvl_cli.terminal.chat.settings import ChatSettings
 from dsvl_cli.terminal.plain import open_answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dsvl_cli.engine.conversation import ChatModel, Conversation, Picture
-    from dsvl_cli.engine.options import LoadOptions
+    from dsvl_cli.engine.options import LoadOptions, Overflow, SamplingParams
     from dsvl_cli.engine.progress import Listener
     from dsvl_cli.sessions.session import SavedSession
     from dsvl_cli.sessions.store import SessionStore
-    from dsvl_cli.terminal.chat.settings import ChatSettings
     from dsvl_cli.terminal.console import Console
 
 
@@ -36,8 +37,9 @@ def run_chat(
     console: Console,
     images: Sequence[str],
     options: LoadOptions,
-    settings: ChatSettings,
+    sampling: SamplingParams,
     *,
+    overflow: Overflow = DEFAULT_OVERFLOW,
     system: str | None = None,
     go_on: bool = False,
     session: str | None = None,
@@ -56,7 +58,8 @@ def run_chat(
         console: its streams are where the chat takes place.
         images: paths, addresses and globs to stage for the first message.
         options: which model, and how it is loaded.
-        settings: what the chat begins with.
+        sampling: how the answers are drawn, until `/set` changes it.
+        overflow: what to do when the conversation no longer fits into the context, until `/set` changes it.
         system: replaces the checkpoint's default system text.
         go_on: continue the conversation that was saved last.
         session: continue the conversation of this id or name.
@@ -80,6 +83,7 @@ def run_chat(
         loading = BackgroundModel(load or _engine_loader(options, aliases), console.listener())
         keeper = store if save else NoKeeper()
         services = _services(console, keeper, aliases, offline=options.offline, as_json=as_json)
+        settings = ChatSettings(sampling, overflow)
         chat = Chat(console, loading, services, settings, system=system, scripted=not _is_interactive(console))
         if kept is not None:
             chat.open(kept)

@@ -110,20 +110,37 @@ class _Run:
 
 def answer_all(
     console: Console,
+    images: Sequence[str],
     load: LoadOptions,
-    question: Question,
     sampling: SamplingParams,
     *,
+    prompt: str | None,
+    system: str | None,
+    together: bool,
     as_json: bool,
     stream: bool,
     show_stats: bool,
 ) -> None:
     """Answer about every picture, or once about all of them.
 
+    Args:
+        console: its stdout gets the answers.
+        images: paths, addresses and globs; `-` is a picture on stdin.
+        load: which model, and how it is loaded.
+        sampling: how the answers are drawn.
+        prompt: what is asked; `-` reads it from stdin, None is the default question.
+        system: replaces the checkpoint's default system text.
+        together: ask once about all pictures.
+        as_json: print each answer as one JSON object.
+        stream: print an answer while it comes.
+        show_stats: say what each answer cost.
+
     Raises:
+        UsageError: the pictures and the prompt do not go together.
         SomeFailed: pictures could not be read or did not fit; each was told, the others were answered.
-        DsvlError: the model cannot be loaded.
+        DsvlError: a pattern matches no file, or the model cannot be loaded.
     """
+    question = Question.read(images, prompt, system, together=together)
     run = _Run(console, load, question, sampling, as_json=as_json)
     failed = 0
     for sources in question.groups:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dsvl_cli.sessions.export import export_session
 from dsvl_cli.sessions.markdown import to_markdown
+from dsvl_cli.sessions.store import SessionStore, default_store_path
 from dsvl_cli.terminal.sanitize import sanitize_line
 
 if TYPE_CHECKING:
@@ -16,18 +17,18 @@ if TYPE_CHECKING:
 
     from dsvl_cli.engine.conversation import Picture
     from dsvl_cli.sessions.session import SessionSummary
-    from dsvl_cli.sessions.store import SessionStore
     from dsvl_cli.terminal.console import Console
 
 _WIDE = 70  # columns from which on a table has room for more than ids and titles
 
 
-def list_sessions(store: SessionStore, console: Console, *, as_json: bool = False, limit: int | None = None) -> None:
+def list_sessions(console: Console, *, as_json: bool = False, limit: int | None = None) -> None:
     """List the conversations, the latest first: a table on a terminal, tab-separated fields in a pipe.
 
     The fields are the id, the name, the last change, the numbers of messages and pictures, the model and the title.
     """
-    sessions = store.list(limit)
+    with _open_store(console) as store:
+        sessions = store.list(limit)
     if as_json:
         console.write("".join(_json_line(session) for session in sessions))
     elif not console.answer_is_terminal:
@@ -38,19 +39,22 @@ def list_sessions(store: SessionStore, console: Console, *, as_json: bool = Fals
         console.status("no conversation is kept yet")
 
 
-def show_session(store: SessionStore, console: Console, key: str) -> None:
+def show_session(console: Console, key: str) -> None:
     """Print a conversation as Markdown, with a word for each picture."""
     numbers = count(1)
 
     def show_picture(picture: Picture) -> str:
         return f"[picture {next(numbers)}: {picture.name}, {picture.width}x{picture.height}]"
 
-    console.write(to_markdown(store.load(key), show_picture))
+    with _open_store(console) as store:
+        session = store.load(key)
+    console.write(to_markdown(session, show_picture))
 
 
-def search_sessions(store: SessionStore, console: Console, text: str, *, as_json: bool = False) -> None:
+def search_sessions(console: Console, text: str, *, as_json: bool = False) -> None:
     """List the conversations in which all words of a text occur in one message, with the place where."""
-    hits = store.search(text)
+    with _open_store(console) as store:
+        hits = store.search(text)
     for hit in hits:
         session = hit.session
         if as_json:
@@ -64,20 +68,25 @@ def search_sessions(store: SessionStore, console: Console, text: str, *, as_json
         console.status(f"no conversation mentions {text}")
 
 
-def write_session(
-    store: SessionStore, console: Console, key: str, path: Path, *, embed: bool = True, overwrite: bool = False
-) -> None:
+def write_session(console: Console, key: str, path: Path, *, embed: bool = True, overwrite: bool = False) -> None:
     """Write a conversation to a file, as `export_session` does."""
-    export_session(store.load(key), path, embed=embed, overwrite=overwrite)
+    with _open_store(console) as store:
+        session = store.load(key)
+    export_session(session, path, embed=embed, overwrite=overwrite)
     console.status(f"wrote {path}")
 
 
-def remove_sessions(store: SessionStore, console: Console, keys: Sequence[str]) -> None:
+def remove_sessions(console: Console, keys: Sequence[str]) -> None:
     """Remove conversations for good; when one of them cannot be found, none."""
-    sessions = {session.id: session for session in map(store.find, keys)}
-    for session in sessions.values():
-        store.delete(session.id)
-        console.status(f"removed {session.id}  {_label(session)}")
+    with _open_store(console) as store:
+        sessions = {session.id: session for session in map(store.find, keys)}
+        for session in sessions.values():
+            store.delete(session.id)
+            console.status(f"removed {session.id}  {_label(session)}")
+
+
+def _open_store(console: Console) -> SessionStore:
+    return SessionStore(default_store_path(console.environment.variables))
 
 
 def _label(session: SessionSummary) -> str:

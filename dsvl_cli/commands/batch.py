@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from dsvl_cli.commands import batch_options, options
-from dsvl_cli.engine.options import DEFAULT_GROUP_SIZE, DEFAULT_MODEL
+from dsvl_cli.commands.options import LOADING, SAMPLING
 
 HELP_EPILOG = """
 [bold]Examples[/bold]
@@ -46,8 +46,8 @@ def batch(
     prompt_file: batch_options.PromptFile = None,
     ask: batch_options.Ask = None,
     out: batch_options.Out = None,
-    format: batch_options.Format = None,  # noqa: A002
-    existing: batch_options.Existing = None,
+    format: batch_options.FormatOption = None,  # noqa: A002
+    existing: batch_options.ExistingOption = None,
     overwrite: batch_options.Overwrite = False,
     report: batch_options.Report = None,
     batch_size: batch_options.BatchSize = "auto",
@@ -57,28 +57,28 @@ def batch(
     dry_run: batch_options.DryRun = False,
     check: batch_options.Check = None,
     system: options.System = None,
-    max_new_tokens: options.MaxNewTokens = 512,
-    temperature: options.Temperature = 0.0,
-    top_p: options.TopP = 1.0,
-    top_k: options.TopK = 0,
-    min_p: options.MinP = 0.0,
-    repetition_penalty: options.RepetitionPenalty = 1.0,
-    seed: options.Seed = None,
+    max_new_tokens: options.MaxNewTokens = SAMPLING.max_new_tokens,
+    temperature: options.Temperature = SAMPLING.temperature,
+    top_p: options.TopP = SAMPLING.top_p,
+    top_k: options.TopK = SAMPLING.top_k,
+    min_p: options.MinP = SAMPLING.min_p,
+    repetition_penalty: options.RepetitionPenalty = SAMPLING.repetition_penalty,
+    seed: options.Seed = SAMPLING.seed,
     stop: options.Stop = None,
-    model: options.Model = DEFAULT_MODEL,
+    model: options.Model = LOADING.model,
     profile: options.Profile = None,
-    revision: options.Revision = None,
-    offline: options.Offline = False,
-    device: options.Device = "auto",
-    dtype: options.DtypeOption = "auto",
-    attn_implementation: options.AttentionOption = "auto",
-    device_map: options.DeviceMap = None,
-    threads: options.Threads = None,
-    quantization: options.QuantizationOption = None,
-    group_size: options.GroupSize = DEFAULT_GROUP_SIZE,
-    include_vision: options.IncludeVision = False,
-    include_head: options.IncludeHead = False,
-    force: options.Force = False,
+    revision: options.Revision = LOADING.revision,
+    offline: options.Offline = LOADING.offline,
+    device: options.Device = LOADING.device,
+    dtype: options.DtypeOption = LOADING.dtype,
+    attn_implementation: options.AttentionOption = LOADING.attn_implementation,
+    device_map: options.DeviceMapOption = LOADING.device_map,
+    threads: options.Threads = LOADING.threads,
+    quantization: options.QuantizationOption = LOADING.quantization,
+    group_size: options.GroupSize = LOADING.group_size,
+    include_vision: options.IncludeVision = LOADING.include_vision,
+    include_head: options.IncludeHead = LOADING.include_head,
+    force: options.Force = LOADING.force,
     plain: options.Plain = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -89,14 +89,34 @@ def batch(
     Rows are written as they come, and what ends the run, a kill included, costs no row that was written: the same
     command goes on where it was.
     """
-    from dsvl_cli.app.batch import check_output, preview_batch, run_batch
-    from dsvl_cli.app.batch_job import Job
+    from dsvl_cli.app.batch.batch import run_batch
+    from dsvl_cli.app.batch.options import BatchOptions
 
-    console = options.make_console(ctx.params)
-    job = Job.of(ctx.params, options.load_options(ctx.params), options.sampling_params(ctx.params), options.given(ctx))
-    if check is not None:
-        check_output(console, job, check)
-    elif dry_run:
-        preview_batch(console, job)
-    else:
-        run_batch(console, job)
+    asked = BatchOptions(
+        sources=tuple(sources or ()),
+        recursive=recursive,
+        extensions=tuple(ext or ()),
+        follow_links=follow_links,
+        column=column,
+        files_from=files_from,
+        prompt=prompt,
+        prompt_file=prompt_file,
+        ask=ask,
+        system=system,
+        seed=seed,
+        out=out,
+        format=format,
+        existing=existing,
+        overwrite=overwrite,
+        report=report,
+        batch_size=batch_size,
+        retry_errors=retry_errors,
+        retry_suspect=retry_suspect,
+        max_errors=max_errors,
+        dry_run=dry_run,
+        check=check,
+        given=options.given(ctx),
+    )
+    run_batch(
+        options.make_console(ctx.params), asked, options.load_options(ctx.params), options.sampling_params(ctx.params)
+    )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
+from dsvl_cli.batch.output.formats import Existing, Format
 from dsvl_cli.commands import options
 from dsvl_cli.engine.options import DEFAULT_PROMPT
 
@@ -65,16 +66,16 @@ Out = Annotated[
         help="A .jsonl, .csv or .parquet file, a folder for text files, or - for rows on stdout.",
     ),
 ]  # fmt: skip
-Format = Annotated[
-    Literal["jsonl", "csv", "parquet", "openai", "txt"] | None,
+FormatOption = Annotated[
+    Format | None,
     _option(
         _ROWS,
         "--format",
         help="What OUT is, where its name does not say so; openai is a .jsonl of what OpenAI's batches give.",
     ),
 ]
-Existing = Annotated[
-    Literal["skip", "overwrite", "append", "prepend"] | None,
+ExistingOption = Annotated[
+    Existing | None,
     _option(_ROWS, "--existing", help="What becomes of text files that are there already; by default skip."),
 ]
 Overwrite = Annotated[bool, _option(_ROWS, "--overwrite", help="Begin anew, and drop the rows in OUT.")]

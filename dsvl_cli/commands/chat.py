@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from dsvl_cli.commands import options
-from dsvl_cli.engine.options import DEFAULT_GROUP_SIZE, DEFAULT_MODEL
+from dsvl_cli.commands.options import LOADING, SAMPLING
+from dsvl_cli.engine.options import DEFAULT_OVERFLOW, Overflow
 
 _CONVERSATION = "Conversation"
 
@@ -68,7 +69,7 @@ def chat(
         ),
     ] = False,
     overflow: Annotated[
-        Literal["error", "drop-oldest"],
+        Overflow,
         typer.Option(
             "--overflow",
             envvar="DSVL_OVERFLOW",
@@ -76,31 +77,31 @@ def chat(
             rich_help_panel=_CONVERSATION,
             help="When the context is full: say so, or leave the oldest turns out.",
         ),
-    ] = "error",
+    ] = DEFAULT_OVERFLOW,
     system: options.System = None,
-    max_new_tokens: options.MaxNewTokens = 512,
-    temperature: options.Temperature = 0.0,
-    top_p: options.TopP = 1.0,
-    top_k: options.TopK = 0,
-    min_p: options.MinP = 0.0,
-    repetition_penalty: options.RepetitionPenalty = 1.0,
-    seed: options.Seed = None,
+    max_new_tokens: options.MaxNewTokens = SAMPLING.max_new_tokens,
+    temperature: options.Temperature = SAMPLING.temperature,
+    top_p: options.TopP = SAMPLING.top_p,
+    top_k: options.TopK = SAMPLING.top_k,
+    min_p: options.MinP = SAMPLING.min_p,
+    repetition_penalty: options.RepetitionPenalty = SAMPLING.repetition_penalty,
+    seed: options.Seed = SAMPLING.seed,
     stop: options.Stop = None,
-    model: options.Model = DEFAULT_MODEL,
+    model: options.Model = LOADING.model,
     profile: options.Profile = None,
-    revision: options.Revision = None,
-    offline: options.Offline = False,
-    device: options.Device = "auto",
-    dtype: options.DtypeOption = "auto",
-    attn_implementation: options.AttentionOption = "auto",
-    device_map: options.DeviceMap = None,
-    threads: options.Threads = None,
-    quantization: options.QuantizationOption = None,
-    group_size: options.GroupSize = DEFAULT_GROUP_SIZE,
-    include_vision: options.IncludeVision = False,
-    include_head: options.IncludeHead = False,
-    cache: options.Cache = False,
-    force: options.Force = False,
+    revision: options.Revision = LOADING.revision,
+    offline: options.Offline = LOADING.offline,
+    device: options.Device = LOADING.device,
+    dtype: options.DtypeOption = LOADING.dtype,
+    attn_implementation: options.AttentionOption = LOADING.attn_implementation,
+    device_map: options.DeviceMapOption = LOADING.device_map,
+    threads: options.Threads = LOADING.threads,
+    quantization: options.QuantizationOption = LOADING.quantization,
+    group_size: options.GroupSize = LOADING.group_size,
+    include_vision: options.IncludeVision = LOADING.include_vision,
+    include_head: options.IncludeHead = LOADING.include_head,
+    cache: options.Cache = LOADING.cache,
+    force: options.Force = LOADING.force,
     as_json: options.Json = False,
     plain: options.Plain = False,
     quiet: options.Quiet = False,
@@ -112,13 +113,13 @@ def chat(
     The prompt is there at once and the model loads behind it. Pictures can come at any time, several of them.
     """
     from dsvl_cli.app.chat import run_chat
-    from dsvl_cli.terminal.chat.settings import ChatSettings
 
     return run_chat(
         options.make_console(ctx.params),
         images or [],
         options.load_options(ctx.params),
-        ChatSettings(options.sampling_params(ctx.params), overflow),
+        options.sampling_params(ctx.params),
+        overflow=overflow,
         system=system,
         go_on=go_on,
         session=session,

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from dsvl_cli.commands import options
-from dsvl_cli.engine.options import DEFAULT_GROUP_SIZE, DEFAULT_MODEL, DEFAULT_PROMPT
+from dsvl_cli.commands.options import LOADING, SAMPLING
+from dsvl_cli.engine.options import DEFAULT_PROMPT
 
 # Typer joins the lines of a paragraph: an empty line keeps two apart.
 HELP_EPILOG = """
@@ -66,29 +67,29 @@ def describe(
         typer.Option("--together", rich_help_panel="Question", help="Ask once about all pictures, not once a picture."),
     ] = False,
     system: options.System = None,
-    max_new_tokens: options.MaxNewTokens = 512,
-    temperature: options.Temperature = 0.0,
-    top_p: options.TopP = 1.0,
-    top_k: options.TopK = 0,
-    min_p: options.MinP = 0.0,
-    repetition_penalty: options.RepetitionPenalty = 1.0,
-    seed: options.Seed = None,
+    max_new_tokens: options.MaxNewTokens = SAMPLING.max_new_tokens,
+    temperature: options.Temperature = SAMPLING.temperature,
+    top_p: options.TopP = SAMPLING.top_p,
+    top_k: options.TopK = SAMPLING.top_k,
+    min_p: options.MinP = SAMPLING.min_p,
+    repetition_penalty: options.RepetitionPenalty = SAMPLING.repetition_penalty,
+    seed: options.Seed = SAMPLING.seed,
     stop: options.Stop = None,
-    model: options.Model = DEFAULT_MODEL,
+    model: options.Model = LOADING.model,
     profile: options.Profile = None,
-    revision: options.Revision = None,
-    offline: options.Offline = False,
-    device: options.Device = "auto",
-    dtype: options.DtypeOption = "auto",
-    attn_implementation: options.AttentionOption = "auto",
-    device_map: options.DeviceMap = None,
-    threads: options.Threads = None,
-    quantization: options.QuantizationOption = None,
-    group_size: options.GroupSize = DEFAULT_GROUP_SIZE,
-    include_vision: options.IncludeVision = False,
-    include_head: options.IncludeHead = False,
-    cache: options.Cache = False,
-    force: options.Force = False,
+    revision: options.Revision = LOADING.revision,
+    offline: options.Offline = LOADING.offline,
+    device: options.Device = LOADING.device,
+    dtype: options.DtypeOption = LOADING.dtype,
+    attn_implementation: options.AttentionOption = LOADING.attn_implementation,
+    device_map: options.DeviceMapOption = LOADING.device_map,
+    threads: options.Threads = LOADING.threads,
+    quantization: options.QuantizationOption = LOADING.quantization,
+    group_size: options.GroupSize = LOADING.group_size,
+    include_vision: options.IncludeVision = LOADING.include_vision,
+    include_head: options.IncludeHead = LOADING.include_head,
+    cache: options.Cache = LOADING.cache,
+    force: options.Force = LOADING.force,
     as_json: options.Json = False,
     no_stream: options.NoStream = False,
     stats: options.ShowStats = False,
@@ -103,13 +104,16 @@ def describe(
 
     Of several pictures each gets its own answer, under its path. One that fails is told on stderr; the others go on.
     """
-    from dsvl_cli.app.describe import Question, answer_all
+    from dsvl_cli.app.describe import answer_all
 
     answer_all(
         options.make_console(ctx.params),
+        images,
         options.load_options(ctx.params),
-        Question.read(images, prompt, system, together=together),
         options.sampling_params(ctx.params),
+        prompt=prompt,
+        system=system,
+        together=together,
         as_json=as_json,
         stream=not no_stream,
         show_stats=stats,

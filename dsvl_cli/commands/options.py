@@ -7,20 +7,31 @@ else it is the command's default.
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import MappingProxyType
+from typing import Annotated, Any
 
 import typer
 
 from dsvl_cli.config import Config, read_config
-from dsvl_cli.engine.options import Attention, Dtype, LoadOptions, Quantization, SamplingParams
+from dsvl_cli.engine.options import (
+    DEVICES,
+    RULES,
+    Attention,
+    DeviceMap,
+    Dtype,
+    LoadOptions,
+    Quantization,
+    SamplingParams,
+    draw_seed,
+)
 from dsvl_cli.errors import DsvlError
 from dsvl_cli.terminal.console import Console, Environment
 
+LOADING, SAMPLING = LoadOptions(), SamplingParams()  # the defaults of the options
 _MODEL, _SAMPLING, _OUTPUT = "Model", "Answer", "Output"
 
 
@@ -47,7 +58,8 @@ def _read_config_quietly() -> Config:
 
 def complete_device(incomplete: str) -> list[str]:
     """Offer the kinds of device."""
-    return [name for name in ("auto", "cpu", "cuda", "cuda:0", "mps", "xpu") if name.startswith(incomplete)]
+    names = sorted([*map(str, DEVICES.offered), *(f"{name}:0" for name in DEVICES.numbered)])
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def complete_picture(incomplete: str) -> list[str]:
@@ -90,9 +102,15 @@ def read_aliases(ctx: typer.Context) -> Mapping[str, str]:
 
 
 def _setting(panel: str, *names: str, help: str, **more: Any) -> Any:  # noqa: A002
-    """Declare an option that `DSVL_<NAME>` sets too, NAME being its first long name."""
-    long_name = next(name for name in names if name.startswith("--"))
-    variable = f"DSVL_{long_name.removeprefix('--').replace('-', '_').upper()}"
+    """Declare an option that `DSVL_<NAME>` sets too, NAME being its first long name.
+
+    Bounds are shown here; the options that the values become refuse what is out of them.
+    """
+    name = next(name for name in names if name.startswith("--")).removeprefix("--").replace("-", "_")
+    rule = RULES.get(name)
+    if rule is not None and rule.kind in (int, float):
+        help = f"{help.removesuffix('.')} ({rule.limits})."  # noqa: A001
+    variable = f"DSVL_{name.upper()}"
     return typer.Option(*names, envvar=variable, show_envvar=False, rich_help_panel=panel, help=help, **more)
 
 
@@ -100,6 +118,8 @@ def _flag(panel: str, *names: str, help: str, **more: Any) -> Any:  # noqa: A002
     """Declare an option that belongs to one command line and cannot be set elsewhere."""
     return typer.Option(*names, rich_help_panel=panel, help=help, **more)
 
+
+_DEVICE_METAVAR = "|".join(f"{name}[:N]" if name in DEVICES.numbered else str(name) for name in DEVICES.offered)
 
 # Eager, so that the defaults are known before any other option is looked at.
 Profile = Annotated[
@@ -124,14 +144,14 @@ Offline = Annotated[bool, _setting(_MODEL, "--offline", help="Never open a conne
 Device = Annotated[
     str,
     _setting(
-        _MODEL, "--device", metavar="auto|cpu|cuda[:N]|mps|xpu", autocompletion=complete_device,
+        _MODEL, "--device", metavar=_DEVICE_METAVAR, autocompletion=complete_device,
         help="Where to compute.",
     ),
 ]  # fmt: skip
 DtypeOption = Annotated[Dtype, _setting(_MODEL, "--dtype", help="Number format; auto takes a fast one.")]
 AttentionOption = Annotated[Attention, _setting(_MODEL, "--attn-implementation", "--attn", help="Attention backend.")]
-DeviceMap = Annotated[Literal["auto"] | None, _setting(_MODEL, "--device-map", help="auto: spread over several GPUs.")]
-Threads = Annotated[int | None, _setting(_MODEL, "--threads", min=1, metavar="N", help="CPU threads.")]
+DeviceMapOption = Annotated[DeviceMap | None, _setting(_MODEL, "--device-map", help="auto: spread over several GPUs.")]
+Threads = Annotated[int | None, _setting(_MODEL, "--threads", metavar="N", help="CPU threads.")]
 QuantizationOption = Annotated[
     Quantization | None,
     _setting(
@@ -140,9 +160,7 @@ QuantizationOption = Annotated[
 ]
 GroupSize = Annotated[
     int,
-    _setting(
-        _MODEL, "--group-size", metavar="N", help="Weights that share a scale in torchao-int4: 32, 64, 128 or 256."
-    ),
+    _setting(_MODEL, "--group-size", metavar="N", help="Weights that share a scale in torchao-int4."),
 ]
 IncludeVision = Annotated[bool, _flag(_MODEL, "--include-vision", help="Quantize the vision towers too; not advised.")]
 IncludeHead = Annotated[bool, _flag(_MODEL, "--include-head", help="Quantize the output head too; not advised.")]
@@ -163,12 +181,12 @@ System = Annotated[
     ),
 ]  # fmt: skip
 MaxNewTokens = Annotated[
-    int, _setting(_SAMPLING, "--max-new-tokens", "--max-tokens", min=1, metavar="N", help="Longest answer.")
+    int, _setting(_SAMPLING, "--max-new-tokens", "--max-tokens", metavar="N", help="Longest answer.")
 ]
 Temperature = Annotated[
     float,
     _setting(
-        _SAMPLING, "--temperature", "--temp", min=0.0, metavar="T",
+        _SAMPLING, "--temperature", "--temp", metavar="T",
         help="0 always takes the likeliest token; higher is more varied.",
     ),
 ]  # fmt: skip
@@ -176,7 +194,7 @@ TopP = Annotated[
     float, _setting(_SAMPLING, "--top-p", metavar="P", help="Sample among the likeliest tokens that sum to P.")
 ]
 TopK = Annotated[
-    int, _setting(_SAMPLING, "--top-k", min=0, metavar="K", help="Sample among the K likeliest tokens; 0 is off.")
+    int, _setting(_SAMPLING, "--top-k", metavar="K", help="Sample among the K likeliest tokens; 0 is off.")
 ]
 MinP = Annotated[
     float,
@@ -185,7 +203,7 @@ MinP = Annotated[
 RepetitionPenalty = Annotated[
     float, _setting(_SAMPLING, "--repetition-penalty", metavar="R", help="Above 1 makes repeating less likely.")
 ]
-Seed = Annotated[int | None, _setting(_SAMPLING, "--seed", min=0, metavar="N", help="Makes sampling repeatable.")]
+Seed = Annotated[int | None, _setting(_SAMPLING, "--seed", metavar="N", help="Makes sampling repeatable.")]
 Stop = Annotated[
     list[str] | None, _flag(_SAMPLING, "--stop", metavar="TEXT", help="End the answer before TEXT; may be repeated.")
 ]
@@ -217,7 +235,7 @@ def sampling_params(values: Mapping[str, Any]) -> SamplingParams:
     params = {field.name: values[field.name] for field in fields(SamplingParams)}
     params["stop"] = tuple(params["stop"] or ())
     if params["seed"] is None and params["temperature"] > 0:
-        params["seed"] = secrets.randbelow(2**31)
+        params["seed"] = draw_seed()
     return SamplingParams(**params)
 
 
@@ -227,6 +245,7 @@ def given(ctx: typer.Context) -> frozenset[str]:
     return frozenset(name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE")
 
 
-def make_console(values: Mapping[str, Any]) -> Console:
-    """Make the console that the flags about output ask for."""
-    return Console(Environment.system(), verbose=values["verbose"], quiet=values["quiet"], plain=values["plain"])
+def make_console(values: Mapping[str, Any] = MappingProxyType({})) -> Console:
+    """Make the console that the flags about output ask for, out of all the values of a command."""
+    flags = {name: values.get(name, False) for name in ("verbose", "quiet", "plain")}
+    return Console(Environment.system(), **flags)

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from dsvl_cli.commands import options
-from dsvl_cli.engine.options import DEFAULT_GROUP_SIZE, Quantization
+from dsvl_cli.commands.options import LOADING
+from dsvl_cli.engine.options import Quantization
 
 HELP_EPILOG = """
 [bold]Examples[/bold]
@@ -54,19 +55,19 @@ def quantize(
             help="How to store the weights.",
         ),
     ] = "4bit",
-    group_size: options.GroupSize = DEFAULT_GROUP_SIZE,
-    include_vision: options.IncludeVision = False,
-    include_head: options.IncludeHead = False,
+    group_size: options.GroupSize = LOADING.group_size,
+    include_vision: options.IncludeVision = LOADING.include_vision,
+    include_head: options.IncludeHead = LOADING.include_head,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model that stands at OUT.")] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Open what was written and compare it with the source; exit 1 if damaged.")
     ] = False,
     profile: options.Profile = None,
-    revision: options.Revision = None,
-    offline: options.Offline = False,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
-    force: options.Force = False,
+    revision: options.Revision = LOADING.revision,
+    offline: options.Offline = LOADING.offline,
+    device: options.Device = LOADING.device,
+    threads: options.Threads = LOADING.threads,
+    force: options.Force = LOADING.force,
     as_json: options.Json = False,
     plain: options.Plain = False,
     quiet: options.Quiet = False,

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from dsvl_cli.commands.options import Json
-from dsvl_cli.terminal.console import Console, Environment
-
-if TYPE_CHECKING:
-    from dsvl_cli.sessions.store import SessionStore
+from dsvl_cli.commands.options import Json, make_console
 
 app = typer.Typer(
     help="List, show, search, export and remove the conversations that were kept.",
@@ -25,15 +19,6 @@ app = typer.Typer(
 Session = Annotated[str, typer.Argument(metavar="SESSION", help="Its id, the beginning of one, or its name.")]
 
 
-@contextmanager
-def _open_store() -> Iterator[tuple[SessionStore, Console]]:
-    from dsvl_cli.sessions.store import SessionStore, default_store_path
-
-    environment = Environment.system()
-    with SessionStore(default_store_path(environment.variables)) as store:
-        yield store, Console(environment)
-
-
 @app.command("list")
 def list_kept(
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, metavar="N", help="Only the last N.")] = None,
@@ -42,8 +27,7 @@ def list_kept(
     """List the conversations, the latest first."""
     from dsvl_cli.app.sessions import list_sessions
 
-    with _open_store() as (store, console):
-        list_sessions(store, console, as_json=as_json, limit=limit)
+    list_sessions(make_console(), as_json=as_json, limit=limit)
 
 
 @app.command()
@@ -51,8 +35,7 @@ def show(session: Session) -> None:
     """Print a conversation as Markdown."""
     from dsvl_cli.app.sessions import show_session
 
-    with _open_store() as (store, console):
-        show_session(store, console, session)
+    show_session(make_console(), session)
 
 
 @app.command()
@@ -63,8 +46,7 @@ def search(
     """Find conversations by what was said in them."""
     from dsvl_cli.app.sessions import search_sessions
 
-    with _open_store() as (store, console):
-        search_sessions(store, console, " ".join(words), as_json=as_json)
+    search_sessions(make_console(), " ".join(words), as_json=as_json)
 
 
 @app.command()
@@ -79,8 +61,7 @@ def export(
     """Write a conversation, its pictures included, to a file."""
     from dsvl_cli.app.sessions import write_session
 
-    with _open_store() as (store, console):
-        write_session(store, console, session, file, embed=not beside, overwrite=overwrite)
+    write_session(make_console(), session, file, embed=not beside, overwrite=overwrite)
 
 
 @app.command()
@@ -90,5 +71,4 @@ def rm(
     """Remove conversations for good."""
     from dsvl_cli.app.sessions import remove_sessions
 
-    with _open_store() as (store, console):
-        remove_sessions(store, console, sessions)
+    remove_sessions(make_console(), sessions)

@@ -1,14 +1,18 @@
-"""What a user can choose about loading and about sampling. No torch here."""
+"""What a user can choose about loading and about answers: the defaults, and what each value must be. No torch here.
+
+`RULES` is the only place that says what a value must be. The options below refuse what breaks their rule; the command
+line, the files and variables of `dsvl_cli.settings`, and the chat's `/set` take their bounds and choices from it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 from dsvl_cli.errors import UsageError
 
-DTYPES = ("auto", "bfloat16", "float16", "float32")
-ATTENTION = ("auto", "eager", "sdpa", "flash_attention_2")
 DEFAULT_GROUP_SIZE = 128
 DEFAULT_MODEL = "1.3b"
 DEFAULT_PROMPT = "Describe this image."
@@ -16,6 +20,7 @@ IMAGE_MARK = "<image>"
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Attention = Literal["auto", "eager", "sdpa", "flash_attention_2"]
+DeviceMap = Literal["auto"]
 Quantization = Literal[
     "4bit",
     "8bit",
@@ -28,6 +33,134 @@ Quantization = Literal[
     "int8",
     "int4",
 ]
+# What a chat does when the conversation no longer fits into the context.
+Overflow = Literal["error", "drop-oldest"]
+DEFAULT_OVERFLOW: Overflow = "error"
+
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+ATTENTION: tuple[Attention, ...] = get_args(Attention)
+DEVICE_KINDS = ("cpu", "cuda", "mps", "xpu")
+_LARGEST_SEED = 2**63 - 1
+_DRAWN_SEEDS = 2**31  # short enough to be typed again
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The numbers that a setting takes.
+
+    Attributes:
+        kind: `int` or `float`; a `float` may be a whole number, too.
+        low: the least.
+        high: the greatest; None where there is none.
+        is_open: `low` itself is too little.
+    """
+
+    kind: type[int] | type[float]
+    low: float
+    high: float | None = None
+    is_open: bool = False
+
+    def holds(self, value: Any) -> bool:
+        """Whether a number is one of them."""
+        enough = value > self.low if self.is_open else value >= self.low
+        return bool(enough and (self.high is None or value <= self.high))
+
+    @property
+    def limits(self) -> str:
+        """The bound in words: `between 0 and 1`."""
+        if self.high is None:
+            return f"above {_write(self.low)}" if self.is_open else f"at least {_write(self.low)}"
+        if self.is_open:
+            return f"above {_write(self.low)} and at most {_write(self.high)}"
+        return f"between {_write(self.low)} and {_write(self.high)}"
+
+    @property
+    def offered(self) -> tuple[float, ...]:
+        """The right values at the bounds."""
+        return tuple(end for end in (None if self.is_open else self.low, self.high) if end is not None)
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.kind is int else "a number"
+        return f"{kind}{' of' if self.limits.startswith('at least') else ''} {self.limits}"
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """The few values that a setting takes.
+
+    Attributes:
+        offered: the values.
+        numbered: those of them that also take a number: `cuda:0`.
+    """
+
+    offered: tuple[str, ...] | tuple[int, ...]
+    numbered: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> type:
+        """The type of the values."""
+        return type(self.offered[0])
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is one of them."""
+        if value in self.offered or not isinstance(value, str):
+            return value in self.offered
+        name, _, number = value.partition(":")
+        return name in self.numbered and number.isascii() and number.isdigit()
+
+    @property
+    def limits(self) -> str:
+        """The choices in words."""
+        names = ((str(each), f"{each}:N") if each in self.numbered else (str(each),) for each in self.offered)
+        return f"one of {', '.join(name for forms in names for name in forms)}"
+
+    def __str__(self) -> str:
+        return self.limits
+
+
+@dataclass(frozen=True, slots=True)
+class NotEmpty:
+    """Any text but the empty one, or a list of such; `kind` is `str` or `list`."""
+
+    kind: type[str] | type[list[str]]
+    offered: tuple[str, ...] = ()
+
+    def holds(self, value: Any) -> bool:
+        """Whether there is something in the text, or in each one."""
+        return bool(value) if isinstance(value, str) else all(type(text) is str and text for text in value)
+
+    @property
+    def limits(self) -> str:
+        """The rule in words."""
+        return "a text that is not empty" if self.kind is str else "a list of texts that are not empty"
+
+    def __str__(self) -> str:
+        return self.limits
+
+
+Rule = Bound | Choices | NotEmpty
+
+DEVICES = Choices(("auto", *DEVICE_KINDS), numbered=("cuda",))
+RULES: Mapping[str, Rule] = {
+    "model": NotEmpty(str),
+    "revision": NotEmpty(str),
+    "device": DEVICES,
+    "dtype": Choices(DTYPES),
+    "attn_implementation": Choices(ATTENTION),
+    "device_map": Choices(get_args(DeviceMap)),
+    "threads": Bound(int, 1),
+    "quantization": Choices(get_args(Quantization)),
+    "group_size": Choices((32, 64, 128, 256)),
+    "max_new_tokens": Bound(int, 1),
+    "temperature": Bound(float, 0, 100),
+    "top_k": Bound(int, 0),
+    "top_p": Bound(float, 0, 1, is_open=True),
+    "min_p": Bound(float, 0, 1),
+    "repetition_penalty": Bound(float, 0, 100, is_open=True),
+    "seed": Bound(int, 0, _LARGEST_SEED),
+    "stop": NotEmpty(list),
+    "overflow": Choices(get_args(Overflow)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +182,9 @@ class LoadOptions:
         group_size: of `torchao-int4`: so many neighbouring weights share a scale.
         include_vision, include_head: quantize the vision towers and the aligner, or the output head, too.
         cache: keep the computed state of prompts, pictures included, in the cache folder for later processes.
+
+    Raises:
+        UsageError: a value breaks its rule; the message names it.
     """
 
     model: str = DEFAULT_MODEL
@@ -57,7 +193,7 @@ class LoadOptions:
     device: str = "auto"
     dtype: Dtype = "auto"
     attn_implementation: Attention = "auto"
-    device_map: Literal["auto"] | None = None
+    device_map: DeviceMap | None = None
     threads: int | None = None
     force: bool = False
     quantization: Quantization | None = None
@@ -66,23 +202,26 @@ class LoadOptions:
     include_head: bool = False
     cache: bool = False
 
+    def __post_init__(self) -> None:
+        _check_values(self)
+
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How to choose the next token, and when to stop.
 
     Attributes:
-        max_new_tokens: at most so many tokens, >= 1.
+        max_new_tokens: at most so many tokens.
         temperature: 0.0 is greedy: always the likeliest token.
         top_k: keep the k likeliest; 0 keeps all.
-        top_p: keep the likeliest whose probabilities sum to p, in (0, 1]; 1.0 keeps all.
-        min_p: keep those at least p times as likely as the likeliest, in [0, 1]; 0.0 keeps all.
+        top_p: keep the likeliest whose probabilities sum to p; 1.0 keeps all.
+        min_p: keep those at least p times as likely as the likeliest; 0.0 keeps all.
         repetition_penalty: > 1.0 makes tokens that already stand in the prompt or the answer less likely.
         seed: makes sampling repeatable; None draws a fresh one.
         stop: the answer ends before the first of these strings.
 
     Raises:
-        UsageError: a value is out of its bounds; the message names it.
+        UsageError: a value breaks its rule; the message names it.
     """
 
     max_new_tokens: int = 512
@@ -95,16 +234,35 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
-        _require(0.0 <= self.temperature <= 100.0, "temperature", self.temperature, "between 0 and 100")
-        _require(self.top_k >= 0, "top_k", self.top_k, "0 (off) or more")
-        _require(0.0 < self.top_p <= 1.0, "top_p", self.top_p, "above 0 and at most 1")
-        _require(0.0 <= self.min_p <= 1.0, "min_p", self.min_p, "between 0 and 1")
-        _require(0.0 < self.repetition_penalty <= 100.0, "repetition_penalty", self.repetition_penalty, "above 0")
-        _require(self.seed is None or 0 <= self.seed < 2**63, "seed", self.seed, "between 0 and 2^63 - 1")
-        _require(all(self.stop), "stop", "''", "a string that is not empty")
+        _check_values(self)
 
 
-def _require(holds: bool, name: str, value: object, bound: str) -> None:
-    if not holds:
-        raise UsageError(f"{name} is {value}; it must be {bound}")
+def check_value(name: str, value: Any) -> None:
+    """Refuse what breaks the rule of a setting.
+
+    Raises:
+        UsageError: with the rule.
+    """
+    if not RULES[name].holds(value):
+        raise refuse(name, list(value) if isinstance(value, tuple) else value)
+
+
+def refuse(name: str, value: object, hint: str | None = None) -> UsageError:
+    """Make the error that says what the value of a setting must be."""
+    return UsageError(f"{name} is {value!r}; it must be {RULES[name]}", hint)
+
+
+def draw_seed() -> int:
+    """Draw a seed by chance, so that it can be told and the answer repeated."""
+    return secrets.randbelow(_DRAWN_SEEDS)
+
+
+def _check_values(options: LoadOptions | SamplingParams) -> None:
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if field.name in RULES and (value is not None or field.default is not None):
+            check_value(field.name, value)
+
+
+def _write(number: float) -> str:
+    return "2^63 - 1" if number == _LARGEST_SEED else f"{number:g}"

@@ -15,10 +15,9 @@ from PIL import Image, ImageGrab
 from dsvl_cli.app import chat as conversation
 from dsvl_cli.app.chat import run_chat
 from dsvl_cli.engine.conversation import ChatModel
-from dsvl_cli.engine.options import LoadOptions
+from dsvl_cli.engine.options import LoadOptions, SamplingParams
 from dsvl_cli.engine.progress import Listener, Silence
 from dsvl_cli.errors import DsvlError, ExitStatus, ImageError, UsageError
-from dsvl_cli.terminal.chat.settings import ChatSettings
 from dsvl_cli.terminal.console import Console, Environment
 from tests.terminal.fake_model import FakeModel, picture_bytes
 
@@ -39,7 +38,7 @@ def talk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Talk:
         def load(name: str, listener: Listener) -> ChatModel:
             return model or FakeModel(name=name)
 
-        status = run_chat(Console(environment), images, LoadOptions("fake"), ChatSettings(), load=load, **options)
+        status = run_chat(Console(environment), images, LoadOptions("fake"), SamplingParams(), load=load, **options)
         return status, stdout.getvalue(), stderr.getvalue()
 
     return talk
@@ -141,7 +140,7 @@ def test_no_save_keeps_no_prompts_either(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(conversation, "_engine_loader", make_loader)
     environment = Environment(io.StringIO(), io.StringIO(), io.StringIO(), {"DSVL_DATA_DIR": str(tmp_path)})
-    run_chat(Console(environment), [], LoadOptions("fake", cache=True), ChatSettings(), save=save)
+    run_chat(Console(environment), [], LoadOptions("fake", cache=True), SamplingParams(), save=save)
     assert wanted == [save]
 
 

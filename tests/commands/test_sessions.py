@@ -1,4 +1,4 @@
-"""`dsvl sessions` on the command line; what the commands print is tested in test_archive.py."""
+"""`dsvl sessions` on the command line; what the commands print is tested in tests/app/test_sessions.py."""
 
 from __future__ import annotations
 

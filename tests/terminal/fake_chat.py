@@ -14,10 +14,9 @@ from typing import Any
 
 from dsvl_cli.app.chat import run_chat
 from dsvl_cli.engine.conversation import ChatModel
-from dsvl_cli.engine.options import LoadOptions
+from dsvl_cli.engine.options import LoadOptions, SamplingParams
 from dsvl_cli.engine.progress import Listener
 from dsvl_cli.errors import DsvlError
-from dsvl_cli.terminal.chat.settings import ChatSettings
 from dsvl_cli.terminal.console import Console, Environment
 from tests.terminal.fake_model import FakeModel
 
@@ -42,7 +41,8 @@ def main(config: dict[str, Any]) -> int:
             signal.signal(number, lambda caught, _: sys.exit(128 + caught))
     console = Console(Environment.system(), plain=config.get("plain", False))
     options = LoadOptions(model=config.get("model", "fake"))
-    return run_chat(console, config.get("images", []), options, ChatSettings(), load=load, **config.get("options", {}))
+    images, more = config.get("images", []), config.get("options", {})
+    return run_chat(console, images, options, SamplingParams(), load=load, **more)
 
 
 if __name__ == "__main__":

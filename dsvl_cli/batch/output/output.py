@@ -7,22 +7,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from filelock import FileLock, Timeout
 
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.output.disk import explained
+from dsvl_cli.batch.output.formats import Format
 from dsvl_cli.batch.output.journal import Journal
 from dsvl_cli.batch.output.settings import Settings
 from dsvl_cli.batch.output.tables import write_csv, write_openai, write_parquet
 from dsvl_cli.batch.row import Row
 from dsvl_cli.errors import DsvlError
 
-Format = Literal["jsonl", "csv", "parquet", "openai", "txt"]
-FORMATS_BY_EXTENSION: Mapping[str, Format] = {
-    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet",
-}  # fmt: skip
 # A greedy answer would come out the same again.
 RETRY_SAMPLING: Mapping[str, Any] = {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.1, "seed": 1}
 

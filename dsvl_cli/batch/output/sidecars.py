@@ -7,15 +7,15 @@ import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.output.disk import explained, new_file
+from dsvl_cli.batch.output.formats import Existing
 from dsvl_cli.batch.output.journal import Journal
 from dsvl_cli.batch.row import Row
 from dsvl_cli.engine.pictures.images import PICTURE_EXTENSIONS
 
-Existing = Literal["skip", "overwrite", "append", "prepend"]
 _LONGEST_NAME = 250  # bytes; most file systems take 255
 
 

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 from urllib.parse import unquote, unquote_to_bytes
 
 from dsvl_cli.batch.item import Item
-from dsvl_cli.engine.options import SamplingParams
+from dsvl_cli.engine.options import RULES, SamplingParams
 from dsvl_cli.engine.pictures.images import MAX_BYTES, is_address, read_file
 from dsvl_cli.errors import DsvlError, ImageError
 
@@ -41,7 +41,6 @@ _SAMPLING = {
     "min_p": "min_p",
     "repetition_penalty": "repetition_penalty",
 }
-_WHOLE_NUMBERS = frozenset({"max_new_tokens", "seed", "top_k"})
 # What changes no answer, or asks for what happens anyway. The model is the run's.
 _WITHOUT_EFFECT = frozenset(
     {"model", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "stream_options"}
@@ -233,8 +232,8 @@ def _sampling(body: Mapping[str, Any]) -> dict[str, Any]:
             if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) for text in value):
                 raise _BadRequest("stop is neither a text nor a list of texts")
             value = tuple(value)
-        elif isinstance(value, bool) or not isinstance(value, int if field in _WHOLE_NUMBERS else (int, float)):
-            raise _BadRequest(f"{name} is not a {'whole ' if field in _WHOLE_NUMBERS else ''}number")
+        elif isinstance(value, bool) or not isinstance(value, int if RULES[field].kind is int else (int, float)):
+            raise _BadRequest(f"{name} is not a {'whole ' if RULES[field].kind is int else ''}number")
         given[field] = value
     SamplingParams(**given)  # raises for values out of bounds
     return given

@@ -15,12 +15,12 @@ Nothing is ever offloaded to another device without being asked.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dsvl_cli.engine.checkpoint.layouts import text_settings
 from dsvl_cli.engine.machine.detect import NATIVE_BF16, Gpu, Machine, detect_machine
+from dsvl_cli.engine.options import check_value
 from dsvl_cli.engine.progress import Choice, Listener
 from dsvl_cli.engine.units import format_bytes
 from dsvl_cli.errors import DsvlError, UsageError
@@ -127,8 +127,7 @@ def choose_device(requested: str, machine: Machine) -> Choice:
             return Choice("device", "xpu", f"torch has a GPU: {machine.xpu[0].name}")
         blind = "; an NVIDIA driver is here, but this torch is built without CUDA" if machine.torch_without_cuda else ""
         return Choice("device", "cpu", f"torch has no GPU{blind}")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?|mps|xpu", requested):
-        raise UsageError(f"there is no device {requested!r}", "a device is auto, cpu, cuda, cuda:N, mps or xpu")
+    check_value("device", requested)
     value = f"cuda:{best}" if requested == "cuda" and best is not None else requested
     if value not in machine.devices:
         hint = f"this machine has {', '.join(machine.devices)}"
@@ -212,11 +211,7 @@ def choose_attention(requested: str, device: str, dtype: str, machine: Machine) 
     """
     if requested == "auto":
         return Choice("attention", "sdpa", "torch's own kernels, which every device has")
-    if requested not in ("eager", "sdpa", "flash_attention_2"):
-        raise UsageError(
-            f"there is no attention backend {requested!r}",
-            "it is auto, eager, sdpa or flash_attention_2; kernels of the hub are never fetched",
-        )
+    check_value("attn_implementation", requested)
     if requested == "flash_attention_2":
         gpu = machine.gpu(device) if device.startswith("cuda") else None
         obstacle = None

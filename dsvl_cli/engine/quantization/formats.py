@@ -20,9 +20,9 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from dsvl_cli.engine.machine.plan import DTYPE_BYTES, choose_device, choose_devices, choose_dtype
-from dsvl_cli.engine.options import DEFAULT_GROUP_SIZE
+from dsvl_cli.engine.options import DEFAULT_GROUP_SIZE, DEVICE_KINDS
 from dsvl_cli.engine.progress import Choice, Listener
-from dsvl_cli.errors import DsvlError, UsageError
+from dsvl_cli.errors import DsvlError
 
 if TYPE_CHECKING:
     from dsvl_cli.engine.checkpoint.find import Checkpoint
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from dsvl_cli.engine.options import LoadOptions
 
 OWN_PACKAGE = "dsvl_cli"
-DEVICE_KINDS = ("cpu", "cuda", "mps", "xpu")
-GROUP_SIZES = (32, 64, 128, 256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +196,6 @@ def resolve_recipe(
         None where no quantization is asked for.
 
     Raises:
-        UsageError: the name or the group size does not exist.
         DsvlError: the format does not work on the device in the dtype, or its package is missing.
     """
     requested = options.quantization
@@ -218,13 +215,8 @@ def resolve_recipe(
         name = next(fitting)
         reason = f"the best {FORMATS[name].bits} bits on this device; {find_cell(name, device, dtype).verdict}"
         listener.choice(Choice("quantization", name, reason))
-    elif requested in FORMATS:
-        name = requested
     else:
-        raise UsageError(f"there is no format {requested!r}", f"a format is {', '.join([*FORMATS, *WIDTHS])}")
-    if options.group_size not in GROUP_SIZES:
-        sizes = ", ".join(map(str, GROUP_SIZES))
-        raise UsageError(f"there is no group size {options.group_size}", f"a group size is one of {sizes}")
+        name = requested
     check_format(name, device, dtype)
     if to_store and not FORMATS[name].is_stored:
         raise DsvlError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from dsvl_cli.engine.conversation import (
     Stats,
     compose_parts,
 )
-from dsvl_cli.engine.options import IMAGE_MARK, SamplingParams
+from dsvl_cli.engine.options import IMAGE_MARK, SamplingParams, draw_seed
 from dsvl_cli.errors import ContextOverflow, DsvlError, SomeFailed, UsageError
 from dsvl_cli.terminal.chat.attachments import PictureSources, find_pictures
 from dsvl_cli.terminal.chat.dialogue import Dialogue, answered, leave_out_oldest
@@ -266,7 +265,7 @@ class Chat:
             UsageError: nothing was asked yet.
         """
         index = self.dialogue.last_question()
-        sampling = replace(self.settings.sampling, seed=random.randrange(2**31))
+        sampling = replace(self.settings.sampling, seed=draw_seed())
         if sampling.temperature == 0.0:
             sampling = replace(sampling, temperature=_RETRY_TEMPERATURE)
             self.advise(f"at temperature 0 the answer would be the same: {_RETRY_TEMPERATURE} for this one")

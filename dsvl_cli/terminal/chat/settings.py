@@ -1,20 +1,19 @@
-"""The settings that can be changed while a chat goes on: their names, how a value is typed, what they are for."""
+"""The settings that can be changed while a chat goes on: how a value is typed, and what it is for."""
 
 from __future__ import annotations
 
 import difflib
 import shlex
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
-from dsvl_cli.engine.options import SamplingParams
+from dsvl_cli.engine.options import DEFAULT_OVERFLOW, RULES, Overflow, SamplingParams, check_value, refuse
 from dsvl_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
-Overflow = Literal["error", "drop-oldest"]
-OVERFLOWS: tuple[Overflow, ...] = ("error", "drop-oldest")
+NONE = "none"  # how a value that there need not be is taken away
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,56 +24,69 @@ class ChatSettings:
         sampling: how the answers are drawn.
         overflow: what to do when the conversation no longer fits into the context: tell it as an error, or leave the
             oldest exchanges out of what the model reads.
+
+    Raises:
+        UsageError: there is no such way to do it.
     """
 
     sampling: SamplingParams = field(default_factory=SamplingParams)
-    overflow: Overflow = "error"
+    overflow: Overflow = DEFAULT_OVERFLOW
+
+    def __post_init__(self) -> None:
+        check_value("overflow", self.overflow)
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting as the user sees it.
+    """One setting as the user sees it; what its values must be is told by `engine.options.RULES`.
 
     Attributes:
         name: a field of `SamplingParams`, or `overflow`.
-        parse: makes a value of what was typed; raises ValueError.
-        bounds: the values it takes, in words.
         help: what it does, in a few words.
         suggestions: values offered by completion.
     """
 
     name: str
-    parse: Callable[[str], Any]
-    bounds: str
     help: str
     suggestions: tuple[str, ...] = ()
 
+    @property
+    def default(self) -> Any:
+        """The program's own."""
+        return value_of(ChatSettings(), self)
 
-def _parse_seed(text: str) -> int | None:
-    return None if text == "none" else int(text)
+    @property
+    def is_optional(self) -> bool:
+        """Whether there may be no value; that is the default then."""
+        return self.default in (None, ())
 
+    @property
+    def limits(self) -> str:
+        """The values that it takes, in words."""
+        return RULES[self.name].limits + (f", or {NONE}" if self.is_optional else "")
 
-def _parse_stop(text: str) -> tuple[str, ...]:
-    return () if text == "none" else tuple(shlex.split(text))
+    def parse(self, text: str) -> Any:
+        """Make a value of what was typed.
 
-
-def _parse_overflow(text: str) -> Overflow:
-    for choice in OVERFLOWS:
-        if text == choice:
-            return choice
-    raise ValueError(text)
+        Raises:
+            ValueError: it is of another kind.
+        """
+        if text == NONE and self.is_optional:
+            return self.default
+        kind = RULES[self.name].kind
+        return tuple(shlex.split(text)) if kind is list else kind(text)
 
 
 SETTINGS = (
-    Setting("max_new_tokens", int, "1 or more", "an answer's length at most", ("128", "512", "2048")),
-    Setting("temperature", float, "0 to 100", "0 always takes the likeliest token", ("0", "0.2", "0.7", "1")),
-    Setting("top_k", int, "0 (off) or more", "draw among the k likeliest tokens", ("0", "20", "50")),
-    Setting("top_p", float, "above 0, at most 1", "draw among the likeliest that sum to p", ("0.8", "0.95", "1")),
-    Setting("min_p", float, "0 to 1", "draw among those p times as likely as the likeliest", ("0", "0.05", "0.1")),
-    Setting("repetition_penalty", float, "above 0", "above 1, repeated tokens get less likely", ("1", "1.1", "1.2")),
-    Setting("seed", _parse_seed, "0 or more, or none", "the same seed draws the same answer", ("none", "0", "42")),
-    Setting("stop", _parse_stop, "strings in quotes, or none", "the answer ends before these", ("none",)),
-    Setting("overflow", _parse_overflow, " or ".join(OVERFLOWS), "what to do when the context is full", OVERFLOWS),
+    Setting("max_new_tokens", "an answer's length at most", ("128", "512", "2048")),
+    Setting("temperature", "0 always takes the likeliest token", ("0", "0.2", "0.7", "1")),
+    Setting("top_k", "draw among the k likeliest tokens; 0 is off", ("0", "20", "50")),
+    Setting("top_p", "draw among the likeliest that sum to p", ("0.8", "0.95", "1")),
+    Setting("min_p", "draw among those p times as likely as the likeliest", ("0", "0.05", "0.1")),
+    Setting("repetition_penalty", "above 1, repeated tokens get less likely", ("1", "1.1", "1.2")),
+    Setting("seed", "the same seed draws the same answer", (NONE, "0", "42")),
+    Setting("stop", "the answer ends before these, each in quotes", (NONE,)),
+    Setting("overflow", "what to do when the context is full", get_args(Overflow)),
 )
 
 
@@ -98,7 +110,7 @@ def set_value(settings: ChatSettings, setting: Setting, text: str, defaults: Cha
     """Return the settings with one value read from what was typed; `default` takes the one that the chat began with.
 
     Raises:
-        UsageError: the text is no such value, or out of bounds.
+        UsageError: the text is no such value, or breaks the setting's rule.
     """
     if text == "default":
         value = value_of(defaults, setting)
@@ -106,7 +118,7 @@ def set_value(settings: ChatSettings, setting: Setting, text: str, defaults: Cha
         try:
             value = setting.parse(text)
         except ValueError as exc:
-            raise UsageError(f"{setting.name} cannot be {text!r}", f"it takes {setting.bounds}") from exc
+            raise refuse(setting.name, text, f"or {NONE}" if setting.is_optional else None) from exc
     if setting.name == "overflow":
         return replace(settings, overflow=value)
     return replace(settings, sampling=replace(settings.sampling, **{setting.name: value}))
@@ -120,14 +132,13 @@ def value_of(settings: ChatSettings, setting: Setting) -> Any:
 def show_value(value: object) -> str:
     """Write a value the way that it is typed."""
     if value is None or value == ():
-        return "none"
+        return NONE
     return shlex.join(value) if isinstance(value, tuple) else str(value)
 
 
 def changed_settings(settings: ChatSettings) -> Iterable[tuple[str, str]]:
     """Yield names and values of what is not at the program's own defaults."""
-    plain = ChatSettings()
     for setting in SETTINGS:
         value = value_of(settings, setting)
-        if value != value_of(plain, setting):
+        if value != setting.default:
             yield setting.name, show_value(value)

@@ -13,10 +13,11 @@ import pytest
 
 from dsvl_cli.batch.check import CHANGED, GONE, find_stale
 from dsvl_cli.batch.item import Item
+from dsvl_cli.batch.output.formats import Existing, Format
 from dsvl_cli.batch.output.journal import Journal
-from dsvl_cli.batch.output.output import RETRY_SAMPLING, TABLE_WRITERS, Format, JournalOnly, KeptOutput, Table
+from dsvl_cli.batch.output.output import RETRY_SAMPLING, TABLE_WRITERS, JournalOnly, KeptOutput, Table
 from dsvl_cli.batch.output.settings import Settings
-from dsvl_cli.batch.output.sidecars import Existing, Sidecars
+from dsvl_cli.batch.output.sidecars import Sidecars
 from dsvl_cli.batch.output.tables import write_csv, write_parquet
 from dsvl_cli.batch.row import ONLY, Answer, Failure, Row
 from dsvl_cli.batch.sources.scan import ScanOptions, scan

@@ -123,7 +123,7 @@ def test_what_is_asked_for_is_done_or_refused_but_never_changed(machine: Machine
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "CPU ", "", "cuda:-1", "mps:0"])
 def test_a_device_that_does_not_exist_at_all_is_a_usage_error(device: str) -> None:
-    with pytest.raises(UsageError, match="no device"):
+    with pytest.raises(UsageError, match="device is "):
         choose_device(device, TWO)
 
 
@@ -187,7 +187,7 @@ def test_flash_attention_is_set_for_the_parts_that_have_it() -> None:
 
 @pytest.mark.parametrize("name", ["kernels-community/flash-attn", "org/name", "flash_attention_3", "", "paged|sdpa"])
 def test_kernels_of_the_hub_are_never_used(name: str) -> None:
-    with pytest.raises(UsageError, match="no attention backend"):
+    with pytest.raises(UsageError, match="attn_implementation is "):
         choose_attention(name, "cuda:0", "bfloat16", Machine(cuda=(H200,), flash_attn=True))
 
 

@@ -9,12 +9,11 @@ import pytest
 from dsvl_cli.engine.checkpoint.find import Checkpoint
 from dsvl_cli.engine.machine.detect import Gpu, Machine
 from dsvl_cli.engine.machine.plan import DTYPE_BYTES
-from dsvl_cli.engine.options import LoadOptions
+from dsvl_cli.engine.options import DEVICE_KINDS, LoadOptions
 from dsvl_cli.engine.progress import Choice
 from dsvl_cli.engine.quantization import formats as quantization
 from dsvl_cli.engine.quantization.formats import (
     CELLS,
-    DEVICE_KINDS,
     FORMATS,
     WIDTHS,
     Recipe,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def change_setting(chat: Chat, argument: str) -> None:
     """Show all settings, or one, or change it."""
     if not argument:
-        rows = [(s.name, show_value(value_of(chat.settings, s)), f"{s.help}; {s.bounds}") for s in SETTINGS]
+        rows = [(s.name, show_value(value_of(chat.settings, s)), f"{s.help}; {s.limits}") for s in SETTINGS]
         chat.tell(*align(rows, chat.console.status_width))
         return
     name, _, text = argument.replace("=", " ", 1).partition(" ")

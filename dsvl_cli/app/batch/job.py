@@ -1,11 +1,11 @@
-"""What `dsvl batch` does: sources and questions -> rows, and what is said about them."""
+"""What the command line asks for, made sense of: the pictures, the questions, and what the rows depend on."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.output.settings import Settings
@@ -16,6 +16,7 @@ from dsvl_cli.engine.options import DEFAULT_PROMPT, IMAGE_MARK, LoadOptions, Sam
 from dsvl_cli.errors import DsvlError, UsageError
 
 if TYPE_CHECKING:
+    from dsvl_cli.app.batch.options import BatchOptions
     from dsvl_cli.engine.checkpoint.find import Checkpoint
 
 STDIO = "-"
@@ -23,45 +24,44 @@ STDIO = "-"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What the command line asks for.
+    """What is to be done.
 
     Attributes:
-        values: all values of the command by name.
+        options: what only `dsvl batch` is asked.
         load, sampling: how to load the model, and how to answer.
-        given: which values stand on the command line itself.
+
+    Raises:
+        UsageError: options do not go together.
     """
 
-    values: Mapping[str, Any]
+    options: BatchOptions
     load: LoadOptions
     sampling: SamplingParams
-    given: frozenset[str]
 
-    @classmethod
-    def of(cls, values: Mapping[str, Any], load: LoadOptions, sampling: SamplingParams, given: frozenset[str]) -> Job:
-        """Check what does not go together.
-
-        Raises:
-            UsageError: something does not.
-        """
-        asked = [name for name in ("prompt", "prompt_file", "ask") if name in given]
+    def __post_init__(self) -> None:
+        options = self.options
+        asked = [name for name in ("prompt", "prompt_file", "ask") if name in options.given]
         if len(asked) > 1:
             names = " and ".join(f"--{name.replace('_', '-')}" for name in asked)
             raise UsageError(f"{names} each say what to ask", "give one of them")
-        if values["format"] == "openai" and values["ask"] is not None:
+        if options.format == "openai" and options.ask is not None:
             raise UsageError("OpenAI's form has one answer for each request", "leave --ask or --format openai out")
-        if not values["sources"] and values["files_from"] is None and values["check"] is None:
+        if not options.sources and options.files_from is None and options.check is None:
             raise UsageError("there is nothing to do: no SOURCE is given", "dsvl batch FOLDER -o captions.jsonl")
-        return cls(values, load, sampling, given)
 
     @property
     def seed_drawn(self) -> bool:
         """Whether the seed was drawn by chance."""
-        return self.sampling.seed is not None and self.values["seed"] is None
+        return self.sampling.seed is not None and self.options.seed is None
 
     @property
     def batch_size(self) -> int | None:
-        """How many at a time; None leaves it to the model."""
-        text = self.values["batch_size"]
+        """How many at a time; None leaves it to the model.
+
+        Raises:
+            UsageError: what was typed is neither `auto` nor such a number.
+        """
+        text = self.options.batch_size
         if text == "auto":
             return None
         if not text.isascii() or not text.isdigit() or int(text) < 1:
@@ -74,20 +74,7 @@ class Job:
         Raises:
             DsvlError: a file cannot be read, or a question is about several pictures.
         """
-        if self.values["ask"] is not None:
-            if any(source.lower().endswith(".jsonl") for source in self.values["sources"] or ()):
-                raise UsageError("the requests of a .jsonl file ask for themselves", "leave --ask out")
-            questions = read_questions(self.values["ask"])
-        elif (path := self.values["prompt_file"]) is not None:
-            try:
-                questions = {ONLY: path.read_text("utf-8").strip()}
-            except (OSError, ValueError) as exc:
-                raise DsvlError(f"{path}: cannot be read as text") from exc
-        elif self.values["prompt"] is not None:
-            questions = {ONLY: self.values["prompt"]}
-        else:
-            # A base checkpoint goes on with what it is given, and gets no instruction by default.
-            questions = {ONLY: DEFAULT_PROMPT if has_chat else ""}
+        questions = self._read_questions(has_chat=has_chat)
         for question in questions.values():
             if question.count(IMAGE_MARK) > 1:
                 raise UsageError(
@@ -95,9 +82,25 @@ class Job:
                 )
         return questions
 
+    def _read_questions(self, *, has_chat: bool) -> dict[str, str]:
+        options = self.options
+        if options.ask is not None:
+            if any(source.lower().endswith(".jsonl") for source in options.sources):
+                raise UsageError("the requests of a .jsonl file ask for themselves", "leave --ask out")
+            return read_questions(options.ask)
+        if options.prompt_file is not None:
+            try:
+                return {ONLY: options.prompt_file.read_text("utf-8").strip()}
+            except (OSError, ValueError) as exc:
+                raise DsvlError(f"{options.prompt_file}: cannot be read as text") from exc
+        if options.prompt is not None:
+            return {ONLY: options.prompt}
+        # A base checkpoint goes on with what it is given, and gets no instruction by default.
+        return {ONLY: DEFAULT_PROMPT if has_chat else ""}
+
     def settings(self, checkpoint: Checkpoint, questions: dict[str, str]) -> Settings:
         """What the rows depend on."""
-        loading = {"dtype": self.load.dtype, "quantization": self.load.quantization}
+        loading: dict[str, Any] = {"dtype": self.load.dtype, "quantization": self.load.quantization}
         if self.load.quantization is not None:
             names = ("group_size", "include_vision", "include_head")
             loading.update((name, getattr(self.load, name)) for name in names)
@@ -105,10 +108,10 @@ class Job:
             checkpoint.name,
             checkpoint.fingerprint,
             questions,
-            self.values["system"],
+            self.options.system,
             {name: getattr(self.sampling, name) for name in SamplingParams.__dataclass_fields__},
             loading,
-            column=self.values["column"],
+            column=self.options.column,
             seed_drawn=self.seed_drawn,
         )
 
@@ -118,20 +121,23 @@ class Job:
         Raises:
             DsvlError: a source is not there.
         """
-        extensions = [f".{text.lower().lstrip('.')}" for each in self.values["ext"] or () for text in each.split(",")]
+        options = self.options
+        extensions = [f".{text.lower().lstrip('.')}" for each in options.extensions for text in each.split(",")]
         found = ScanOptions(
-            recursive=self.values["recursive"],
-            follow_links=self.values["follow_links"],
-            column=self.values["column"],
+            recursive=options.recursive,
+            follow_links=options.follow_links,
+            column=options.column,
             offline=self.load.offline,
             tell=tell,
         )
         if extensions:
             found = replace(found, extensions=frozenset(extensions))
-        return scan(self.values["sources"] or (), self._open_list(), found)
+        names = self._open_list()
+        items = scan(options.sources, names, found)
+        return items if names is None or options.files_from == STDIO else _close_after(items, names)
 
-    def _open_list(self) -> Any:
-        name = self.values["files_from"]
+    def _open_list(self) -> BinaryIO | None:
+        name = self.options.files_from
         if name is None:
             return None
         if name == STDIO:
@@ -142,3 +148,8 @@ class Job:
             return open(name, "rb")  # it is read in another thread, to its end
         except OSError as exc:
             raise DsvlError(f"{name}: cannot be read: {exc.strerror}") from exc
+
+
+def _close_after(items: Iterator[Item], names: BinaryIO) -> Iterator[Item]:
+    with names:
+        yield from items

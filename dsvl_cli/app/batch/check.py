@@ -1,0 +1,62 @@
+"""`dsvl batch --check`: which rows of an output are stale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dsvl_cli.batch.check import find_stale
+from dsvl_cli.batch.output.journal import Journal
+from dsvl_cli.batch.output.output import journal_path, settings_path_of
+from dsvl_cli.batch.output.settings import Settings
+from dsvl_cli.engine.checkpoint.find import find_checkpoint
+from dsvl_cli.engine.progress import Silence
+from dsvl_cli.errors import DsvlError, SomeFailed
+
+if TYPE_CHECKING:
+    from dsvl_cli.app.batch.job import Job
+    from dsvl_cli.terminal.console import Console
+
+
+def check_output(console: Console, job: Job, out: str) -> None:
+    """Tell which rows of an output are stale.
+
+    Raises:
+        SomeFailed: some are; each was told.
+        DsvlError: there is no such output.
+    """
+    path = Path(out).resolve()
+    stored = Settings.read(settings_path_of(path))
+    journal = Journal(journal_path(path, stored.format if stored else None))
+    if stored is None or not journal.path.exists():
+        raise DsvlError(f"{out} is not from `dsvl batch`", "name the OUT of an earlier run")
+    journal.peek()
+    # Whatever makes every row stale makes looking at their pictures needless.
+    changes = ", ".join(_find_changes(console, job, stored))
+    rows = journal.rows()
+    reasons = ((row, changes) for row in rows) if changes else find_stale(rows, stored.column)
+    stale = 0
+    for row, reason in reasons:
+        stale += 1
+        console.write(f"{row.path}: {reason}\n")
+    console.status(f"{out}: {stale:,} of {len(journal):,} rows are stale")
+    if stale:
+        raise SomeFailed(f"{stale} rows are stale")
+
+
+def _find_changes(console: Console, job: Job, stored: Settings) -> Iterator[str]:
+    """Say what all rows were made with otherwise; what the command line does not say is as it was."""
+    given = job.options.given
+    load = job.load if "model" in given else replace(job.load, model=stored.model)
+    try:
+        checkpoint = find_checkpoint(replace(load, offline=True), Silence())
+        if checkpoint.fingerprint != stored.fingerprint:
+            yield f"the model is another: {checkpoint.name}"
+    except DsvlError as error:
+        console.warn(f"the model is not compared: {error.message}")
+    if given & {"prompt", "prompt_file", "ask"} and job.questions(has_chat=True) != stored.prompts:
+        yield "the prompt is another"
+    if "system" in given and job.options.system != stored.system:
+        yield "the system text is another"

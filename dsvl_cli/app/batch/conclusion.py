@@ -1,0 +1,93 @@
+"""What is said when a run is over, and how it ends."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dsvl_cli.batch.runner import FAILURES_IN_A_ROW, Tally
+from dsvl_cli.errors import DsvlError, SomeFailed
+from dsvl_cli.terminal.batch import per_minute
+from dsvl_cli.terminal.progress import clock_time
+
+if TYPE_CHECKING:
+    from dsvl_cli.app.batch.options import BatchOptions
+    from dsvl_cli.batch.output.output import KeptOutput
+    from dsvl_cli.terminal.console import Console
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """What came of a run.
+
+    Attributes:
+        kept: the output, where it is one that is kept.
+        found: how many pictures there are.
+        tally: what was done.
+        seconds: how long that took.
+        signal_number: of the signal that ended it; None where none did.
+    """
+
+    kept: KeptOutput | None
+    found: int
+    tally: Tally
+    seconds: float
+    signal_number: int | None
+
+
+def conclude(console: Console, options: BatchOptions, outcome: RunOutcome) -> None:
+    """Say what was done, and end as it ended.
+
+    Raises:
+        SomeFailed: rows are errors.
+        DsvlError: too many were.
+        KeyboardInterrupt, SystemExit: a signal came.
+    """
+    kept, tally, number = outcome.kept, outcome.tally, outcome.signal_number
+    for line in _summarize(str(options.out), outcome):
+        console.status(line)
+    if number is not None:
+        console.status("the same command goes on from here" if kept else "ended before all was done")
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
+    if tally.ending == "max-errors":
+        raise DsvlError(f"stopped: more than {options.max_errors} failed", "--retry-errors does them again")
+    if tally.ending == "all-fail":
+        raise DsvlError(
+            f"stopped: {FAILURES_IN_A_ROW} failed one after the other",
+            "see to what they have in common; --retry-errors does them again",
+        )
+    if failed := kept.journal.count("error") if kept else tally.failed:
+        raise SomeFailed(f"{failed} rows are errors")
+
+
+def _summarize(out: str, outcome: RunOutcome) -> Iterator[str]:
+    kept, tally = outcome.kept, outcome.tally
+    if tally.done:
+        rate = per_minute(tally.done, outcome.seconds)
+        pace = f" in {clock_time(outcome.seconds)}" + (f", {rate} pictures a minute" if rate else "")
+        yield f"{_count(tally.answered, tally.suspect, tally.failed)}{pace}"
+    elif outcome.found == 0:
+        yield "no pictures were found"
+    else:
+        yield f"nothing to do: of {outcome.found:,} found, all are done"
+    if kept is None:
+        return
+    answered, suspect, failed = (kept.journal.count(status) for status in ("answered", "suspect", "error"))
+    if len(kept.journal) != tally.done and len(kept.journal):
+        yield f"{out} now has {_count(answered, suspect, failed)}"
+    again = [flag for flag, count in (("--retry-suspect", suspect), ("--retry-errors", failed)) if count]
+    if again:
+        yield f"{' and '.join(again)} would do those again"
+
+
+def _count(answered: int, suspect: int, failed: int) -> str:
+    parts = [
+        f"{answered:,} answered",
+        f"{suspect:,} suspect" if suspect else "",
+        f"{failed:,} failed" if failed else "",
+    ]
+    return ", ".join(filter(None, parts))

@@ -1,0 +1,41 @@
+"""`dsvl batch --dry-run`: what would be done, and nothing is changed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dsvl_cli.app.batch.output import find_format, open_output
+from dsvl_cli.batch.output.output import KeptOutput
+from dsvl_cli.engine.checkpoint.find import find_checkpoint
+from dsvl_cli.terminal.table import align
+
+if TYPE_CHECKING:
+    from dsvl_cli.app.batch.job import Job
+    from dsvl_cli.terminal.console import Console
+
+
+def preview_rows(console: Console, job: Job) -> None:
+    """Say what would be done, and change nothing.
+
+    Raises:
+        DsvlError: it would not be done.
+    """
+    checkpoint = find_checkpoint(replace(job.load, offline=True), console.listener())
+    questions = job.questions(has_chat=checkpoint.has_chat)
+    output = open_output(job.options, job.settings(checkpoint, questions))
+    if isinstance(output, KeptOutput):
+        output.peek()
+    found = due = 0
+    for item in job.items(console.warn):
+        found += 1
+        due += output.select(item) is not None
+    rows = [
+        ("found", f"{found:,}"),
+        ("to do", f"{due:,}"),
+        ("done, or to be left as they are", f"{found - due:,}"),
+        ("model", checkpoint.name),
+        *(("question" if name == "text" else name, prompt or "(none)") for name, prompt in questions.items()),
+        ("output", f"{job.options.out} ({find_format(job.options)})"),
+    ]
+    console.write("\n".join(align(rows, console.width)) + "\n")

@@ -1,0 +1,130 @@
+"""`dsvl batch` at work: pictures -> rows in their place, and what is said meanwhile."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dsvl_cli.app.batch.conclusion import RunOutcome, conclude
+from dsvl_cli.app.batch.output import open_output
+from dsvl_cli.batch.captioner import Captioner
+from dsvl_cli.batch.output.output import KeptOutput
+from dsvl_cli.batch.quality import find_suspicion
+from dsvl_cli.batch.runner import Runner, Tally
+from dsvl_cli.batch.sources.scanner import Supply
+from dsvl_cli.batch.stopping import StopSignals
+from dsvl_cli.engine.checkpoint.find import find_checkpoint
+from dsvl_cli.engine.progress import Choice, Listener
+from dsvl_cli.errors import SomeFailed
+from dsvl_cli.terminal.batch import BatchProgress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dsvl_cli.app.batch.job import Job
+    from dsvl_cli.batch.output.settings import Settings
+    from dsvl_cli.batch.row import Row
+    from dsvl_cli.terminal.console import Console
+
+
+def make_rows(console: Console, job: Job) -> None:
+    """Do the job, or go on with it.
+
+    Raises:
+        SomeFailed: rows are errors; they were told.
+        DsvlError: a source is not there, the output is another's, the model cannot be loaded, rows cannot be written.
+        KeyboardInterrupt, SystemExit: a signal asked to end; what was in flight was finished and kept.
+    """
+    options = job.options
+    listener = _OnceListener(console.listener())
+    checkpoint = find_checkpoint(job.load, listener)
+    settings = job.settings(checkpoint, job.questions(has_chat=checkpoint.has_chat))
+    batch_size = job.batch_size
+    with ExitStack() as stack:
+        output = open_output(options, settings)
+        kept = stack.enter_context(output) if isinstance(output, KeptOutput) else None
+        unread: list[str] = []
+        supply = Supply(job.items(unread.append), output.select)
+        stack.callback(supply.close)
+        supply.start()
+        signal_number, tally, seconds = None, Tally(), 0.0
+        if supply.wait():  # else nothing is to be done, and no model is needed
+            with console.working("loading the model"):
+                captioner = _make_captioner(job, kept.settings if kept else settings, batch_size, listener)
+            progress = BatchProgress(console, len(kept.journal) if kept else 0, str(options.out))
+            runner = Runner(captioner, output, options.max_errors, _Teller(progress, supply))
+            with StopSignals(lambda: _stop(runner, progress)) as signals:
+                try:
+                    tally = runner.run(supply)
+                finally:
+                    progress.close()
+            signal_number, seconds = signals.number, progress.seconds
+        else:
+            output.finish()
+        if kept is not None and options.report is not None:
+            _write_report(kept, options.report)
+        for text in unread:
+            console.warn(text)
+        conclude(console, options, RunOutcome(kept, supply.found, tally, seconds, signal_number))
+        if unread:
+            raise SomeFailed("folders could not be read")
+
+
+class _OnceListener:
+    """Says a note once, however often it comes: the model is looked for before it is loaded."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._said: set[str] = set()
+        self.progress = listener.progress
+
+    def note(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self._listener.note(text)
+
+    def choice(self, choice: Choice) -> None:
+        self._listener.choice(choice)
+
+
+class _Teller:
+    """Hands what is known about a run to the progress."""
+
+    def __init__(self, progress: BatchProgress, supply: Supply) -> None:
+        self._progress = progress
+        self._supply = supply
+
+    def __call__(self, row: Row, tally: Tally) -> None:
+        if row.error is not None:
+            message = row.error.message
+            self._progress.error(message if message.startswith(row.path) else f"{row.path}: {message}")
+        due = self._supply.due if self._supply.is_complete else None
+        self._progress.update(tally.done, due, tally.failed, tally.suspect)
+
+
+def _make_captioner(job: Job, settings: Settings, batch_size: int | None, listener: Listener) -> Captioner:
+    from dsvl_cli.engine.model import load_model
+
+    sampling = replace(job.sampling, seed=settings.sampling["seed"])
+    model = load_model(job.load, listener)
+    return Captioner(model, settings.prompts, settings.system, sampling, batch_size, find_suspicion)
+
+
+def _stop(runner: Runner, progress: BatchProgress) -> None:
+    runner.stop()
+    progress.say("finishing the pictures in work; the next signal ends it at once")
+
+
+def _write_report(kept: KeptOutput, path: Path) -> None:
+    from dsvl_cli.batch.output.report import make_thumbnail, write_report
+    from dsvl_cli.batch.sources.lookup import ItemLookup
+
+    lookup = ItemLookup(kept.settings.column)
+
+    def thumbnail_of(row: Row) -> bytes | None:
+        data = lookup.read(row)
+        return make_thumbnail(data[0]) if data else None
+
+    about = f"{kept.shown}, {kept.settings.model}: {' / '.join(kept.settings.prompts.values())}"
+    write_report(path, kept.journal.rows(), thumbnail_of, about=about)

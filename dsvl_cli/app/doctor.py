@@ -1,0 +1,176 @@
+"""What `dsvl doctor` does: probe after probe -> one page, and whether dsvl can work here."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from dsvl_cli import __version__, config
+from dsvl_cli.engine import diagnosis
+from dsvl_cli.engine.diagnosis import Fact, Finding, examine, hide_secrets, is_secret
+from dsvl_cli.engine.units import format_bytes
+from dsvl_cli.errors import DsvlError, ExitStatus
+from dsvl_cli.settings import ALL_SETTINGS, Setting
+from dsvl_cli.terminal.sanitize import sanitize_line
+from dsvl_cli.terminal.table import align
+
+if TYPE_CHECKING:
+    from dsvl_cli.terminal.console import Console
+
+# Variables that are not settings, and those of others that change what dsvl does.
+_OWN = ("DSVL_PROFILE", "DSVL_DEBUG", "DSVL_CONFIG_DIR", "DSVL_DATA_DIR", "DSVL_CACHE_DIR", "DSVL_NATIVE")
+_FOREIGN = (
+    "HF_", "HUGGING", "TRANSFORMERS_", "XDG_C", "XDG_DATA_HOME", "CUDA_VISIBLE", "OMP_", "MKL_", "NO_COLOR", "COLUMNS",
+    "HTTP_PROXY", "HTTPS_PROXY",
+)  # fmt: skip
+_SWITCHES = ("1", "0", "true", "false", "t", "f", "yes", "no", "y", "n", "on", "off")  # as Typer reads them
+_LONGEST = 300  # characters of a text on the page
+
+
+def run_doctor(console: Console, profile: str | None, *, as_json: bool) -> ExitStatus:
+    """Examine everything, write it down section by section, and say whether dsvl can work."""
+    hide = partial(hide_secrets, variables=console.environment.variables)
+    page: dict[str, Any] = {}
+    problems: list[DsvlError] = []
+    for title, probe in _probes(console, profile):
+        # Each section is written at once: what might crash the process comes last.
+        with console.working(title):
+            found = examine(probe)
+        page[title] = {fact.name: fact.value for fact in found.facts}
+        problems += [DsvlError(f"{title}: {error.message}", error.hint) for error in found.problems]
+        if not as_json:
+            _write_section(
+                console, title, [(fact.name.removesuffix("_bytes"), hide(str(fact))) for fact in found.facts]
+            )
+    page["problems"] = [{"message": error.message, "hint": error.hint} for error in problems]
+    if as_json:
+        console.write(json.dumps(hide(page)) + "\n")
+    else:
+        rows = [(str(number), hide(_sentence(error))) for number, error in enumerate(problems, 1)]
+        _write_section(console, "problems", rows or [("none", "")])
+    return ExitStatus.ERROR if problems else ExitStatus.OK
+
+
+def _probes(console: Console, profile: str | None) -> Iterator[tuple[str, Callable[[], Finding]]]:
+    """List the sections with what finds them out."""
+    variables = console.environment.variables
+    yield "dsvl", lambda: Finding([Fact("version", __version__)])
+    yield "packages", lambda: diagnosis.check_packages(diagnosis.find_requirements())
+    yield "computer", diagnosis.describe_computer
+    yield "terminal", lambda: _describe_terminal(console)
+    yield "environment", lambda: _check_environment(variables)
+    yield "settings", lambda: _describe_settings(variables, profile)
+    yield "conversations", lambda: _describe_sessions(variables)
+    yield "embedded model", diagnosis.check_embedded_model
+    yield "hub cache", diagnosis.describe_hub_cache
+    yield "cache folder", diagnosis.describe_cache_folder
+    devices = ["cpu"]
+
+    def describe_choices() -> Finding:
+        machine = diagnosis.find_machine()
+        devices[:] = machine.devices
+        return diagnosis.describe_choices(machine)
+
+    yield "choices", describe_choices
+    yield "quantization", lambda: diagnosis.describe_quantization(devices)
+
+
+def _write_section(console: Console, title: str, rows: list[tuple[str, str]]) -> None:
+    console.heading(title)
+    # Not before the secrets are out: half of one would not be recognised.
+    short = [(name, text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…") for name, text in rows]
+    safe = [(f"  {sanitize_line(name)}", sanitize_line(text)) for name, text in short]
+    console.write("".join(f"{line}\n" for line in [*align(safe, console.width), ""]))
+
+
+def _sentence(error: DsvlError) -> str:
+    return f"{error.message}; {error.hint}" if error.hint else error.message
+
+
+def _describe_terminal(console: Console) -> Finding:
+    pictures = "none"
+    if console.colour and console.answer_is_unicode:
+        pictures = "half blocks"
+        if find_spec("textual_image") is not None:
+            pictures = "sixel or kitty's protocol where the terminal has it, else half blocks"
+    abilities = {
+        "terminal": console.answer_is_terminal,
+        "colours": console.colour,
+        "redraws": console.can_redraw,
+        "unicode": console.answer_is_unicode,
+    }
+    facts = [Fact(name, able, "yes" if able else "no") for name, able in abilities.items()]
+    size = {"columns": console.width, "lines": console.height}
+    facts.append(Fact("size", size, f"{console.width} columns, {console.height} lines"))
+    return Finding([*facts, Fact("pictures", pictures), Fact("TERM", console.environment.variables.get("TERM"))])
+
+
+def _check_environment(variables: Mapping[str, str]) -> Finding:
+    """Show the variables that dsvl obeys, and name those that it does not know or cannot use."""
+    known = {f"DSVL_{name.upper()}": setting for name, setting in ALL_SETTINGS.items() if name != "stop"}
+    facts, problems = [], []
+    for name, value in sorted(variables.items()):
+        if not value or not name.upper().startswith(("DSVL_", *_FOREIGN)):
+            continue
+        text = "set" if is_secret(name) else value
+        if name in known:
+            problems += check_variable(name, value, known[name])
+        elif name.startswith("DSVL_") and name not in _OWN:
+            near = difflib.get_close_matches(name, [*known, *_OWN], n=1)
+            facts.append(Fact(name, text, f"{text} (not known to dsvl{f'; did you mean {near[0]}?' if near else ''})"))
+            continue
+        facts.append(Fact(name, text))
+    return Finding(facts or [Fact("variables", None, "none that changes anything")], problems)
+
+
+def check_variable(name: str, text: str, setting: Setting) -> list[DsvlError]:
+    """Judge the value of a setting that is written in the environment, as Typer would."""
+    if setting.kind is bool:
+        right = text.strip().lower() in _SWITCHES
+    else:
+        try:
+            right = setting.accepts(setting.kind(text))
+        except ValueError:
+            right = False
+    return [] if right else [DsvlError(f"{name} is {text}; it must be {setting.words}", f"unset {name}")]
+
+
+def _describe_settings(variables: Mapping[str, str], profile: str | None) -> Finding:
+    """Show the settings that are not the built-in defaults, each with the place that it comes from."""
+    user = config.config_folder(variables) / "config.toml"
+    facts = [Fact("config.toml", str(user), f"{user}{'' if user.is_file() else ' (not there)'}")]
+    problems: list[DsvlError] = []
+    found = config.Config()
+    try:
+        found = config.read_config(variables, profile)
+    except DsvlError as error:
+        problems.append(error)
+    facts += [Fact(path.name, str(path.absolute())) for path in found.files if path != user]
+    facts += [Fact("profile", profile)] if profile else []
+    facts += [Fact("profiles", list(found.profiles), ", ".join(found.profiles))] if found.profiles else []
+    facts += [Fact(f"alias {name}", target) for name, target in found.aliases.items()]
+    for name in ALL_SETTINGS:
+        variable = f"DSVL_{name.upper()}"
+        if name != "stop" and variables.get(variable):
+            value: Any = variables[variable]
+            place = f"{variable} in the environment"
+        elif name in found.values:
+            value, place = found.values[name].value, found.values[name].place
+        else:
+            continue
+        facts.append(Fact(name, {"value": value, "from": place}, f"{value} (from {place})"))
+    return Finding([*facts, Fact("others", "built-in defaults")], problems)
+
+
+def _describe_sessions(variables: Mapping[str, str]) -> Finding:
+    from dsvl_cli.sessions.store import default_store_path  # here, so that a Python without SQLite is told as a problem
+
+    path = default_store_path(variables)
+    size = path.stat().st_size if path.is_file() else None
+    disk = diagnosis.check_disk(path.parent)
+    shown = "none yet" if size is None else format_bytes(size)
+    return Finding([Fact("path", str(path)), Fact("size_bytes", size, shown), *disk.facts], disk.problems)
