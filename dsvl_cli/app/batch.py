@@ -37,7 +37,7 @@ from dsvl_cli.engine.progress import Choice, Listener, Silence
 from dsvl_cli.errors import DsvlError, SomeFailed, UsageError
 from dsvl_cli.terminal.batch import BatchProgress, per_minute
 from dsvl_cli.terminal.console import Console
-from dsvl_cli.terminal.progress import clock_time
+from dsvl_cli.terminal.progress import ConsoleListener, clock_time
 from dsvl_cli.terminal.table import align
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def run_batch(console: Console, job: Job) -> None:
         DsvlError: a source is not there, the output is another's, the model cannot be loaded, rows cannot be written.
         KeyboardInterrupt, SystemExit: a signal asked to end; what was in flight was finished and kept.
     """
-    listener = _OnceListener(console.listener())
+    listener = _OnceListener(ConsoleListener(console))
     checkpoint = find_checkpoint(job.load, listener)
     questions = job.questions(has_chat=checkpoint.has_chat)
     batch_size = job.batch_size
@@ -92,7 +92,7 @@ def preview_batch(console: Console, job: Job) -> None:
     Raises:
         DsvlError: it would not be done.
     """
-    checkpoint = find_checkpoint(replace(job.load, offline=True), console.listener())
+    checkpoint = find_checkpoint(replace(job.load, offline=True), ConsoleListener(console))
     questions = job.questions(has_chat=checkpoint.has_chat)
     output = _open_output(job, job.settings(checkpoint, questions))
     if isinstance(output, KeptOutput):
