@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dsvl_cli.commands.options import Json
+from dsvl_cli.commands.options import Debug, Json
 from dsvl_cli.terminal.console import Console, Environment
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def _open_store() -> Iterator[tuple[SessionStore, Console]]:
 def list_kept(
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, metavar="N", help="Only the last N.")] = None,
     as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """List the conversations, the latest first."""
     from dsvl_cli.app.sessions import list_sessions
@@ -47,7 +48,7 @@ def list_kept(
 
 
 @app.command()
-def show(session: Session) -> None:
+def show(session: Session, debug: Debug = False) -> None:
     """Print a conversation as Markdown."""
     from dsvl_cli.app.sessions import show_session
 
@@ -59,6 +60,7 @@ def show(session: Session) -> None:
 def search(
     words: Annotated[list[str], typer.Argument(metavar="WORD...", help="All of them must occur in one message.")],
     as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """Find conversations by what was said in them."""
     from dsvl_cli.app.sessions import search_sessions
@@ -75,6 +77,7 @@ def export(
         bool, typer.Option("--pictures-beside", help="Write pictures to a folder beside FILE, not into it.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it exists.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Write a conversation, its pictures included, to a file."""
     from dsvl_cli.app.sessions import write_session
@@ -86,6 +89,7 @@ def export(
 @app.command()
 def rm(
     sessions: Annotated[list[str], typer.Argument(metavar="SESSION...", help="Ids, beginnings of ids, or names.")],
+    debug: Debug = False,
 ) -> None:
     """Remove conversations for good."""
     from dsvl_cli.app.sessions import remove_sessions
