@@ -7,7 +7,6 @@ from typing import Literal
 
 from dsvl_cli.errors import UsageError
 
-DTYPES = ("auto", "bfloat16", "float16", "float32")
 ATTENTION = ("auto", "eager", "sdpa", "flash_attention_2")
 DEFAULT_GROUP_SIZE = 128
 DEFAULT_MODEL = "1.3b"
