@@ -8,13 +8,13 @@ _dsvl_command() {
         'dsvl describe') commands='' options='--prompt,-p --together --system,-s --max-new-tokens,--max-tokens --temperature,--temp --top-p --top-k --min-p --repetition-penalty --seed +--stop --model,-m --profile --revision --offline --device --dtype --attn-implementation,--attn --device-map --threads --quantization --group-size --include-vision --include-head --cache --force --json --no-stream --stats --plain --quiet,-q --verbose,-v --debug --help,-h' ;;
         'dsvl batch') commands='' options='--recursive,-r +--ext --follow-links --column --files-from --prompt,-p --prompt-file --ask --out,-o --format --existing --overwrite --report --batch-size --retry-errors --retry-suspect --max-errors --dry-run --check --system,-s --max-new-tokens,--max-tokens --temperature,--temp --top-p --top-k --min-p --repetition-penalty --seed +--stop --model,-m --profile --revision --offline --device --dtype --attn-implementation,--attn --device-map --threads --quantization --group-size --include-vision --include-head --force --plain --quiet,-q --verbose,-v --debug --help,-h' ;;
         'dsvl quantize') commands='' options='--format,--quantization,-f --group-size --include-vision --include-head --overwrite --verify --profile --revision --offline --device --threads --force --json --plain --quiet,-q --verbose,-v --debug --help,-h' ;;
-        'dsvl doctor') commands='' options='--profile --json --help,-h' ;;
+        'dsvl doctor') commands='' options='--profile --json --debug --help,-h' ;;
         'dsvl sessions') commands='list show search export rm' options='--help,-h' ;;
-        'dsvl sessions list') commands='' options='--limit,-n --json --help,-h' ;;
-        'dsvl sessions show') commands='' options='--help,-h' ;;
-        'dsvl sessions search') commands='' options='--json --help,-h' ;;
-        'dsvl sessions export') commands='' options='--pictures-beside --overwrite --help,-h' ;;
-        'dsvl sessions rm') commands='' options='--help,-h' ;;
+        'dsvl sessions list') commands='' options='--limit,-n --json --debug --help,-h' ;;
+        'dsvl sessions show') commands='' options='--debug --help,-h' ;;
+        'dsvl sessions search') commands='' options='--json --debug --help,-h' ;;
+        'dsvl sessions export') commands='' options='--pictures-beside --overwrite --debug --help,-h' ;;
+        'dsvl sessions rm') commands='' options='--debug --help,-h' ;;
     esac
 }
 

@@ -190,6 +190,7 @@ $dsvlCommands = @{
         Options = @(
             @{ Names = @('--profile'); Kind = 'text'; Repeatable = $False; Help = 'Show the settings with this profile.' }
             @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'One JSON object a line on stdout.' }
+            @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
             @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
         )
     }
@@ -206,6 +207,7 @@ $dsvlCommands = @{
         Options = @(
             @{ Names = @('--limit', '-n'); Kind = 'text'; Repeatable = $False; Help = 'Only the last N.' }
             @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'One JSON object a line on stdout.' }
+            @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
             @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
         )
     }
@@ -213,6 +215,7 @@ $dsvlCommands = @{
         Commands = @()
         Arguments = @('text')
         Options = @(
+            @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
             @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
         )
     }
@@ -221,6 +224,7 @@ $dsvlCommands = @{
         Arguments = @('text')
         Options = @(
             @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'One JSON object a line on stdout.' }
+            @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
             @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
         )
     }
@@ -230,6 +234,7 @@ $dsvlCommands = @{
         Options = @(
             @{ Names = @('--pictures-beside'); Kind = $null; Repeatable = $False; Help = 'Write pictures to a folder beside FILE, not into it.' }
             @{ Names = @('--overwrite'); Kind = $null; Repeatable = $False; Help = 'Replace FILE if it exists.' }
+            @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
             @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
         )
     }
@@ -237,6 +242,7 @@ $dsvlCommands = @{
         Commands = @()
         Arguments = @('text')
         Options = @(
+            @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
             @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
         )
     }

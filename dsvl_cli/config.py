@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,18 +84,18 @@ def config_folder(variables: Mapping[str, str]) -> Path:
     """Find the folder of `config.toml`: DSVL_CONFIG_DIR, else the platform's folder for a user's configuration.
 
     An `XDG_CONFIG_HOME` that is set counts on every platform; a relative one is ignored, as its specification says.
+
+    Args:
+        variables: the process's environment; the platform's folder is looked up there, whatever is given here.
     """
-    home = Path(variables.get("HOME") or Path.home())
-    xdg = Path(variables.get("XDG_CONFIG_HOME", ""))
     if own := variables.get("DSVL_CONFIG_DIR"):
         return Path(own).expanduser()
-    if xdg.is_absolute():
+    xdg = Path(variables.get("XDG_CONFIG_HOME", ""))
+    if xdg.is_absolute():  # platformdirs looks at it everywhere but on Windows
         return xdg / "dsvl"
-    if sys.platform == "darwin":
-        return home / "Library" / "Application Support" / "dsvl"
-    if sys.platform == "win32":
-        return Path(variables.get("APPDATA") or home / "AppData" / "Roaming") / "dsvl"
-    return home / ".config" / "dsvl"
+    from platformdirs import user_config_path
+
+    return user_config_path("dsvl", appauthor=False, roaming=True)
 
 
 def read_config(variables: Mapping[str, str], profile: str | None = None, folder: Path | None = None) -> Config:

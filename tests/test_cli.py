@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from dsvl_cli import __version__, cli
 from dsvl_cli.errors import ContextOverflow, DsvlError, ExitStatus, ImageError, SomeFailed, UsageError
@@ -74,6 +76,36 @@ def test_debug_shows_the_traceback(
     failing(DsvlError("it broke"))
     monkeypatch.setenv("DSVL_DEBUG", "1" if way == "environment" else "0")
     assert cli.main(["describe", "x.png", *(["--debug"] if way == "flag" else [])]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def commands(group: Any, *path: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The commands that do something, with the words that call them."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, *path, name)
+        else:
+            yield (*path, name), command
+
+
+COMMANDS = dict(commands(typer.main.get_command(cli.app)))
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_can_show_the_traceback_that_it_may_be_asked_for(words: tuple[str, ...]) -> None:
+    assert "--debug" in {name for parameter in COMMANDS[words].params for name in parameter.opts}
+
+
+def test_a_bug_that_tells_to_run_the_command_with_debug_is_shown_by_that(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr("dsvl_cli.app.sessions.remove_sessions", fail)
+    assert cli.main(["sessions", "rm", "x"]) == ExitStatus.BUG
+    assert "--debug" in capsys.readouterr().err
+    assert cli.main(["sessions", "rm", "x", "--debug"]) == ExitStatus.BUG
     assert "Traceback" in capsys.readouterr().err
 
 

@@ -9,20 +9,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
 
 from dsvl_cli.cli import app
 from dsvl_cli.engine.checkpoint.find import ALIASES
-from dsvl_cli.engine.options import DTYPES
+from dsvl_cli.engine.options import Dtype
 from dsvl_cli.engine.pictures.images import PICTURE_EXTENSIONS
 
 _ROOT = Path(__file__).resolve().parent.parent
 _SCRIPTS = _ROOT / "completions"
 _NAMES = ("dsvl.bash", "_dsvl", "dsvl.fish", "dsvl.ps1")
 _FOLDERS = {"album", "my pictures"}
+_DTYPES = get_args(Dtype)
 _PICTURES = {"a.png", "B.JPG", "two words.webp"}
 
 
@@ -95,7 +96,7 @@ def test_every_script_knows_every_flag_and_alias(name: str) -> None:
         dashes = "--" if flag.startswith("--") else "-"
         shown = f"{'-l' if dashes == '--' else '-s'} {flag.removeprefix(dashes)}" if name.endswith(".fish") else flag
         assert re.search(rf"(?<![\w-]){re.escape(shown)}(?![\w-])", text), flag
-    for word in (*ALIASES, *DTYPES):
+    for word in (*ALIASES, *_DTYPES):
         assert re.search(rf"(?<![\w.-]){re.escape(word)}(?![\w.-])", text), word
     # bash 3.2 has no other way to ignore the case than [jJ]
     plain = re.sub(r"\[(\w)[A-Z]\]", r"\1", text)
@@ -114,8 +115,8 @@ def test_bash_offers_every_flag_where_it_belongs(folder: Path) -> None:
     [
         (["dsvl", "desc"], {"describe"}),
         (["dsvl", "sessions", "e"], {"export"}),
-        (["dsvl", "chat", "--dtype", ""], set(DTYPES)),
-        (["dsvl", "chat", "--dtype", "="], set(DTYPES)),
+        (["dsvl", "chat", "--dtype", ""], set(_DTYPES)),
+        (["dsvl", "chat", "--dtype", "="], set(_DTYPES)),
         (["dsvl", "chat", "--dtype", "=", "b"], {"bfloat16"}),
         (["dsvl", "chat", "--dtype=b"], {"--dtype=bfloat16"}),  # where COMP_WORDBREAKS has no =
         (["dsvl", "chat", "--device", "cuda", ":"], {"0"}),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import typing
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,6 +22,7 @@ from dsvl_cli.engine import options as engine_options
 from dsvl_cli.engine.options import SamplingParams
 from dsvl_cli.errors import DsvlError, UsageError
 from dsvl_cli.settings import ALL_SETTINGS, SETTINGS
+from tests.platforms import pretend
 from tests.test_imports import loaded_by
 
 LOADING = list(SETTINGS["loading"])
@@ -405,17 +405,20 @@ def test_completion_offers_profiles_and_aliases(files: Files, monkeypatch: pytes
         ("win32", {}, "/home/x/AppData/Roaming/dsvl"),
         ("linux", {"XDG_CONFIG_HOME": "/xdg"}, "/xdg/dsvl"),
         ("darwin", {"XDG_CONFIG_HOME": "/xdg"}, "/xdg/dsvl"),
+        ("win32", {"XDG_CONFIG_HOME": "/xdg", "APPDATA": "/app"}, "/xdg/dsvl"),
         ("linux", {"XDG_CONFIG_HOME": "relative"}, "/home/x/.config/dsvl"),
+        ("darwin", {"XDG_CONFIG_HOME": "relative"}, "/home/x/Library/Application Support/dsvl"),
+        ("win32", {"XDG_CONFIG_HOME": "relative", "APPDATA": "/app"}, "/app/dsvl"),
         ("linux", {"XDG_CONFIG_HOME": "/xdg", "DSVL_CONFIG_DIR": "/own"}, "/own"),
     ],
 )
 def test_the_folder_is_where_the_platform_has_it(
     monkeypatch: pytest.MonkeyPatch, platform: str, variables: dict[str, str], folder: str
 ) -> None:
-    monkeypatch.setattr(sys, "platform", platform)
-    assert config.config_folder({"HOME": "/home/x", **variables}) == Path(folder)
+    pretend(monkeypatch, platform, {"DSVL_CONFIG_DIR": "", "HOME": "/home/x", **variables})
+    assert config.config_folder(os.environ) == Path(folder)
 
 
 def test_help_reads_no_file() -> None:
     loaded = loaded_by("from dsvl_cli.cli import main\nassert main(['describe', '--help']) == 0")
-    assert "tomllib" not in loaded
+    assert loaded.isdisjoint({"tomllib", "platformdirs"})

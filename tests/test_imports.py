@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,15 @@ def imported(path: Path, *, lazily: bool = False) -> set[str]:
     return {name.removeprefix("dsvl_cli.") for name in found if name.startswith(("dsvl_cli.", "engine."))}
 
 
+def imported_modules(path: Path) -> set[str]:
+    """The same with what is imported out of a module, which may be a module as well."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}".removeprefix("dsvl_cli.") for alias in node.names}
+    return found | imported(path)
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_go_one_way(path: Path) -> None:
     part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
@@ -74,6 +84,13 @@ def test_a_command_declares_and_the_app_of_its_name_works(name: str) -> None:
     assert works
     assert all(f"{module}.".startswith(f"app.{name}.") for module in works)
     assert not {module for module in imported(path) - works if module.startswith("app.")}
+
+
+def test_no_modules_import_each_other() -> None:
+    names = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in modules()}
+    graph = {name: imported_modules(path) & names.keys() for name, path in names.items()}
+    assert "terminal.console" in graph["terminal.progress"]
+    TopologicalSorter(graph).prepare()  # raises CycleError with the modules of a circle
 
 
 @pytest.mark.parametrize("path", [p for p in modules() if p.name == "__init__.py" and p.parent != PACKAGE])

@@ -21,6 +21,7 @@ from dsvl_cli.terminal.chat.loading import BackgroundModel, LoadModel
 from dsvl_cli.terminal.chat.script import NoAnswer, ScriptLines, json_writer
 from dsvl_cli.terminal.chat.settings import ChatSettings
 from dsvl_cli.terminal.plain import open_answer
+from dsvl_cli.terminal.progress import ConsoleListener
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,7 +81,7 @@ def run_chat(
     options = replace(options, cache=options.cache and save)
     with SessionStore(path) as store:
         kept = _find_session(store, go_on=go_on, session=session)
-        loading = BackgroundModel(load or _engine_loader(options, aliases), console.listener())
+        loading = BackgroundModel(load or _engine_loader(options, aliases), ConsoleListener(console))
         keeper = store if save else NoKeeper()
         services = _services(console, keeper, aliases, offline=options.offline, as_json=as_json)
         settings = ChatSettings(sampling, overflow)

@@ -16,6 +16,7 @@ from dsvl_cli.engine.units import format_bytes
 from dsvl_cli.errors import ContextOverflow, ImageError, SomeFailed, UsageError
 from dsvl_cli.terminal.console import Console
 from dsvl_cli.terminal.plain import AnswerStream, open_answer
+from dsvl_cli.terminal.progress import ConsoleListener
 
 if TYPE_CHECKING:
     from dsvl_cli.engine.model import VisionLanguageModel
@@ -81,7 +82,7 @@ class _Run:
         with self.console.working("loading the model"):
             from dsvl_cli.engine.model import load_model
 
-            return load_model(self.load, self.console.listener())
+            return load_model(self.load, ConsoleListener(self.console))
 
     @property
     def prompt(self) -> str:

@@ -12,6 +12,7 @@ from dsvl_cli.engine.options import LoadOptions
 from dsvl_cli.engine.units import format_bytes
 from dsvl_cli.errors import DsvlError, SomeFailed, UsageError
 from dsvl_cli.terminal.console import Console
+from dsvl_cli.terminal.progress import ConsoleListener
 from dsvl_cli.terminal.table import align
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def quantize_model(
         from dsvl_cli.engine.conversion.convert import quantize_checkpoint
         from dsvl_cli.engine.quantization.formats import resolve_recipe
 
-        listener = console.listener()
+        listener = ConsoleListener(console)
         machine = detect_machine()
         recipe = resolve_recipe(load, machine, listener, to_store=True)
         if recipe is None:

@@ -22,6 +22,7 @@ def doctor(
         ),
     ] = None,
     as_json: options.Json = False,
+    debug: options.Debug = False,
 ) -> int:
     """Show what dsvl finds on this machine and what it would choose.
 

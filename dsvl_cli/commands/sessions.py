@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dsvl_cli.commands.options import Json, make_console
+from dsvl_cli.commands.options import Debug, Json, make_console
 
 app = typer.Typer(
     help="List, show, search, export and remove the conversations that were kept.",
@@ -23,6 +23,7 @@ Session = Annotated[str, typer.Argument(metavar="SESSION", help="Its id, the beg
 def list_kept(
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, metavar="N", help="Only the last N.")] = None,
     as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """List the conversations, the latest first."""
     from dsvl_cli.app.sessions import list_sessions
@@ -31,7 +32,7 @@ def list_kept(
 
 
 @app.command()
-def show(session: Session) -> None:
+def show(session: Session, debug: Debug = False) -> None:
     """Print a conversation as Markdown."""
     from dsvl_cli.app.sessions import show_session
 
@@ -42,6 +43,7 @@ def show(session: Session) -> None:
 def search(
     words: Annotated[list[str], typer.Argument(metavar="WORD...", help="All of them must occur in one message.")],
     as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """Find conversations by what was said in them."""
     from dsvl_cli.app.sessions import search_sessions
@@ -57,6 +59,7 @@ def export(
         bool, typer.Option("--pictures-beside", help="Write pictures to a folder beside FILE, not into it.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it exists.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Write a conversation, its pictures included, to a file."""
     from dsvl_cli.app.sessions import write_session
@@ -67,6 +70,7 @@ def export(
 @app.command()
 def rm(
     sessions: Annotated[list[str], typer.Argument(metavar="SESSION...", help="Ids, beginnings of ids, or names.")],
+    debug: Debug = False,
 ) -> None:
     """Remove conversations for good."""
     from dsvl_cli.app.sessions import remove_sessions

@@ -140,12 +140,6 @@ class Stats:
     peak_memory_bytes: int | None = None
 
     @property
-    def prompt_tokens_per_second(self) -> float:
-        """Tokens that had to be computed, by the time it took; 0.0 where that is unknown."""
-        computed = self.prompt_tokens - self.cached_tokens
-        return computed / self.prompt_seconds if self.prompt_seconds > 0 else 0.0
-
-    @property
     def tokens_per_second(self) -> float:
         """Decode rate: tokens after the first, by the time they took; 0.0 where there was only one."""
         steps = self.generated_tokens - 1

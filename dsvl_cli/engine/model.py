@@ -182,12 +182,15 @@ class VisionLanguageModel:
         return Row(index, prompt, Sampler(sampling, prompt.token_ids), answer, self.context_length)
 
 
-def load_model(options: LoadOptions, listener: Listener | None = None) -> VisionLanguageModel:
+def load_model(
+    options: LoadOptions, listener: Listener | None = None, checkpoint: Checkpoint | None = None
+) -> VisionLanguageModel:
     """Find a checkpoint, fetch it if need be, choose device and dtype, and load it.
 
     Args:
         options: what to load, and how.
         listener: is told what is fetched, what was chosen and why.
+        checkpoint: the model's files, where `find_checkpoint` has found them already.
 
     Raises:
         DsvlError: there is no such model, it is of another kind, it will not fit, or a choice cannot work.
@@ -195,7 +198,7 @@ def load_model(options: LoadOptions, listener: Listener | None = None) -> Vision
     listener = listener or Silence()
     machine = detect_machine()
     recipe = resolve_recipe(options, machine, listener)
-    checkpoint = find_checkpoint(options, listener)
+    checkpoint = checkpoint or find_checkpoint(options, listener)
     stored_dtype = checkpoint.stored_dtype if can_map(checkpoint, recipe) else None
     plan = make_plan(options, checkpoint.model_type, listener, machine, stored_dtype)
     check_stored_format(checkpoint, recipe, plan.device, plan.dtype)

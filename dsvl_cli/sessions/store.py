@@ -7,7 +7,6 @@ import json
 import re
 import secrets
 import struct
-import sys
 import time
 import unicodedata
 from contextlib import closing, contextmanager
@@ -35,19 +34,19 @@ def default_store_path(variables: Mapping[str, str]) -> Path:
     """Where conversations are kept, by the environment: DSVL_DATA_DIR, else the platform's folder for a user's data.
 
     An `XDG_DATA_HOME` that is set counts on every platform; a relative one is ignored, as its specification says.
+
+    Args:
+        variables: the process's environment; the platform's folder is looked up there, whatever is given here.
     """
-    home = Path(variables.get("HOME") or Path.home())
     xdg = Path(variables.get("XDG_DATA_HOME", ""))
     if own := variables.get("DSVL_DATA_DIR"):
         folder = Path(own).expanduser()
-    elif xdg.is_absolute():
+    elif xdg.is_absolute():  # platformdirs looks at it everywhere but on Windows
         folder = xdg / "dsvl"
-    elif sys.platform == "darwin":
-        folder = home / "Library" / "Application Support" / "dsvl"
-    elif sys.platform == "win32":
-        folder = Path(variables.get("LOCALAPPDATA") or home / "AppData" / "Local") / "dsvl"
     else:
-        folder = home / ".local" / "share" / "dsvl"
+        from platformdirs import user_data_path
+
+        folder = user_data_path("dsvl", appauthor=False)
     return folder / "sessions.sqlite3"
 
 

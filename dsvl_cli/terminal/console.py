@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from rich.console import Console as RichConsole
 
-    from dsvl_cli.engine.progress import Listener
     from dsvl_cli.errors import DsvlError
 
 _ERASE_LINE = "\r\x1b[K"
@@ -174,12 +173,6 @@ class Console:
         self._say("error: ", _RED, error.message)
         if error.hint:
             self._say("hint: ", _BOLD, error.hint)
-
-    def listener(self) -> Listener:
-        """Return what the engine reports to; any thread may use it."""
-        from dsvl_cli.terminal.progress import ConsoleListener
-
-        return ConsoleListener(self)
 
     @contextmanager
     def working(self, text: str) -> Iterator[None]:

@@ -18,6 +18,7 @@ from dsvl_cli.engine.conversation import Conversation, Message
 from dsvl_cli.errors import DsvlError
 from dsvl_cli.sessions.session import TITLE_LENGTH
 from dsvl_cli.sessions.store import SessionStore, default_store_path
+from tests.platforms import pretend
 from tests.sessions.samples import answer, picture, question, talk
 
 if TYPE_CHECKING:
@@ -403,11 +404,13 @@ def test_ten_thousand_sessions_are_listed_and_searched(store: SessionStore) -> N
         ("darwin", {"HOME": "/h"}, "/h/Library/Application Support/dsvl"),
         ("darwin", {"HOME": "/h", "XDG_DATA_HOME": "/x"}, "/x/dsvl"),
         ("win32", {"HOME": "/h", "LOCALAPPDATA": "/l"}, "/l/dsvl"),
+        ("darwin", {"HOME": "/h", "XDG_DATA_HOME": "x"}, "/h/Library/Application Support/dsvl"),
         ("win32", {"HOME": "/h"}, "/h/AppData/Local/dsvl"),
+        ("win32", {"HOME": "/h", "APPDATA": "/a", "LOCALAPPDATA": "/l", "XDG_DATA_HOME": "/x"}, "/x/dsvl"),
     ],
 )
 def test_default_store_path(
     monkeypatch: pytest.MonkeyPatch, platform: str, variables: dict[str, str], folder: str
 ) -> None:
-    monkeypatch.setattr(sys, "platform", platform)
-    assert default_store_path(variables) == PurePath(folder, "sessions.sqlite3")
+    pretend(monkeypatch, platform, variables)
+    assert default_store_path(os.environ) == PurePath(folder, "sessions.sqlite3")

@@ -11,6 +11,7 @@ import pytest
 from dsvl_cli.engine.progress import Choice
 from dsvl_cli.errors import DsvlError
 from dsvl_cli.terminal.console import Console, Environment
+from dsvl_cli.terminal.progress import ConsoleListener
 from tests.terminal.escapes import ESCAPES
 from tests.terminal.window import Window
 
@@ -62,7 +63,7 @@ def test_a_terminal_gets_no_foreign_control_character(escape: str) -> None:
     console.status(escape)
     console.warn(escape)
     console.error(DsvlError(escape, hint=escape))
-    console.listener().choice(Choice(escape, escape, escape))
+    ConsoleListener(console).choice(Choice(escape, escape, escape))
     assert not any(character < " " for character in window.bytes.decode() if character != "\n")
     assert not any("\x7f" <= character <= "\x9f" for character in window.bytes.decode())
 
@@ -106,8 +107,8 @@ def test_quiet_leaves_warnings_and_errors() -> None:
     pipes = Pipes()
     console = Console(pipes.environment, quiet=True)
     console.status("status")
-    console.listener().note("note")
-    console.listener().progress("weights", 1, 2)
+    ConsoleListener(console).note("note")
+    ConsoleListener(console).progress("weights", 1, 2)
     console.warn("careful")
     assert pipes.err == "warning: careful\n"
 
@@ -116,7 +117,7 @@ def test_choices_are_told_to_the_verbose_only() -> None:
     choice = Choice("dtype", "bfloat16", "the CPU has AVX-512-BF16")
     for verbose, told in ((False, ""), (True, "dtype: bfloat16 (the CPU has AVX-512-BF16)\n")):
         pipes = Pipes()
-        Console(pipes.environment, verbose=verbose).listener().choice(choice)
+        ConsoleListener(Console(pipes.environment, verbose=verbose)).choice(choice)
         assert pipes.err == told
 
 
@@ -227,9 +228,10 @@ import sys
 from dsvl_cli.errors import DsvlError
 from dsvl_cli.terminal.console import Console, Environment
 from dsvl_cli.terminal.plain import open_answer
+from dsvl_cli.terminal.progress import ConsoleListener
 console = Console(Environment.system())
 with console.working("reading"):
-    console.listener().progress("weights", 1, 2)
+    ConsoleListener(console).progress("weights", 1, 2)
 answer = open_answer(console)
 answer.write("text")
 answer.close()

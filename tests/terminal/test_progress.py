@@ -95,7 +95,7 @@ def test_nothing_to_do_is_done() -> None:
 def test_any_thread_may_report() -> None:
     window = Window()
     console = window.console()
-    listener = console.listener()
+    listener = ConsoleListener(console)
 
     def load(name: str) -> None:
         for done in range(21):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dsvl_cli.app.batch.output import find_format, open_output
 from dsvl_cli.batch.output.output import KeptOutput
 from dsvl_cli.engine.checkpoint.find import find_checkpoint
+from dsvl_cli.terminal.progress import ConsoleListener
 from dsvl_cli.terminal.table import align
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def preview_rows(console: Console, job: Job) -> None:
     Raises:
         DsvlError: it would not be done.
     """
-    checkpoint = find_checkpoint(replace(job.load, offline=True), console.listener())
+    checkpoint = find_checkpoint(replace(job.load, offline=True), ConsoleListener(console))
     questions = job.questions(has_chat=checkpoint.has_chat)
     output = open_output(job.options, job.settings(checkpoint, questions))
     if isinstance(output, KeptOutput):

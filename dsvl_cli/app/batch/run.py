@@ -15,9 +15,9 @@ from dsvl_cli.batch.runner import Runner, Tally
 from dsvl_cli.batch.sources.scanner import Supply
 from dsvl_cli.batch.stopping import StopSignals
 from dsvl_cli.engine.checkpoint.find import find_checkpoint
-from dsvl_cli.engine.progress import Choice, Listener
 from dsvl_cli.errors import SomeFailed
 from dsvl_cli.terminal.batch import BatchProgress
+from dsvl_cli.terminal.progress import ConsoleListener
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from dsvl_cli.app.batch.job import Job
     from dsvl_cli.batch.output.settings import Settings
     from dsvl_cli.batch.row import Row
+    from dsvl_cli.engine.checkpoint.find import Checkpoint
+    from dsvl_cli.engine.progress import Listener
     from dsvl_cli.terminal.console import Console
 
 
@@ -37,7 +39,7 @@ def make_rows(console: Console, job: Job) -> None:
         KeyboardInterrupt, SystemExit: a signal asked to end; what was in flight was finished and kept.
     """
     options = job.options
-    listener = _OnceListener(console.listener())
+    listener = ConsoleListener(console)
     checkpoint = find_checkpoint(job.load, listener)
     settings = job.settings(checkpoint, job.questions(has_chat=checkpoint.has_chat))
     batch_size = job.batch_size
@@ -51,7 +53,7 @@ def make_rows(console: Console, job: Job) -> None:
         signal_number, tally, seconds = None, Tally(), 0.0
         if supply.wait():  # else nothing is to be done, and no model is needed
             with console.working("loading the model"):
-                captioner = _make_captioner(job, kept.settings if kept else settings, batch_size, listener)
+                captioner = _make_captioner(job, checkpoint, kept.settings if kept else settings, batch_size, listener)
             progress = BatchProgress(console, len(kept.journal) if kept else 0, str(options.out))
             runner = Runner(captioner, output, options.max_errors, _Teller(progress, supply))
             with StopSignals(lambda: _stop(runner, progress)) as signals:
@@ -71,23 +73,6 @@ def make_rows(console: Console, job: Job) -> None:
             raise SomeFailed("folders could not be read")
 
 
-class _OnceListener:
-    """Says a note once, however often it comes: the model is looked for before it is loaded."""
-
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
-        self._said: set[str] = set()
-        self.progress = listener.progress
-
-    def note(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
-            self._listener.note(text)
-
-    def choice(self, choice: Choice) -> None:
-        self._listener.choice(choice)
-
-
 class _Teller:
     """Hands what is known about a run to the progress."""
 
@@ -103,11 +88,13 @@ class _Teller:
         self._progress.update(tally.done, due, tally.failed, tally.suspect)
 
 
-def _make_captioner(job: Job, settings: Settings, batch_size: int | None, listener: Listener) -> Captioner:
+def _make_captioner(
+    job: Job, checkpoint: Checkpoint, settings: Settings, batch_size: int | None, listener: Listener
+) -> Captioner:
     from dsvl_cli.engine.model import load_model
 
     sampling = replace(job.sampling, seed=settings.sampling["seed"])
-    model = load_model(job.load, listener)
+    model = load_model(job.load, listener, checkpoint)
     return Captioner(model, settings.prompts, settings.system, sampling, batch_size, find_suspicion)
 
 

@@ -211,30 +211,27 @@ def is_needed(name: str) -> bool:
 
 
 def _make_bar(advance: Callable[[int], None] | None) -> type:
-    """Make a class that `huggingface_hub` takes for tqdm: it draws nothing and hands the bytes on."""
+    """Make a tqdm that draws nothing and hands the bytes on."""
+    from huggingface_hub.utils.tqdm import tqdm
 
-    class Bar:
-        def __init__(self, *_: object, initial: int = 0, total: int | None = None, **__: object) -> None:
-            self.total = total
-            self.update(initial)
+    class Bar(tqdm):
+        monitor_interval = 0  # no thread that looks after what is drawn
 
-        def __enter__(self) -> Bar:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
+            self.update(options.get("initial", 0))
 
         def update(self, n: float | None = 1) -> None:
             if advance is not None:
                 advance(int(n or 0))
 
+        # Without these two a bar more is made, for the bytes on the wire, which are not always those of the file.
+
         def update_transfer(self, n: float | None = 1) -> None:
-            """Ignore the bytes on the wire, where they are not those of the file; only the file's are counted."""
+            """Ignore them; only the file's are counted."""
 
-        def set_postfix_str(self, *_: object, **__: object) -> None:
+        def set_transfer_postfix_str(self, *_: object, **__: object) -> None:
             pass
-
-        set_transfer_postfix_str = refresh = close = set_postfix_str
 
     return Bar
 

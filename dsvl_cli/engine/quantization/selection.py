@@ -6,7 +6,6 @@ as they are. The backends' own defaults quantize the vision towers too, and answ
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -170,16 +169,6 @@ def make_torchao_config(recipe: Recipe, device: str) -> Any:
     return Int4WeightOnlyConfig(group_size=recipe.group_size, int4_packing_format=packing, set_inductor_config=False)
 
 
-def find_quantized_layers(module: nn.Module) -> set[str]:
-    """List the layers of a loaded module that a backend has really quantized."""
-    return {
-        name
-        for name, layer in module.named_modules()
-        if type(layer).__name__ in ("Linear4bit", "Linear8bitLt")
-        or (isinstance(layer, nn.Linear) and type(layer.weight).__module__.startswith("torchao."))
-    }
-
-
 def cast_unquantized(module: nn.Module, dtype: torch.dtype) -> None:
     """Bring the parameters of a quantized module that are not quantized to the dtype that it computes in.
 
@@ -215,9 +204,3 @@ def describe_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
-
-
-def serialize_config(config: Any) -> dict[str, Any]:
-    """Write a quantization configuration as `config.json` holds it."""
-    value: dict[str, Any] = json.loads(json.dumps(config.to_dict()))
-    return value

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -26,15 +25,15 @@ _ABANDONED_SECONDS = 24 * 3600  # after which the process that was writing one i
 
 
 def cache_folder() -> Path:
-    """Give the folder where dsvl keeps what it can make again: `DSVL_CACHE_DIR`, else the system's place for that."""
-    chosen = os.environ.get("DSVL_CACHE_DIR")
-    if chosen:
-        return Path(chosen).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "dsvl"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "dsvl" / "cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dsvl"
+    """Give the folder where dsvl keeps what it can make again: `DSVL_CACHE_DIR`, else the platform's folder for that.
+
+    An absolute `XDG_CACHE_HOME` counts on every platform but Windows; a relative one is ignored.
+    """
+    if own := os.environ.get("DSVL_CACHE_DIR"):
+        return Path(own).expanduser()
+    from platformdirs import user_cache_path
+
+    return user_cache_path("dsvl", appauthor=False)
 
 
 def packed_weights_folder() -> BoundedFolder:

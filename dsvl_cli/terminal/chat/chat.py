@@ -22,6 +22,7 @@ from dsvl_cli.terminal.chat.attachments import PictureSources, find_pictures
 from dsvl_cli.terminal.chat.dialogue import Dialogue, answered, leave_out_oldest
 from dsvl_cli.terminal.chat.interrupts import Interrupts
 from dsvl_cli.terminal.chat.turn import show_answer
+from dsvl_cli.terminal.progress import ConsoleListener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -150,7 +151,7 @@ class Chat:
         """
         if self.loading.loading:
             self.advise(f"waiting for {self.loading.name} to load; Ctrl-C stops waiting")
-            listener = self.console.listener()
+            listener = ConsoleListener(self.console)
             try:
                 while self.loading.loading:
                     with self.ctrl_c.listening():

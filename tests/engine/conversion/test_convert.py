@@ -24,13 +24,13 @@ from dsvl_cli.engine.quantization.formats import FORMATS, STORED_FORMATS, Recipe
 from dsvl_cli.engine.quantization.library_logging import import_backend, mute_libraries
 from dsvl_cli.engine.quantization.selection import (
     find_model_class,
-    find_quantized_layers,
     make_quantization_config,
     make_skeleton,
     select_layers,
 )
 from dsvl_cli.engine.storage import folders
 from dsvl_cli.errors import DsvlError
+from tests.engine.quantization.quantized_layers import find_quantized_layers
 
 ON_CPU = sorted(name for name in STORED_FORMATS if find_cell(name, "cpu", "bfloat16").verdict is Verdict.WORKS)
 

@@ -12,12 +12,12 @@ from dsvl_cli.engine.options import LoadOptions
 from dsvl_cli.engine.quantization.formats import FORMATS, STORED_FORMATS, Recipe, Verdict, find_cell
 from dsvl_cli.engine.quantization.selection import (
     count_stored_bytes,
-    find_quantized_layers,
     make_skeleton,
     report_selection,
     select_layers,
 )
 from dsvl_cli.errors import DsvlError
+from tests.engine.quantization.quantized_layers import find_quantized_layers
 from tests.engine.quantization.test_formats import Ear
 
 ON_CPU = sorted(name for name in STORED_FORMATS if find_cell(name, "cpu", "bfloat16").verdict is Verdict.WORKS)

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from dsvl_cli.engine.storage.cache_folder import BoundedFolder, cache_folder
+from tests.platforms import pretend
 
 TENSORS = {"a": torch.arange(100), "b": torch.ones(3, 5, dtype=torch.bfloat16)}
 
@@ -96,3 +97,24 @@ def test_its_place_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert cache_folder() == tmp_path
     monkeypatch.delenv("DSVL_CACHE_DIR")
     assert cache_folder().is_absolute()
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "folder"),
+    [
+        ("linux", {}, "/h/.cache/dsvl"),
+        ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/dsvl"),
+        ("linux", {"XDG_CACHE_HOME": "x"}, "/h/.cache/dsvl"),
+        ("linux", {"XDG_CACHE_HOME": "/x", "DSVL_CACHE_DIR": "/d"}, "/d"),
+        ("linux", {"DSVL_CACHE_DIR": "~/d"}, "/h/d"),
+        ("darwin", {}, "/h/Library/Caches/dsvl"),
+        ("darwin", {"XDG_CACHE_HOME": "x"}, "/h/Library/Caches/dsvl"),
+        ("win32", {"LOCALAPPDATA": "/l", "XDG_CACHE_HOME": "/x"}, "/l/dsvl/Cache"),
+        ("win32", {}, "/h/AppData/Local/dsvl/Cache"),
+    ],
+)
+def test_it_is_where_the_platform_has_it(
+    monkeypatch: pytest.MonkeyPatch, platform: str, variables: dict[str, str], folder: str
+) -> None:
+    pretend(monkeypatch, platform, {"DSVL_CACHE_DIR": "", "HOME": "/h", **variables})
+    assert cache_folder() == Path(folder)
