@@ -29,7 +29,7 @@ def read_config(source: Path, *, tied: bool) -> dict[str, Any]:
     config: dict[str, Any] = json.loads((source / "config.json").read_text(encoding="utf-8"))
     text = config["text_config"]
     text["rope_theta"] = (text.pop("rope_parameters", None) or {}).get("rope_theta", 10000.0)
-    text.pop("tie_word_embeddings", None)
+    text["tie_word_embeddings"] = tied  # what that release goes by
     parts = ("text_config", "vision_config", "high_res_vision_config", "image_token_id")
     for part in config.values():
         if isinstance(part, dict):
