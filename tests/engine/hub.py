@@ -1,5 +1,7 @@
 """A small hub on the loopback: enough of the Hugging Face hub's protocol to download a model from it.
 
+As there, a small file's ETag is that of its blob in git, and the weights are stored elsewhere: their address redirects.
+
     with FakeHub({"org/name": {"config.json": b"{}"}}) as hub:
         ... run a program with HF_ENDPOINT=hub.endpoint ...
     hub.requests
@@ -12,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import threading
 from dataclasses import dataclass, field
@@ -19,11 +22,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _INFO = re.compile(r"/api/models/([^/]+/[^/?]+)(?:/revision/([^?]+))?(?:\?.*)?")
 _FILE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/([^?]+)")
+_LARGE = re.compile(r"/large/([^/]+/[^/]+)/([^?]+)")
+_INHERITED_NOT = ("HF_", "HUGGING", "TRANSFORMERS_")
+
+
+def make_environ(endpoint: str, home: Path) -> dict[str, str]:
+    """The environment of a process whose hub is at an address, and whose caches lie in a folder."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_INHERITED_NOT)}
+    return inherited | {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HOME": str(home), "NO_PROXY": "127.0.0.1"}
 
 
 @dataclass
@@ -60,26 +72,37 @@ class FakeHub:
         class Handler(_Handler):
             served = hub
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
+        # The hub, and where it stores the weights.
+        self._servers = [ThreadingHTTPServer(("127.0.0.1", 0), Handler) for _ in range(2)]
+        self._threads = [
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}) for server in self._servers
+        ]
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self._closing.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        for server, thread in zip(self._servers, self._threads, strict=True):
+            server.shutdown()
+            server.server_close()
+            thread.join()
 
     @property
     def endpoint(self) -> str:
         """For `HF_ENDPOINT`."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"http://127.0.0.1:{self._servers[0].server_address[1]}"
+
+    @property
+    def storage(self) -> str:
+        """Where the weights are."""
+        return f"http://127.0.0.1:{self._servers[1].server_address[1]}"
 
     def fetched(self) -> list[str]:
         """The names of the files whose content was asked for."""
-        found = (_FILE.fullmatch(path) for method, path in self.requests if method == "GET")
-        return [match[3] for match in found if match]
+        paths = [path for method, path in self.requests if method == "GET"]
+        found = (_FILE.fullmatch(path) or _LARGE.fullmatch(path) for path in paths)
+        return [match[match.re.groups] for match in found if match and not _is_redirected(match)]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -99,8 +122,11 @@ class _Handler(BaseHTTPRequestHandler):
         hub = self.served
         hub.requests.append((self.command, self.path))
         found = _FILE.fullmatch(self.path) or _INFO.fullmatch(self.path)
+        large = _LARGE.fullmatch(self.path)
         if hub.status is not None:
             return self._fail(hub.status)
+        if large is not None:
+            return self._send_content(large[1], large[2])
         if found is None:
             return self._fail(404)
         repo, revision = found[1], found[2] or "main"
@@ -117,19 +143,33 @@ class _Handler(BaseHTTPRequestHandler):
             )
         if found[3] not in files:
             return self._fail(404, "EntryNotFound")
-        if self.command == "GET" and found[3] in hub.broken:
+        if not _is_redirected(found):
+            return self._send_content(repo, found[3])
+        data = files[found[3]]
+        headers = {
+            "Location": f"{hub.storage}/large/{repo}/{found[3]}",
+            "X-Linked-Size": str(len(data)),
+            "X-Linked-Etag": f'"{hashlib.sha256(data).hexdigest()}"',
+            "X-Repo-Commit": COMMIT,
+        }
+        return self._send(302, b"", headers)
+
+    def _send_content(self, repo: str, name: str) -> None:
+        hub = self.served
+        if self.command == "GET" and name in hub.broken:
             self.close_connection = True
             return None
-        if self.command == "GET" and found[3] in hub.stalled:
+        if self.command == "GET" and name in hub.stalled:
             hub.is_stalling.set()
             hub._closing.wait()
-        return self._send_file(files[found[3]])
+        return self._send_file(hub.repositories[repo][name])
 
     def _fail(self, status: int, code: str = "") -> None:
         self._send(status, b"", {"X-Error-Code": code} if code else {})
 
     def _send_file(self, data: bytes) -> None:
-        headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+        blob = hashlib.sha1(b"blob %d\0%b" % (len(data), data), usedforsecurity=False).hexdigest()
+        headers = {"ETag": f'"{blob}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
         wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         if wanted is None:
             return self._send(200, data, headers)
@@ -152,6 +192,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         with contextlib.suppress(ConnectionError):  # the client may be gone
             self.wfile.write(data)
+
+
+def _is_redirected(match: re.Match[str]) -> bool:
+    """Whether a file's address leads to where it is stored."""
+    return match.re is _FILE and match[3].endswith(".safetensors")
 
 
 def _describe(repo: str, files: dict[str, bytes], sizes: dict[str, int]) -> dict[str, object]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.engine.files import make_files, make_sharded_files, make_weights
-from tests.engine.hub import COMMIT, FakeHub
+from tests.engine.hub import COMMIT, FakeHub, make_environ
 
 REPO = "deepseek-community/deepseek-vl-1.3b-chat"
 NO_NETWORK = "http://127.0.0.1:9"  # nobody listens on the port of the discard protocol
@@ -43,13 +42,6 @@ PROGRAM = textwrap.dedent(
     print(json.dumps(heard))
     """
 )
-
-
-def make_environ(endpoint: str, home: Path) -> dict[str, str]:
-    inherited = {
-        name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))
-    }
-    return inherited | {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HOME": str(home), "NO_PROXY": "127.0.0.1"}
 
 
 def ask(hub: FakeHub | str, home: Path, environ: dict[str, str] | None = None, **options: object) -> dict[str, Any]:
