@@ -74,7 +74,7 @@ def answer_requests(
             network.forget()
             if batch_size == 1 or len(flying) == 1:
                 for request, _ in flying.values():
-                    yield Outcome(request.key, error=MemoryShortage("not enough memory even for this picture alone"))
+                    yield Outcome(request.key, error=MemoryShortage("not enough memory even for this one alone"))
             else:
                 again.extendleft(request for request, _ in reversed(flying.values()))
                 batch_size = max(1, min(batch_size, len(flying)) // 2)
