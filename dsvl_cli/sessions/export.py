@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from dsvl_cli.engine.conversation import Picture
+from dsvl_cli.engine.storage.files import new_file, remove_abandoned
 from dsvl_cli.errors import DsvlError
 from dsvl_cli.sessions.markdown import escape_line, to_markdown
 from dsvl_cli.sessions.page import to_page
@@ -142,10 +143,6 @@ def _json_message(message: Message, address: Callable[[Picture], str], *, embed:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write beside and rename, so that the file is never half there."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_bytes(data)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    remove_abandoned(path.parent)
+    with new_file(path) as file:
+        file.write(data)

@@ -28,7 +28,7 @@ from dsvl_cli.engine.quantization.selection import (
     make_skeleton,
     select_layers,
 )
-from dsvl_cli.engine.storage import folders
+from dsvl_cli.engine.storage import files
 from dsvl_cli.errors import DsvlError
 from tests.engine.quantization.quantized_layers import find_quantized_layers
 
@@ -247,7 +247,7 @@ class _stepping:  # noqa: N801
         self.patch = pytest.MonkeyPatch()
 
     def __enter__(self) -> None:
-        for owner, name in ((folders, "_write"), (os, "fsync"), (Path, "rename"), (Path, "mkdir")):
+        for owner, name in ((files.system, "write"), (os, "fsync"), (Path, "rename"), (Path, "mkdir")):
             self.patch.setattr(owner, name, self._wrap(getattr(owner, name)))
 
     def __exit__(self, *_: object) -> None:

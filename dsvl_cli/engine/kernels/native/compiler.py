@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dsvl_cli.engine.storage.cache_folder import cache_folder
+from dsvl_cli.engine.storage.files import new_file, remove_abandoned
 
 SOURCE = Path(__file__).with_name("kernels.c")
 _SECONDS = 120
@@ -115,7 +116,9 @@ def _compile(compiler: str, place: Path) -> None:
         # Linked without OpenMP: its functions are torch's, found when the library is loaded.
         loose = ("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()
         _run([compiler, "-shared", *loose, str(built), "-o", str(library), "-lm"])
-        library.replace(place)
+        remove_abandoned(place.parent)
+        with new_file(place) as file:
+            file.write(library.read_bytes())
 
 
 def _run(command: Sequence[str]) -> None:
