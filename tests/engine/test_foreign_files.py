@@ -25,8 +25,8 @@ from dsvl_cli.engine.model import VisionLanguageModel, load_model
 from dsvl_cli.engine.network.vision import list_vision_tensors
 from dsvl_cli.engine.options import LoadOptions, SamplingParams
 from dsvl_cli.engine.progress import Choice, Silence
+from dsvl_cli.engine.quantization.backends import find_model_class
 from dsvl_cli.engine.quantization.formats import FORMATS, Recipe
-from dsvl_cli.engine.quantization.selection import find_model_class
 from dsvl_cli.engine.text.detokenizer import Detokenizer
 from dsvl_cli.engine.text.prompt import PromptFormat
 from dsvl_cli.errors import DsvlError

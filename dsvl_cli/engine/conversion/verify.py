@@ -19,10 +19,11 @@ from dsvl_cli.engine.conversion.compare import Comparison, bounded, compare_answ
 from dsvl_cli.engine.conversion.source import SourceWeights
 from dsvl_cli.engine.options import LoadOptions
 from dsvl_cli.engine.progress import Listener
+from dsvl_cli.engine.quantization.backends import make_skeleton
 from dsvl_cli.engine.quantization.formats import FORMATS, Format, find_stored_format
 from dsvl_cli.engine.quantization.library_logging import import_backend, mute_libraries
 from dsvl_cli.engine.quantization.packing import unpack_weight
-from dsvl_cli.engine.quantization.selection import make_skeleton, shorten_name
+from dsvl_cli.engine.quantization.selection import shorten_name
 from dsvl_cli.errors import DsvlError
 
 MAX_MEAN_KL = {4: 0.5, 8: 0.05}  # by bits, in nats; damaged weights give several nats

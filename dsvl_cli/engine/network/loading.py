@@ -154,8 +154,8 @@ def _load_module(
     force: bool,
 ) -> Network:
     """Let transformers load, and quantize where that is asked for."""
+    from dsvl_cli.engine.quantization.backends import cast_unquantized
     from dsvl_cli.engine.quantization.library_logging import import_backend, mute_libraries
-    from dsvl_cli.engine.quantization.selection import cast_unquantized
 
     stored = find_stored_format(checkpoint)
     backend = FORMATS[stored].package if stored is not None else recipe.format.package if recipe is not None else None
@@ -176,13 +176,8 @@ def _load_module(
 
 
 def _quantize_module(checkpoint: Checkpoint, plan: Plan, recipe: Recipe, listener: Listener, *, force: bool) -> Any:
-    from dsvl_cli.engine.quantization.selection import (
-        count_stored_bytes,
-        make_quantization_config,
-        make_skeleton,
-        report_selection,
-        select_layers,
-    )
+    from dsvl_cli.engine.quantization.backends import make_quantization_config, make_skeleton
+    from dsvl_cli.engine.quantization.selection import count_stored_bytes, report_selection, select_layers
 
     skeleton = make_skeleton(checkpoint)
     selection = select_layers(skeleton, recipe)
@@ -193,7 +188,7 @@ def _quantize_module(checkpoint: Checkpoint, plan: Plan, recipe: Recipe, listene
 
 
 def _read_module_files(checkpoint: Checkpoint, plan: Plan, quantization_config: Any = None) -> Any:
-    from dsvl_cli.engine.quantization.selection import find_model_class
+    from dsvl_cli.engine.quantization.backends import find_model_class
 
     # transformers takes the presence of the argument for a request.
     given = {} if quantization_config is None else {"quantization_config": quantization_config}

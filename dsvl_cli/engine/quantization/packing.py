@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dsvl_cli.engine.quantization.backends import make_torchao_config
 from dsvl_cli.engine.quantization.formats import Recipe
-from dsvl_cli.engine.quantization.selection import make_torchao_config
 
 _BLOCK = 64  # weights that share a scale in bitsandbytes' 4 bits
 _NESTED_BLOCK = 256  # scales that share a scale

@@ -1,23 +1,18 @@
-"""Which layers of a model are quantized, and how transformers and the backends are told.
+"""Which layers of a model are quantized.
 
-By default the linear layers of the language model, and nothing else: the vision towers, the aligner and the head stay
-as they are. The backends' own defaults quantize the vision towers too, and answers get visibly worse.
+By default the linear layers of the language model only: the vision towers, the aligner and the head keep their dtype.
+The backends' own defaults quantize the vision towers too, and answers get visibly worse.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import nn
 
-from dsvl_cli.engine.checkpoint.find import Checkpoint
 from dsvl_cli.engine.progress import Listener
 from dsvl_cli.engine.quantization.formats import Recipe
-from dsvl_cli.engine.quantization.library_logging import spare_torchao
 from dsvl_cli.errors import DsvlError
 
 LANGUAGE_MODEL = "model.language_model"
@@ -39,30 +34,6 @@ class Selection:
     kept: tuple[str, ...]
     misshapen: Mapping[str, str]
     parameters: int
-
-
-def find_model_class(model_type: str) -> Any:
-    """Give transformers' class: a concrete one, since an Auto class would import every model that has a mapping."""
-    with spare_torchao():
-        if model_type == "deepseek_vl_hybrid":
-            from transformers.models.deepseek_vl_hybrid.modeling_deepseek_vl_hybrid import (
-                DeepseekVLHybridForConditionalGeneration,
-            )
-
-            return DeepseekVLHybridForConditionalGeneration
-        from transformers.models.deepseek_vl.modeling_deepseek_vl import DeepseekVLForConditionalGeneration
-
-        return DeepseekVLForConditionalGeneration
-
-
-def make_skeleton(checkpoint: Checkpoint) -> Any:
-    """Build a checkpoint's module without any memory for its weights (on torch's device `meta`)."""
-    model_class = find_model_class(checkpoint.model_type)
-    config = model_class.config_class.from_pretrained(checkpoint.path, local_files_only=True)
-    if checkpoint.has_own_head:
-        config.tie_word_embeddings = False
-    with torch.device("meta"):
-        return model_class(config)
 
 
 def select_layers(skeleton: nn.Module, recipe: Recipe) -> Selection:
@@ -131,65 +102,6 @@ def report_selection(selection: Selection, recipe: Recipe, listener: Listener) -
         )
 
 
-def make_quantization_config(recipe: Recipe, selection: Selection, device: str) -> Any:
-    """Write recipe and selection as `from_pretrained` takes them: a `BitsAndBytesConfig` or a `TorchAoConfig`.
-
-    A list of names given to the backends replaces their default one, which holds the head: so it is in `kept`.
-    """
-    from transformers.utils.quantization_config import BitsAndBytesConfig, TorchAoConfig
-
-    kept = list(selection.kept)
-    name = recipe.format.name
-    if recipe.format.package == "torchao":
-        return TorchAoConfig(make_torchao_config(recipe, device), modules_to_not_convert=kept)
-    if name == "bnb-int8":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=kept)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=name.removeprefix("bnb-"),
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-        llm_int8_skip_modules=kept,
-    )
-
-
-def make_torchao_config(recipe: Recipe, device: str) -> Any:
-    """Write a recipe as torchao takes it. Its settings for the whole process stay as they are."""
-    from torchao.quantization import (
-        Int4WeightOnlyConfig,
-        Int8DynamicActivationInt8WeightConfig,
-        Int8WeightOnlyConfig,
-    )
-
-    if recipe.format.name == "torchao-int8":
-        return Int8WeightOnlyConfig(set_inductor_config=False)
-    if recipe.format.name == "torchao-int8-dynamic":
-        return Int8DynamicActivationInt8WeightConfig(set_inductor_config=False)
-    # The default packing needs another package.
-    packing = "plain_int32" if device.startswith("xpu") else "tile_packed_to_4d"
-    return Int4WeightOnlyConfig(group_size=recipe.group_size, int4_packing_format=packing, set_inductor_config=False)
-
-
-def find_quantized_layers(module: nn.Module) -> set[str]:
-    """List the layers of a loaded module that a backend has really quantized."""
-    return {
-        name
-        for name, layer in module.named_modules()
-        if type(layer).__name__ in ("Linear4bit", "Linear8bitLt")
-        or (isinstance(layer, nn.Linear) and type(layer.weight).__module__.startswith("torchao."))
-    }
-
-
-def cast_unquantized(module: nn.Module, dtype: torch.dtype) -> None:
-    """Bring the parameters of a quantized module that are not quantized to the dtype that it computes in.
-
-    transformers leaves many of them as they were stored when it loads a checkpoint that is quantized already.
-    """
-    for parameter in module.parameters():
-        if type(parameter.data) is torch.Tensor and parameter.is_floating_point():
-            parameter.data = parameter.data.to(dtype)
-
-
 def count_stored_bytes(skeleton: nn.Module, selection: Selection, recipe: Recipe, width: int) -> int:
     """Count the bytes that a module's weights take once they are quantized.
 
@@ -202,22 +114,3 @@ def count_stored_bytes(skeleton: nn.Module, selection: Selection, recipe: Recipe
     parameters = sum(parameter.numel() for parameter in skeleton.parameters())
     others = parameters - selection.parameters
     return others * width + int(selection.parameters * recipe.bits_stored / 8)
-
-
-def describe_versions() -> dict[str, str]:
-    """List the versions of the packages that quantize."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {}
-    for package in ("torch", "transformers", "bitsandbytes", "torchao", "safetensors"):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions
-
-
-def serialize_config(config: Any) -> dict[str, Any]:
-    """Write a quantization configuration as `config.json` holds it."""
-    value: dict[str, Any] = json.loads(json.dumps(config.to_dict()))
-    return value
