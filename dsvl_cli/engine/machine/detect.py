@@ -9,8 +9,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dsvl_cli.engine.kernels.native.compiler import load_library
-
 # What lets a CPU multiply bfloat16, and 8 bits, natively, by torch's and Linux' names of the features.
 NATIVE_BF16 = {"amx_bf16": "AMX-BF16", "avx512_bf16": "AVX-512-BF16", "bf16": "Arm's BF16"}
 NATIVE_INT8 = {"amx_int8": "AMX-INT8", "avx512_vnni": "AVX-512-VNNI", "avx_vnni": "AVX-VNNI"}
@@ -43,7 +41,6 @@ class Machine:
         macos: the version of macOS; (0, 0) elsewhere.
         flash_attn: whether the package flash_attn is installed.
         torch_without_cuda: an NVIDIA driver is there, and torch is built without CUDA.
-        native_kernels: whether dsvl's compiled kernels are there.
     """
 
     cpu_features: frozenset[str] = frozenset()
@@ -54,7 +51,6 @@ class Machine:
     macos: tuple[int, int] = (0, 0)
     flash_attn: bool = False
     torch_without_cuda: bool = False
-    native_kernels: bool = False
 
     @property
     def native_bf16(self) -> bool:
@@ -105,7 +101,6 @@ def detect_machine() -> Machine:
         macos=_detect_macos(),
         flash_attn=find_spec("flash_attn") is not None,
         torch_without_cuda=torch.version.cuda is None and Path("/proc/driver/nvidia/version").exists(),
-        native_kernels=load_library().library is not None,
     )
 
 

@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from dsvl_cli.engine.kernels.native.compiler import load_library
 from dsvl_cli.engine.machine.plan import DTYPE_BYTES, choose_device, choose_devices, choose_dtype
 from dsvl_cli.engine.options import DEFAULT_GROUP_SIZE
 from dsvl_cli.engine.progress import Choice, Listener
@@ -212,8 +213,8 @@ def resolve_recipe(
             name
             for name in WIDTHS[requested]
             if find_cell(name, device, dtype).verdict is not Verdict.FAILS
-            # Without compiled kernels each step would widen all weights anew.
-            and (FORMATS[name].is_stored or (machine.native_kernels and not to_store))
+            # Without compiled kernels each step would dequantize all weights again.
+            and (FORMATS[name].is_stored or (not to_store and load_library().library is not None))
         )
         name = next(fitting)
         reason = f"the best {FORMATS[name].bits} bits on this device; {find_cell(name, device, dtype).verdict}"
