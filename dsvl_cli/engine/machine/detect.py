@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+import subprocess
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 # What lets a CPU multiply bfloat16, and 8 bits, natively, by torch's and Linux' names of the features.
 NATIVE_BF16 = {"amx_bf16": "AMX-BF16", "avx512_bf16": "AVX-512-BF16", "bf16": "Arm's BF16"}
 NATIVE_INT8 = {"amx_int8": "AMX-INT8", "avx512_vnni": "AVX-512-VNNI", "avx_vnni": "AVX-VNNI"}
+_NVIDIA_SMI_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +86,16 @@ class Machine:
 
 
 def detect_machine() -> Machine:
-    """Look at this machine. Opens each GPU, because only so does its free memory become known."""
+    """Describe this machine.
+
+    Compiles and loads nothing. A single GPU is opened, because only then is its free memory known; of several, those
+    that nvidia-smi does not report.
+    """
     import torch
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about drivers: a GPU that torch cannot use is none
-        cuda = _detect_gpus(torch.cuda)
+        cuda = _detect_gpus(torch.cuda, query_free_memory)
         xpu = _detect_gpus(torch.xpu)
     memory_free = detect_free_memory()
     return Machine(
@@ -104,20 +111,53 @@ def detect_machine() -> Machine:
     )
 
 
-def _detect_gpus(backend: Any) -> tuple[Gpu, ...]:
-    """List the devices of `torch.cuda` or `torch.xpu`."""
+def _detect_gpus(backend: Any, query: Callable[[], Mapping[str, int]] | None = None) -> tuple[Gpu, ...]:
+    """List the devices of `torch.cuda` or `torch.xpu`.
+
+    `mem_get_info` creates a context, which takes some hundred MB of a GPU. With several GPUs that memory would be taken
+    on those that are not chosen too, so `query` is asked first: free bytes by UUID, of any of the GPUs. The order of
+    its answer does not matter, because CUDA_VISIBLE_DEVICES reorders torch's devices.
+    """
     if not backend.is_available():
         return ()
+    count = backend.device_count()
+    # Tested with fakes only, never run on a machine with several GPUs.
+    free_by_uuid = query() if query is not None and count > 1 else {}
     gpus = []
-    for index in range(backend.device_count()):
-        try:
-            free, _ = backend.mem_get_info(index)
-        except RuntimeError:
-            free = 0  # so full, or so exclusively another's, that not even this can be asked
+    for index in range(count):
+        free = free_by_uuid.get(_normalize_uuid(backend.get_device_properties(index).uuid)) if free_by_uuid else None
+        if free is None:
+            free = _open_and_measure(backend, index)
         capability = backend.get_device_capability(index)
-        version = capability if isinstance(capability, tuple) else (0, 0)  # XPU answers with a table of features
+        version = capability if isinstance(capability, tuple) else (0, 0)  # XPU returns a dictionary of features
         gpus.append(Gpu(backend.get_device_name(index), free, version))
     return tuple(gpus)
+
+
+def _open_and_measure(backend: Any, index: int) -> int:
+    """Return the free bytes of a GPU; this creates a context on it."""
+    try:
+        return int(backend.mem_get_info(index)[0])
+    except RuntimeError:
+        return 0  # full, or in exclusive use by another process
+
+
+def query_free_memory() -> dict[str, int]:
+    """Ask nvidia-smi for the free bytes of all NVIDIA GPUs, by UUID; what it does not report is left out."""
+    command = ["nvidia-smi", "--query-gpu=uuid,memory.free", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=_NVIDIA_SMI_SECONDS
+        )
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return {}
+    rows = (line.partition(",") for line in done.stdout.splitlines())
+    return {_normalize_uuid(uuid): int(free) * 2**20 for uuid, _, free in rows if free.strip().isdecimal()}
+
+
+def _normalize_uuid(uuid: object) -> str:
+    """nvidia-smi writes `GPU-` in front, torch does not."""
+    return str(uuid).strip().lower().removeprefix("gpu-")
 
 
 def _detect_cpu_features() -> frozenset[str]:
