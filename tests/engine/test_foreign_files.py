@@ -191,7 +191,7 @@ def test_names_that_only_transformers_knows(tmp_path: Path, monkeypatch: pytest.
     model = load(folder, ear=ear)
     assert model.network.module is not None
     assert len(ear.notes) == 1
-    assert "laid out in a way that dsvl does not know" in ear.notes[0]
+    assert "has a layout that dsvl does not know" in ear.notes[0]
     assert_equal_to_transformers(model)
     with pytest.raises(DsvlError, match="own formats: it has no model"):
         load(folder, quantization="int8")
