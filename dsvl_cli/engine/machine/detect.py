@@ -1,4 +1,4 @@
-"""What this machine computes with: CPU features, GPUs, free memory."""
+"""What this machine has for computing: CPU features, GPUs, free memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-# What lets a CPU multiply bfloat16, and 8 bits, natively, by torch's and Linux' names of the features.
+# CPU features with native bfloat16 and 8-bit products, by their names in torch and Linux.
 NATIVE_BF16 = {"amx_bf16": "AMX-BF16", "avx512_bf16": "AVX-512-BF16", "bf16": "Arm's BF16"}
 NATIVE_INT8 = {"amx_int8": "AMX-INT8", "avx512_vnni": "AVX-512-VNNI", "avx_vnni": "AVX-VNNI"}
 _NVIDIA_SMI_SECONDS = 10.0
@@ -22,9 +22,9 @@ class Gpu:
     """One CUDA or XPU device.
 
     Attributes:
-        name: what its maker calls it.
-        free_bytes: of its memory.
-        capability: CUDA's compute capability; (0, 0) on others.
+        name: the product name.
+        free_bytes: free memory.
+        capability: CUDA's compute capability; (0, 0) for other devices.
     """
 
     name: str
@@ -34,16 +34,16 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A description that every choice of device, dtype and attention is made from.
+    """A description of a machine; device, dtype and attention are chosen from it alone.
 
     Attributes:
         cpu_features: those of `NATIVE_BF16` and `NATIVE_INT8` that the CPU has.
-        memory_free: what the process may still take, in bytes; a container's limit counts.
+        memory_free: bytes that the process may still allocate, within a container's limit too.
         cuda, xpu: the devices in torch's order.
-        mps_free: bytes that Apple's GPU may take; None without one.
+        mps_free: bytes that Apple's GPU may use; None without one.
         macos: the version of macOS; (0, 0) elsewhere.
         flash_attn: whether the package flash_attn is installed.
-        torch_without_cuda: an NVIDIA driver is there, and torch is built without CUDA.
+        torch_without_cuda: whether there is an NVIDIA driver, but torch is built without CUDA.
     """
 
     cpu_features: frozenset[str] = frozenset()
@@ -57,12 +57,12 @@ class Machine:
 
     @property
     def native_bf16(self) -> bool:
-        """Whether the CPU multiplies bfloat16 itself."""
+        """Whether the CPU has native bfloat16 products."""
         return not self.cpu_features.isdisjoint(NATIVE_BF16)
 
     @property
     def native_int8(self) -> bool:
-        """Whether the CPU multiplies 8 bits itself."""
+        """Whether the CPU has native 8-bit products."""
         return not self.cpu_features.isdisjoint(NATIVE_INT8)
 
     @property
@@ -72,13 +72,13 @@ class Machine:
         return ("cpu", *cuda, *(("mps",) if self.mps_free is not None else ()), *(("xpu",) if self.xpu else ()))
 
     def gpu(self, device: str) -> Gpu | None:
-        """Look up a CUDA or XPU device of `devices`; None for `cpu` and `mps`."""
+        """Return a CUDA or XPU device of `devices`; None for `cpu` and `mps`."""
         kind, _, index = device.partition(":")
         gpus = {"cuda": self.cuda, "xpu": self.xpu}.get(kind, ())
         return gpus[int(index or 0)] if gpus else None
 
     def free_bytes(self, device: str) -> int:
-        """How much memory a device of `devices` has free, in bytes."""
+        """Return the free memory of a device of `devices`, in bytes."""
         gpu = self.gpu(device)
         if gpu is not None:
             return gpu.free_bytes
@@ -94,7 +94,7 @@ def detect_machine() -> Machine:
     import torch
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about drivers: a GPU that torch cannot use is none
+        warnings.simplefilter("ignore")  # about drivers: a GPU that torch cannot use does not count
         cuda = _detect_gpus(torch.cuda, query_free_memory)
         xpu = _detect_gpus(torch.xpu)
     memory_free = detect_free_memory()
@@ -103,7 +103,7 @@ def detect_machine() -> Machine:
         memory_free=memory_free,
         cuda=cuda,
         xpu=xpu,
-        # The memory is shared with the CPU; Metal recommends not to take all of it.
+        # The memory is shared with the CPU; Metal recommends a maximum.
         mps_free=min(memory_free, torch.mps.recommended_max_memory()) if torch.backends.mps.is_available() else None,
         macos=_detect_macos(),
         flash_attn=find_spec("flash_attn") is not None,
@@ -165,8 +165,8 @@ def _detect_cpu_features() -> frozenset[str]:
 
     onednn: Any = torch.backends.mkldnn
     if not onednn.is_available():
-        return frozenset()  # without oneDNN torch has no native products, whatever the CPU has
-    ask = getattr(torch.cpu, "get_capabilities", None)  # newer than the oldest torch that dsvl runs with
+        return frozenset()  # without oneDNN torch has no native products on any CPU
+    ask = getattr(torch.cpu, "get_capabilities", None)  # missing in the oldest torch that dsvl supports
     if ask is not None:
         found = ask()
         return frozenset(name for name in (*NATIVE_BF16, *NATIVE_INT8) if found.get(name))
@@ -175,7 +175,7 @@ def _detect_cpu_features() -> frozenset[str]:
 
 
 def read_cpu_features(cpuinfo: str) -> frozenset[str]:
-    """Find what `Machine` names in the text of Linux' `/proc/cpuinfo` (`flags` on x86, `Features` on Arm)."""
+    """Find the features of `Machine` in the text of Linux' `/proc/cpuinfo` (`flags` on x86, `Features` on Arm)."""
     lines = (line.partition(":") for line in cpuinfo.splitlines())
     return frozenset(
         word for key, _, words in lines if key.strip() in ("flags", "Features") for word in words.split()
@@ -189,11 +189,11 @@ def _detect_macos() -> tuple[int, int]:
 
 
 def detect_free_memory(cgroups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
-    """How many bytes the process may still take: the machine's available memory, or less under a container's limit.
+    """Return the bytes that the process may still allocate: available memory, or less under a container's limit.
 
     Args:
         cgroups: where Linux' control groups are mounted.
-        membership: names the groups that the process is in.
+        membership: the file that names the groups of the process.
     """
     import psutil
 
@@ -213,18 +213,18 @@ def detect_free_memory(cgroups: Path = Path("/sys/fs/cgroup"), membership: Path 
 
 
 def _free_in_groups(root: Path, group: str, limit_name: str, usage_name: str, reclaimable_name: str) -> list[int]:
-    """Return what each limit from the group up to the root leaves, in bytes; file pages that can go count as free."""
+    """Return the bytes left under each limit from the group up to the root; reclaimable file pages count as free."""
     folder = root / group.lstrip("/")
     left = []
-    for place in (folder, *folder.parents):
-        if not place.is_relative_to(root):
+    for level in (folder, *folder.parents):
+        if not level.is_relative_to(root):
             break
         try:
-            limit = int((place / limit_name).read_text())
-            usage = int((place / usage_name).read_text())
-            entries = (entry.split() for entry in (place / "memory.stat").read_text().splitlines())
+            limit = int((level / limit_name).read_text())
+            usage = int((level / usage_name).read_text())
+            entries = (entry.split() for entry in (level / "memory.stat").read_text().splitlines())
             reclaimable = {name: int(value) for name, value in entries}.get(reclaimable_name, 0)
         except (OSError, ValueError):
-            continue  # no limit here: no such file, or the word max
+            continue  # no limit: the file is missing, or it says max
         left.append(limit - usage + reclaimable)
     return left
