@@ -114,9 +114,9 @@ def detect_machine() -> Machine:
 def _detect_gpus(backend: Any, query: Callable[[], Mapping[str, int]] | None = None) -> tuple[Gpu, ...]:
     """List the devices of `torch.cuda` or `torch.xpu`.
 
-    `mem_get_info` creates a context, which takes some hundred MB of a GPU. With several GPUs that memory would be taken
-    on those that are not chosen too, so `query` is asked first: free bytes by UUID, of any of the GPUs. The order of
-    its answer does not matter, because CUDA_VISIBLE_DEVICES reorders torch's devices.
+    `mem_get_info` creates a context, which takes some hundred MB of GPU memory. With several GPUs this would happen on
+    those that are not chosen too, so free memory comes from `query`, which returns bytes by UUID. CUDA_VISIBLE_DEVICES
+    reorders torch's devices, so the index cannot identify them. GPUs that `query` does not report are opened.
     """
     if not backend.is_available():
         return ()

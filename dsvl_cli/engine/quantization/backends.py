@@ -14,7 +14,7 @@ from dsvl_cli.engine.quantization.selection import Selection
 
 
 def find_model_class(model_type: str) -> Any:
-    """Give transformers' class: a concrete one, since an Auto class would import every model that has a mapping."""
+    """Return transformers' concrete class; an Auto class would import every model in its mapping."""
     with spare_torchao():
         if model_type == "deepseek_vl_hybrid":
             from transformers.models.deepseek_vl_hybrid.modeling_deepseek_vl_hybrid import (
@@ -28,7 +28,7 @@ def find_model_class(model_type: str) -> Any:
 
 
 def make_skeleton(checkpoint: Checkpoint) -> Any:
-    """Build a checkpoint's module without any memory for its weights (on torch's device `meta`)."""
+    """Build a checkpoint's module without allocating its weights (on torch's device `meta`)."""
     model_class = find_model_class(checkpoint.model_type)
     config = model_class.config_class.from_pretrained(checkpoint.path, local_files_only=True)
     if checkpoint.has_own_head:
@@ -38,9 +38,9 @@ def make_skeleton(checkpoint: Checkpoint) -> Any:
 
 
 def make_quantization_config(recipe: Recipe, selection: Selection, device: str) -> Any:
-    """Write recipe and selection as `from_pretrained` takes them: a `BitsAndBytesConfig` or a `TorchAoConfig`.
+    """Return the configuration for `from_pretrained`: a `BitsAndBytesConfig` or a `TorchAoConfig`.
 
-    A list of names given to the backends replaces their default one, which holds the head: so it is in `kept`.
+    The list of kept modules replaces the backends' default list, which contains the head; `kept` names the head too.
     """
     from transformers.utils.quantization_config import BitsAndBytesConfig, TorchAoConfig
 
@@ -60,7 +60,7 @@ def make_quantization_config(recipe: Recipe, selection: Selection, device: str) 
 
 
 def make_torchao_config(recipe: Recipe, device: str) -> Any:
-    """Write a recipe as torchao takes it. Its settings for the whole process stay as they are."""
+    """Return torchao's configuration of a recipe, one that leaves its process-wide settings unchanged."""
     from torchao.quantization import (
         Int4WeightOnlyConfig,
         Int8DynamicActivationInt8WeightConfig,
@@ -71,13 +71,13 @@ def make_torchao_config(recipe: Recipe, device: str) -> Any:
         return Int8WeightOnlyConfig(set_inductor_config=False)
     if recipe.format.name == "torchao-int8-dynamic":
         return Int8DynamicActivationInt8WeightConfig(set_inductor_config=False)
-    # The default packing needs another package.
+    # torchao's default packing needs another package.
     packing = "plain_int32" if device.startswith("xpu") else "tile_packed_to_4d"
     return Int4WeightOnlyConfig(group_size=recipe.group_size, int4_packing_format=packing, set_inductor_config=False)
 
 
 def find_quantized_layers(module: nn.Module) -> set[str]:
-    """List the layers of a loaded module that a backend has really quantized."""
+    """Return the layers of a loaded module that a backend has actually quantized."""
     return {
         name
         for name, layer in module.named_modules()
@@ -87,9 +87,9 @@ def find_quantized_layers(module: nn.Module) -> set[str]:
 
 
 def cast_unquantized(module: nn.Module, dtype: torch.dtype) -> None:
-    """Bring the parameters of a quantized module that are not quantized to the dtype that it computes in.
+    """Cast the parameters of a module that are not quantized to the dtype of computation.
 
-    transformers leaves many of them as they were stored when it loads a checkpoint that is quantized already.
+    When transformers loads a quantized checkpoint, it leaves many of them in their stored dtype.
     """
     for parameter in module.parameters():
         if type(parameter.data) is torch.Tensor and parameter.is_floating_point():
@@ -97,7 +97,7 @@ def cast_unquantized(module: nn.Module, dtype: torch.dtype) -> None:
 
 
 def describe_versions() -> dict[str, str]:
-    """List the versions of the packages that quantize."""
+    """Return the versions of the packages that take part in quantization."""
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {}

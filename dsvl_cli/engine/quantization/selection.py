@@ -21,13 +21,13 @@ HEAD = "lm_head"
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The linear layers of a model, divided.
+    """Which linear layers of a model are quantized and which are kept.
 
     Attributes:
-        quantized: the names of the layers that are quantized, in the model's order.
-        kept: patterns for the backends: parts of the model, and single layers, that stay as they are.
-        misshapen: the layers among `kept` that were meant to be quantized and whose shape forbids it, each with why.
-        parameters: how many numbers the quantized layers' weights hold.
+        quantized: the names of the quantized layers, in the model's order.
+        kept: patterns for the backends: parts of the model, and single layers, that are not quantized.
+        misshapen: the layers in `kept` that were selected but have an unsupported shape, each with the reason.
+        parameters: the number of weights in the quantized layers.
     """
 
     quantized: tuple[str, ...]
@@ -37,14 +37,14 @@ class Selection:
 
 
 def select_layers(skeleton: nn.Module, recipe: Recipe) -> Selection:
-    """Divide the linear layers of a module.
+    """Select the linear layers of a module to quantize.
 
     Raises:
-        DsvlError: the head is to be quantized, and it shares its weights with the embeddings.
+        DsvlError: the head is requested, but it shares its weights with the embeddings.
     """
     if recipe.include_head and _has_tied_head(skeleton):
         raise DsvlError(
-            "the head shares its weights with the embeddings and cannot be quantized", "drop --include-head"
+            "the head shares its weights with the embeddings and cannot be quantized", "omit --include-head"
         )
     kept = [] if recipe.include_head else [HEAD]
     if not recipe.include_vision:
@@ -66,7 +66,7 @@ def select_layers(skeleton: nn.Module, recipe: Recipe) -> Selection:
 
 
 def shorten_name(name: str) -> str:
-    """Name a layer as people know it: without what all names begin and most end with."""
+    """Shorten a layer's name for display: without the common prefix and `.weight`."""
     return name.removeprefix(f"{LANGUAGE_MODEL}.").removeprefix("model.").removesuffix(".weight")
 
 
@@ -74,9 +74,9 @@ def _find_obstacle(layer: nn.Linear, recipe: Recipe) -> str | None:
     if type(layer) is not nn.Linear:
         return f"it is a {type(layer).__name__}"
     if layer.in_features % recipe.in_multiple:
-        return f"its {layer.in_features} in-features are no multiple of {recipe.in_multiple}"
+        return f"its {layer.in_features} in-features are not a multiple of {recipe.in_multiple}"
     if layer.out_features % recipe.format.out_multiple:
-        return f"its {layer.out_features} out-features are no multiple of {recipe.format.out_multiple}"
+        return f"its {layer.out_features} out-features are not a multiple of {recipe.format.out_multiple}"
     return None
 
 
@@ -85,31 +85,31 @@ def _has_tied_head(skeleton: nn.Module) -> bool:
 
 
 def report_selection(selection: Selection, recipe: Recipe, listener: Listener) -> None:
-    """Tell which layers stay as they are because of their shape.
+    """Report the layers that are not quantized because of their shape.
 
     Raises:
-        DsvlError: nothing is left to quantize.
+        DsvlError: there is nothing to quantize.
     """
     misshapen = selection.misshapen
     if not selection.quantized:
-        why = next(iter(misshapen.values()), "there is none")
-        raise DsvlError(f"no layer can be stored as {recipe.format.name}: {why}", "take another format")
+        why = next(iter(misshapen.values()), "the model has no linear layers")
+        raise DsvlError(f"no layer can be quantized to {recipe.format.name}: {why}", "use another format")
     if misshapen:
         name, why = next(iter(misshapen.items()))
         total = len(misshapen) + len(selection.quantized)
         listener.note(
-            f"{len(misshapen)} of {total} layers cannot be stored as {recipe.format.name} and stay: {name}, {why}"
+            f"{len(misshapen)} of {total} layers cannot be quantized to {recipe.format.name}, such as {name}: {why}"
         )
 
 
 def count_stored_bytes(skeleton: nn.Module, selection: Selection, recipe: Recipe, width: int) -> int:
-    """Count the bytes that a module's weights take once they are quantized.
+    """Estimate the bytes of a module's weights after quantization.
 
     Args:
-        skeleton: the module before it is quantized.
-        selection: what is quantized.
-        recipe: into what.
-        width: bytes of a number that is not quantized.
+        skeleton: the module before quantization.
+        selection: the layers to quantize.
+        recipe: the format.
+        width: bytes per parameter that is not quantized.
     """
     parameters = sum(parameter.numel() for parameter in skeleton.parameters())
     others = parameters - selection.parameters

@@ -148,7 +148,7 @@ def test_what_is_to_be_stored_has_a_format_for_checkpoints(
     assert recipe is not None
     assert recipe.format.is_stored
     for name in ("int4", "int8") if kind == "cpu" else ():
-        with pytest.raises(DsvlError, match="for loading") as caught:
+        with pytest.raises(DsvlError, match="only for loading") as caught:
             resolve_recipe(replace(options, quantization=name), machine, Ear(), to_store=True)
         assert FORMATS[str(caught.value.hint).split()[-1]].is_stored
 
@@ -172,7 +172,7 @@ def test_a_missing_package_is_named_with_the_way_to_it(monkeypatch: pytest.Monke
     assert way in str(caught.value.hint)
 
 
-def test_widening_is_warned_about() -> None:
+def test_quantizing_more_layers_is_warned_about() -> None:
     ear = Ear()
     options = LoadOptions(device="cpu", quantization="8bit", include_vision=True, include_head=True)
     assert resolve_recipe(options, MACHINES["cpu"], ear) is not None
@@ -194,7 +194,7 @@ def test_a_quantized_checkpoint_is_recognised_and_takes_no_other_format(config: 
     check_stored_format(checkpoint, None, "cpu", "bfloat16")
     check_stored_format(checkpoint, Recipe(FORMATS[name]), "cpu", "bfloat16")
     other = FORMATS["torchao-int8-dynamic"]
-    with pytest.raises(DsvlError, match=f"already, as {name}"):
+    with pytest.raises(DsvlError, match=f"already quantized, as {name}"):
         check_stored_format(checkpoint, Recipe(other), "cpu", "bfloat16")
 
 
@@ -208,5 +208,5 @@ def test_a_stored_format_that_cannot_work_here_is_refused() -> None:
     "config", [{"quant_method": "gptq"}, {}, None, [], "awq", {"quant_method": "torchao", "quant_type": "x"}]
 )
 def test_what_others_quantized_is_refused(config: Any) -> None:
-    with pytest.raises(DsvlError, match="does not run"):
+    with pytest.raises(DsvlError, match="does not support"):
         find_stored_format(quantized_checkpoint(config))
