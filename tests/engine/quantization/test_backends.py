@@ -7,7 +7,6 @@ import pytest
 
 from dsvl_cli.engine.model import load_model
 from dsvl_cli.engine.options import LoadOptions
-from dsvl_cli.engine.quantization.backends import find_quantized_layers
 from dsvl_cli.engine.quantization.formats import FORMATS, STORED_FORMATS, Recipe, Verdict, find_cell
 from dsvl_cli.engine.quantization.selection import select_layers
 from tests.engine.quantization.quantized_layers import find_quantized_layers
