@@ -15,9 +15,10 @@ fix:
     ruff check --fix
     ruff format
 
-# Write the shell completions anew.
+# Bring the shell completions and the generated pages of docs/ up to date.
 completions:
     python completions/generate.py
+    python docs/generate.py
 
 # Run the long campaigns.
 soak:

@@ -41,6 +41,7 @@ IMPORTS = (
     "import sys; sys.modules['torchao'] = None; import torch; "
     "from transformers.models.deepseek_vl.modeling_deepseek_vl import DeepseekVLForConditionalGeneration"
 )
+COMPLETION = Path(__file__).resolve().parent.parent / "completions" / "dsvl.bash"
 HELP_GOAL, FIRST_WORD_GOAL = Goal("at most", 1.3), Goal("under", 0.7)
 
 
@@ -49,6 +50,13 @@ def run_python(*arguments: str, environment: Mapping[str, str] | None = None) ->
     command = [sys.executable, *arguments]
     variables = {**os.environ, **(environment or {})}
     return timed(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True, env=variables))
+
+
+def complete_by_script() -> float:
+    """Start bash with our completion script and complete the name of a command; seconds."""
+    script = 'source "$1"; COMP_WORDS=(dsvl ""); COMP_CWORD=1; _dsvl; [[ " ${COMPREPLY[*]} " == *" chat "* ]]'
+    command = ["bash", "--norc", "-c", script, "bash", str(COMPLETION)]
+    return timed(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True))
 
 
 def run_imports() -> float:
@@ -101,21 +109,17 @@ def main() -> None:
         app = Path(folder) / "nothing.py"
         app.write_text(NOTHING)
 
-        def complete(program: str, *arguments: str) -> float:
-            variables = {
-                f"_{program.upper()}_COMPLETE": "complete_bash",
-                "COMP_WORDS": f"{program} ",
-                "COMP_CWORD": "1",
-            }
-            return run_python(*arguments, environment=variables)
+        def complete_by_typer() -> float:
+            variables = {"_NOTHING_COMPLETE": "complete_bash", "COMP_WORDS": "nothing ", "COMP_CWORD": "1"}
+            return run_python(str(app), environment=variables)
 
         light: dict[str, Callable[[], float]] = {
             "a Typer app of four commands": lambda: run_python(str(app), "--help"),
             "dsvl --help": lambda: run_python("-m", "dsvl_cli", "--help"),
             "dsvl describe --help": lambda: run_python("-m", "dsvl_cli", "describe", "--help"),
             "dsvl --version": lambda: run_python("-m", "dsvl_cli", "--version"),
-            "its completion": lambda: complete("nothing", str(app)),
-            "completion of dsvl": lambda: complete("dsvl", "-m", "dsvl_cli"),
+            "its completion": complete_by_typer,
+            "completion of dsvl": complete_by_script,
         }
         heavy: dict[str, Callable[[], float]] = {
             "bare imports": run_imports,

@@ -1,9 +1,9 @@
-# Completion of dsvl for bash, from 3.2 on; it needs no other package. In ~/.bashrc: source /path/to/dsvl.bash
+# Completion of dsvl for bash, from 3.2 on; it needs no other package. docs/completion.md in its repository says where it goes.
 
 # BEGIN of what generate.py writes
 _dsvl_command() {
     case $1 in
-        'dsvl') commands='chat describe batch quantize doctor sessions' options='--version,-V --install-completion --show-completion --help,-h' ;;
+        'dsvl') commands='chat describe batch quantize doctor sessions' options='--version,-V --help,-h' ;;
         'dsvl chat') commands='' options='--continue,-c --session --no-save --overflow --system,-s --max-new-tokens,--max-tokens --temperature,--temp --top-p --top-k --min-p --repetition-penalty --seed +--stop --model,-m --profile --revision --offline --device --dtype --attn-implementation,--attn --device-map --threads --quantization --group-size --include-vision --include-head --cache --force --json --plain --quiet,-q --verbose,-v --debug --help,-h' ;;
         'dsvl describe') commands='' options='--prompt,-p --together --system,-s --max-new-tokens,--max-tokens --temperature,--temp --top-p --top-k --min-p --repetition-penalty --seed +--stop --model,-m --profile --revision --offline --device --dtype --attn-implementation,--attn --device-map --threads --quantization --group-size --include-vision --include-head --cache --force --json --no-stream --stats --plain --quiet,-q --verbose,-v --debug --help,-h' ;;
         'dsvl batch') commands='' options='--recursive,-r +--ext --follow-links --column --files-from --prompt,-p --prompt-file --ask --out,-o --format --existing --overwrite --report --batch-size --retry-errors --retry-suspect --max-errors --dry-run --check --system,-s --max-new-tokens,--max-tokens --temperature,--temp --top-p --top-k --min-p --repetition-penalty --seed +--stop --model,-m --profile --revision --offline --device --dtype --attn-implementation,--attn --device-map --threads --quantization --group-size --include-vision --include-head --force --plain --quiet,-q --verbose,-v --debug --help,-h' ;;

@@ -1,4 +1,4 @@
-# Completion of dsvl for fish. Put this file into ~/.config/fish/completions/
+# Completion of dsvl for fish. docs/completion.md in its repository says where it goes.
 
 # Whether the command line is at this command.
 function __dsvl_at
@@ -100,8 +100,6 @@ complete -c dsvl -n "__dsvl_at 'dsvl'" -a quantize -d 'Write a quantized copy of
 complete -c dsvl -n "__dsvl_at 'dsvl'" -a doctor -d 'Show what dsvl finds on this machine and what it would choose.'
 complete -c dsvl -n "__dsvl_at 'dsvl'" -a sessions -d 'List, show, search, export and remove the conversations that were kept.'
 complete -c dsvl -n "__dsvl_at 'dsvl'" -l version -s V -d 'Show the version.'
-complete -c dsvl -n "__dsvl_at 'dsvl'" -l install-completion -d 'Install completion for the current shell.'
-complete -c dsvl -n "__dsvl_at 'dsvl'" -l show-completion -d 'Show completion for the current shell, to copy it or customize the installation.'
 complete -c dsvl -n "__dsvl_at 'dsvl'" -l help -s h -d 'Show this message and exit.'
 complete -c dsvl -n "__dsvl_at 'dsvl chat'" -a '(__dsvl_values pictures)'
 complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l continue -s c -d 'Go on with the last conversation.'

@@ -1,4 +1,4 @@
-# Completion of dsvl for PowerShell, from 5.1 on. In $PROFILE: . /path/to/dsvl.ps1
+# Completion of dsvl for PowerShell, from 5.1 on. docs/completion.md in its repository says where it goes.
 
 # BEGIN of what generate.py writes
 $dsvlExtensions = 'jpg|jpeg|jpe|jfif|mpo|png|apng|webp|gif|bmp|tif|tiff|ppm|pgm|pbm|pnm|pfm|ico|avif|jp2|j2k|heic|heif'
@@ -22,8 +22,6 @@ $dsvlCommands = @{
         Arguments = @()
         Options = @(
             @{ Names = @('--version', '-V'); Kind = $null; Repeatable = $False; Help = 'Show the version.' }
-            @{ Names = @('--install-completion'); Kind = $null; Repeatable = $False; Help = 'Install completion for the current shell.' }
-            @{ Names = @('--show-completion'); Kind = $null; Repeatable = $False; Help = 'Show completion for the current shell, to copy it or customize the installation.' }
             @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
         )
     }

@@ -3,109 +3,28 @@
 `python completions/generate.py` rewrites, in each script, what stands between the lines `BEGIN` and `END`; the rest is
 written by hand. With `--check` it only compares. The scripts know everything beforehand, so Tab starts no Python.
 
-What an option completes comes from its declaration: fixed values from its choices or its `autocompletion`, and paths
-from its metavar (see `_PATHS`). So a new command or option needs no change here.
+What an option completes comes from its declaration, see `dsvl_cli.commands.tree`. So a new command or option needs no
+change here.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import difflib
+import itertools
 import sys
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import typer
 
 from dsvl_cli.cli import app
+from dsvl_cli.commands.tree import Command, Option, Value, read_commands
 from dsvl_cli.engine.pictures.images import PICTURE_EXTENSIONS
 
 _BEGIN, _END = "# BEGIN of what generate.py writes", "# END of what generate.py writes"
-_PATHS = {"IMAGE": "pictures", "FILE": "files", "PATH": "files", "FOLDER": "folders"}
 _POSIX, _FISH, _POWERSHELL = r"'\''", r"\'", "''"  # an apostrophe between apostrophes
 _EXTENSIONS = tuple(extension.removeprefix(".") for extension in PICTURE_EXTENSIONS)
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """What may stand in one place: fixed words, each with a description, and paths (`_PATHS`); `label` is the metavar.
-
-    The scripts know a value by its name, which only equal values share.
-    """
-
-    name: str
-    label: str = field(compare=False)
-    words: tuple[tuple[str, str], ...]
-    paths: str
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """An option; the value of a flag is None."""
-
-    names: tuple[str, ...]
-    help: str
-    value: Value | None
-    repeatable: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """A command; a child is a name and a description; if `variadic`, the last argument may stand more than once."""
-
-    path: str
-    options: tuple[Option, ...]
-    arguments: tuple[Value, ...]
-    variadic: bool
-    children: tuple[tuple[str, str], ...]
-
-    def places(self) -> Iterator[tuple[str, Value]]:
-        """Yield the place of each argument, from `1` on and `*` for one that may be repeated, and its value."""
-        for number, value in enumerate(self.arguments, 1):
-            yield "*" if self.variadic and number == len(self.arguments) else str(number), value
-
-
-def read_commands(command: Any, name: str = "dsvl", parent: Any = None) -> Iterator[Command]:
-    """Yield a command of Typer and all below it."""
-    context = command.make_context(name, [], parent=parent, resilient_parsing=True)
-    shown = [parameter for parameter in command.get_params(context) if not getattr(parameter, "hidden", False)]
-    arguments = [parameter for parameter in shown if parameter.param_type_name == "argument"]
-    children = {key: child for key, child in getattr(command, "commands", {}).items() if not child.hidden}
-    yield Command(
-        name if parent is None else f"{parent.command_path} {name}",
-        tuple(_read_option(parameter, context) for parameter in shown if parameter not in arguments),
-        tuple(_read_value(parameter, context) for parameter in arguments),
-        any(parameter.nargs == -1 for parameter in arguments),
-        tuple((key, _first_paragraph(child.help)) for key, child in children.items()),
-    )
-    for key, child in children.items():
-        yield from read_commands(child, key, context)
-
-
-def _read_option(parameter: Any, context: Any) -> Option:
-    names = sorted([*parameter.opts, *parameter.secondary_opts], key=lambda name: not name.startswith("--"))
-    value = None if parameter.is_flag or parameter.count else _read_value(parameter, context)
-    return Option(tuple(names), _first_paragraph(parameter.help), value, parameter.multiple or bool(parameter.count))
-
-
-def _read_value(parameter: Any, context: Any) -> Value:
-    label = (parameter.metavar or parameter.name.upper()).replace("...", "")
-    if label.startswith("[") and label.endswith("]"):
-        label = label[1:-1]
-    paths = next((_PATHS[part] for part in label.split("|") if part in _PATHS), "")
-    # In an empty folder nothing is offered but what is always there.
-    with tempfile.TemporaryDirectory() as empty, contextlib.chdir(empty):
-        items = parameter.shell_complete(context, "")
-    words = tuple((item.value, item.help or "") for item in items if item.type == "plain")
-    return Value("_".join([parameter.name] * bool(words) + [paths] * bool(paths)) or "text", label, words, paths)
-
-
-def _first_paragraph(text: str | None) -> str:
-    return " ".join((text or "").split("\n\n")[0].split())
 
 
 def collect_values(commands: list[Command]) -> list[Value]:
@@ -115,9 +34,9 @@ def collect_values(commands: list[Command]) -> list[Value]:
         ValueError: options of the same name offer different things.
     """
     found = dict[str, Value]()
-    every = [value for c in commands for value in (*(option.value for option in c.options), *c.arguments) if value]
-    for value in every:
-        if found.setdefault(value.name, value) != value:
+    every = [(*(option.value for option in c.options), *(value for _, value in c.places())) for c in commands]
+    for value in itertools.chain.from_iterable(every):
+        if value and found.setdefault(value.name, value) != value:
             raise ValueError(f"two options called {value.name} offer different values; give one another name")
     return [value for value in found.values() if value.words or value.paths]
 
@@ -196,7 +115,7 @@ def render_fish(commands: list[Command]) -> Iterator[str]:
         start = f'complete -c dsvl -n "__dsvl_at {_quote(command.path)}"'
         for name, text in command.children:
             yield f"{start} -a {name} -d {_quote(text, _FISH)}"
-        for value in dict.fromkeys(value for value in command.arguments if value.words or value.paths):
+        for value in dict.fromkeys(value for _, value in command.places() if value.words or value.paths):
             yield f"{start} -a '(__dsvl_values {value.name})'"
         for option in command.options:
             names = " ".join(f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in option.names)
@@ -212,7 +131,7 @@ def render_powershell(commands: list[Command]) -> Iterator[str]:
     yield "}\n$dsvlCommands = @{"
     for command in commands:
         yield f"    '{command.path}' = @{{\n        Commands = {_powershell_pairs(command.children)}"
-        yield f"        Arguments = @({', '.join(_quote(value.name, _POWERSHELL) for value in command.arguments)})"
+        yield f"        Arguments = @({', '.join(_quote(value.name, _POWERSHELL) for _, value in command.places())})"
         yield "        Options = @("
         for option in command.options:
             names = ", ".join(f"'{name}'" for name in option.names)

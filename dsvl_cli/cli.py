@@ -62,6 +62,7 @@ app = typer.Typer(
     cls=_Group,
     help="Talk with pictures on your own machine: DeepSeek-VL in the terminal.",
     epilog="Begin with `dsvl describe picture.jpg`. Each command has a page: dsvl COMMAND --help",
+    add_completion=False,  # the wheel installs the scripts of completions/
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},

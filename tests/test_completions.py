@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -74,6 +75,14 @@ def _complete_in_fish(folder: Path, line: str) -> list[str]:
 def test_scripts_are_current() -> None:
     done = _run(sys.executable, _SCRIPTS / "generate.py", "--check")
     assert done.returncode == 0, done.stderr
+
+
+def test_the_wheel_installs_every_script() -> None:
+    project = tomllib.loads((_ROOT / "pyproject.toml").read_text("utf-8"))
+    installed = project["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
+    assert set(installed) == {f"completions/{name}" for name in _NAMES}
+    explained = (_ROOT / "docs" / "completion.md").read_text("utf-8")
+    assert all(place in explained for place in installed.values())
 
 
 def test_check_tells_what_is_stale(tmp_path: Path) -> None:
