@@ -193,7 +193,7 @@ def test_names_that_only_transformers_knows(tmp_path: Path, monkeypatch: pytest.
     assert len(ear.notes) == 1
     assert "has a layout that dsvl does not know" in ear.notes[0]
     assert_equal_to_transformers(model)
-    with pytest.raises(DsvlError, match="own formats: it has no model"):
+    with pytest.raises(DsvlError, match="int8 and int4: it has no model"):
         load(folder, quantization="int8")
     written = quantize_checkpoint(check_folder("x", folder), tmp_path / "out", Recipe(FORMATS["bnb-int8"]), Silence())
     assert set(list_vision_tensors(check_folder("out", written.path).config)) <= set(
