@@ -1,4 +1,4 @@
-"""What README.md shows is what happens."""
+"""What README.md and the pages of docs/ show is what happens."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from dsvl_cli.engine.options import DEVICE_KINDS
 from dsvl_cli.engine.quantization.formats import FORMATS, group_dtypes
 from dsvl_cli.engine.units import format_bytes
+from dsvl_cli.errors import ExitStatus
+from dsvl_cli.settings import SETTINGS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))}
+RESULTS = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
 
 
 def console_sessions() -> list[tuple[str, str]]:
-    """Every command of the console blocks with the output that stands under it."""
-    blocks = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    """Every command of the console blocks with the output that is shown under it."""
+    blocks = re.findall(r"```console\n(.*?)```", "\n".join((README, *DOCS.values())), re.DOTALL)
     return [
         (command, output)
         for block in blocks
@@ -55,6 +60,7 @@ def test_the_python_example_runs(capsys: pytest.CaptureFixture[str], monkeypatch
     exec(compile(code, "README.md", "exec"), {})
     assert "red" in capsys.readouterr().out.lower()
     assert len([line for line in code.splitlines() if line]) <= 12
+    assert code in DOCS["python.md"]
 
 
 TEXT = {
@@ -95,7 +101,46 @@ def test_the_table_of_formats_is_that_of_the_code() -> None:
             ]
             cells.append("; ".join(sorted(texts)))
         rows.append(f"| `{name}` | {' | '.join(cells)} |")
-    assert "\n".join(rows) in README, "\n".join(rows)
+    assert "\n".join(rows) in DOCS["quantization.md"], "\n".join(rows)
+    assert all(f"| `{name}` | {found.bits} |" in DOCS["quantization.md"] for name, found in FORMATS.items())
+
+
+@pytest.mark.parametrize(
+    ("figure", "digits", "row", "column"),
+    [
+        ("process start to first word of tiny", 1, "tiny", 6),
+        ("first token, bf16", 1, "1.3b", 6),
+        ("decode step, bf16", 2, "1.3b", 7),
+    ],
+)
+def test_the_seconds_are_those_that_were_measured(figure: str, digits: int, row: str, column: int) -> None:
+    found = re.search(rf"^\| {re.escape(figure)} +\| ([\d.]+) (m?s) ", RESULTS, re.MULTILINE)
+    assert found is not None
+    seconds = float(found[1]) / (1000 if found[2] == "ms" else 1)
+    (line,) = [line for line in README.splitlines() if line.startswith(f"| `{row}`")]
+    assert line.split("|")[column].strip().startswith(f"{seconds:.{digits}f} s")
+
+
+def test_the_page_about_settings_names_every_one() -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", DOCS["settings.md"], re.DOTALL)
+    shown = re.findall(r"^\[(\w+)\] +# (.*(?:\n\w+ = .*# .*)?)", example, re.MULTILINE)
+    tables = {table: set(re.findall(r"\w+", re.sub(r"\n.*#", "", text))) for table, text in shown if table in SETTINGS}
+    assert tables == {table: set(settings) for table, settings in SETTINGS.items()}
+
+
+def test_the_table_of_exit_statuses_is_complete() -> None:
+    table = README.split("## Exit status")[1].split("##")[0]
+    shown = {
+        int(number) for cells in re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE) for number in cells.split(",")
+    }
+    assert shown == {status.value for status in ExitStatus}
+
+
+def test_the_recorded_session_is_a_picture_of_dsvl() -> None:
+    text = "".join(ElementTree.parse(ROOT / "docs" / "session.svg").getroot().itertext()).replace("\xa0", " ")
+    assert "$ dsvl describe examples/three-shapes.png --model tiny" in text
+    assert "$ dsvl chat examples/two-shapes.jpg" in text
+    assert "> What is on the right?" in text
 
 
 def test_links_lead_somewhere() -> None:
