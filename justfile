@@ -4,6 +4,10 @@
 test:
     python -m pytest
 
+# Run the tests that need no torch, in about a minute.
+quick:
+    python -m pytest -m quick
+
 # Check style and types.
 lint:
     ruff check

@@ -1,13 +1,19 @@
-"""Fixtures that several test modules share: the embedded model, a tiny random hybrid, pictures, a console."""
+"""Fixtures that several test modules share: models and chance; the quick tier; and what no test may touch."""
 
 from __future__ import annotations
 
 import os
+import random
 import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
+
+from tests.quick import MODEL_FIXTURES, is_quick
 
 # Before any library reads them: no test may reach out to a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -22,13 +28,53 @@ for _signal, _handler in ((signal.SIGINT, signal.default_int_handler), (getattr(
     if _signal and signal.getsignal(_signal) is signal.SIG_IGN:
         signal.signal(_signal, _handler)
 
+# A failure says how to repeat it, wherever it came up.
+hypothesis.settings.register_profile("dsvl", print_blob=True)
+hypothesis.settings.load_profile("dsvl")
+
 if TYPE_CHECKING:
     from dsvl_cli.engine.model import VisionLanguageModel
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Take the folder of checkpoints that an older transformers wrote."""
+    """Let what was left to chance be repeated, and take the folder of checkpoints that an older transformers wrote."""
     parser.addoption("--foreign", metavar="FOLDER", help="checkpoints of an older transformers, see tests/foreign")
+    parser.addoption("--seed", type=int, default=None, metavar="N", help="repeat what was drawn with this seed")
+
+
+@pytest.fixture
+def chance(request: pytest.FixtureRequest) -> random.Random:
+    """Numbers that are others in each run; a failure tells the seed."""
+    seed = request.config.getoption("--seed")
+    if seed is None:
+        seed = random.SystemRandom().randrange(2**32)
+    request.node.add_report_section("setup", "chance", f"the seed is {seed}; --seed {seed} draws the same again")
+    return random.Random(seed)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave modules that need torch out of a run of the quick tier: collecting one imports it."""
+    is_test = collection_path.suffix == ".py" and collection_path.name.startswith("test_")
+    return True if config.option.markexpr == "quick" and is_test and not is_quick(collection_path) else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is quick."""
+    for item in items:
+        needs_model = MODEL_FIXTURES & set(getattr(item, "fixturenames", ()))
+        name = getattr(item, "originalname", "")
+        if is_quick(item.path, name) and not needs_model and item.get_closest_marker("soak") is None:
+            item.add_marker("quick")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Let a quick test fail that imports torch."""
+    loaded = "torch" in sys.modules
+    yield
+    if item.get_closest_marker("quick") is not None and not loaded and "torch" in sys.modules:
+        pytest.fail("this test imports torch: its module belongs into SLOW in tests/quick.py", pytrace=False)
 
 
 @pytest.fixture(scope="session")

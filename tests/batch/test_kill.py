@@ -193,18 +193,20 @@ def kill_at(run: Run, reference: Reference, seconds: float) -> None:
     check_rerun(run, reference)
 
 
-def test_a_kill_at_a_random_time(new_run: Callable[[str], Run], references: dict[str, Reference]) -> None:
-    rng = random.Random()
+def test_a_kill_at_a_random_time(
+    new_run: Callable[[str], Run], references: dict[str, Reference], chance: random.Random
+) -> None:
     for out in OUTS:
-        kill_at(new_run(out), references[out], rng.uniform(0.3, 1.2))
+        kill_at(new_run(out), references[out], chance.uniform(0.3, 1.2))
 
 
 @pytest.mark.soak
-def test_kills_at_200_random_times(new_run: Callable[[str], Run], references: dict[str, Reference]) -> None:
-    rng = random.Random()
+def test_kills_at_200_random_times(
+    new_run: Callable[[str], Run], references: dict[str, Reference], chance: random.Random
+) -> None:
     for number in range(200):
         out = OUTS[number % 3]
-        kill_at(new_run(out), references[out], rng.uniform(0.0, 1.5))
+        kill_at(new_run(out), references[out], chance.uniform(0.0, 1.5))
 
 
 def tear(run: Run, whole: bytes, length: int) -> None:

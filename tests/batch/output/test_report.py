@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import os
+import random
 import re
 import tracemalloc
 from collections.abc import Iterator
@@ -154,8 +155,8 @@ def test_an_empty_run(tmp_path: Path) -> None:
     assert written(tmp_path / "r.html").cards == []
 
 
-def test_rows_are_written_as_they_come(tmp_path: Path) -> None:
-    thumbnail = os.urandom(3000)
+def test_rows_are_written_as_they_come(tmp_path: Path, chance: random.Random) -> None:
+    thumbnail = chance.randbytes(3000)
 
     def rows() -> Iterator[Row]:
         for n in range(5000):
