@@ -32,7 +32,7 @@ function __dsvl_values
             printf '%s\t%s\n' 'error' ''
             printf '%s\t%s\n' 'drop-oldest' ''
         case model_folders
-            printf '%s\t%s\n' 'tiny' 'the model that comes with dsvl'
+            printf '%s\t%s\n' 'tiny' 'the model embedded in dsvl'
             printf '%s\t%s\n' '1.3b' 'deepseek-community/deepseek-vl-1.3b-chat'
             printf '%s\t%s\n' '7b' 'deepseek-community/deepseek-vl-7b-chat'
             printf '%s\t%s\n' '1.3b-base' 'deepseek-community/deepseek-vl-1.3b-base'
@@ -84,7 +84,7 @@ function __dsvl_values
             printf '%s\t%s\n' 'append' ''
             printf '%s\t%s\n' 'prepend' ''
         case model
-            printf '%s\t%s\n' 'tiny' 'the model that comes with dsvl'
+            printf '%s\t%s\n' 'tiny' 'the model embedded in dsvl'
             printf '%s\t%s\n' '1.3b' 'deepseek-community/deepseek-vl-1.3b-chat'
             printf '%s\t%s\n' '7b' 'deepseek-community/deepseek-vl-7b-chat'
             printf '%s\t%s\n' '1.3b-base' 'deepseek-community/deepseek-vl-1.3b-base'

@@ -4,7 +4,7 @@
 $dsvlExtensions = 'jpg|jpeg|jpe|jfif|mpo|png|apng|webp|gif|bmp|tif|tiff|ppm|pgm|pbm|pnm|pfm|ico|avif|jp2|j2k|heic|heif'
 $dsvlValues = @{
     overflow = @{ Paths = ''; Words = @(@('error', ''), @('drop-oldest', '')) }
-    model_folders = @{ Paths = 'folders'; Words = @(@('tiny', 'the model that comes with dsvl'), @('1.3b', 'deepseek-community/deepseek-vl-1.3b-chat'), @('7b', 'deepseek-community/deepseek-vl-7b-chat'), @('1.3b-base', 'deepseek-community/deepseek-vl-1.3b-base'), @('7b-base', 'deepseek-community/deepseek-vl-7b-base')) }
+    model_folders = @{ Paths = 'folders'; Words = @(@('tiny', 'the model embedded in dsvl'), @('1.3b', 'deepseek-community/deepseek-vl-1.3b-chat'), @('7b', 'deepseek-community/deepseek-vl-7b-chat'), @('1.3b-base', 'deepseek-community/deepseek-vl-1.3b-base'), @('7b-base', 'deepseek-community/deepseek-vl-7b-base')) }
     device = @{ Paths = ''; Words = @(@('auto', ''), @('cpu', ''), @('cuda', ''), @('cuda:0', ''), @('mps', ''), @('xpu', '')) }
     dtype = @{ Paths = ''; Words = @(@('auto', ''), @('bfloat16', ''), @('float16', ''), @('float32', '')) }
     attn_implementation = @{ Paths = ''; Words = @(@('auto', ''), @('eager', ''), @('sdpa', ''), @('flash_attention_2', '')) }
@@ -14,7 +14,7 @@ $dsvlValues = @{
     files = @{ Paths = 'files'; Words = @() }
     format = @{ Paths = ''; Words = @(@('jsonl', ''), @('csv', ''), @('parquet', ''), @('openai', ''), @('txt', '')) }
     existing = @{ Paths = ''; Words = @(@('skip', ''), @('overwrite', ''), @('append', ''), @('prepend', '')) }
-    model = @{ Paths = ''; Words = @(@('tiny', 'the model that comes with dsvl'), @('1.3b', 'deepseek-community/deepseek-vl-1.3b-chat'), @('7b', 'deepseek-community/deepseek-vl-7b-chat'), @('1.3b-base', 'deepseek-community/deepseek-vl-1.3b-base'), @('7b-base', 'deepseek-community/deepseek-vl-7b-base')) }
+    model = @{ Paths = ''; Words = @(@('tiny', 'the model embedded in dsvl'), @('1.3b', 'deepseek-community/deepseek-vl-1.3b-chat'), @('7b', 'deepseek-community/deepseek-vl-7b-chat'), @('1.3b-base', 'deepseek-community/deepseek-vl-1.3b-base'), @('7b-base', 'deepseek-community/deepseek-vl-7b-base')) }
 }
 $dsvlCommands = @{
     'dsvl' = @{

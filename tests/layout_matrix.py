@@ -15,8 +15,8 @@ import torch
 from dsvl_cli.cli import main
 from dsvl_cli.engine.checkpoint.find import check_folder
 from dsvl_cli.engine.options import DEFAULT_PROMPT
+from dsvl_cli.engine.quantization.backends import find_model_class
 from dsvl_cli.engine.quantization.formats import FORMATS, STORED_FORMATS
-from dsvl_cli.engine.quantization.selection import find_model_class
 
 PICTURES = Path(__file__).parents[1] / "examples"
 PICTURE = PICTURES / "red-circle.png"
@@ -107,7 +107,7 @@ def check(
     if kind == "load":
         if not sees and not FORMATS[name].is_stored:
             assert main(["describe", str(PICTURE), *model, "--quantization", name, "--device", "cpu"]) == 1
-            assert "own formats" in capsys.readouterr().err
+            assert "cannot be loaded in the formats int8 and int4" in capsys.readouterr().err
             return
         answer = describe(*model, "--quantization", name)
         assert answer == SEEN if sees else answer

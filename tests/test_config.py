@@ -384,7 +384,7 @@ def test_help_and_completion_need_no_right_file(files: Files, monkeypatch: pytes
     files.write("broken")
     parse(monkeypatch, files, "--help")
     assert options.complete_profile("") == []
-    assert ("tiny", "the model that comes with dsvl") in list(options.complete_model("t"))
+    assert ("tiny", "the model embedded in dsvl") in list(options.complete_model("t"))
     with pytest.raises(DsvlError):
         parse(monkeypatch, files)
 

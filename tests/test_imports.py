@@ -31,8 +31,14 @@ ALLOWED = {
     },
     "cli": {"errors", "config", "commands", "terminal"},
     "__main__": {"cli"},
-    "__init__": set(),
+    "__init__": {"engine", "errors"},  # the public names, imported when they are used
 }  # fmt: skip
+
+# The rooms of engine/, top to bottom: each uses only those further down. The last four import no torch.
+ROOMS = (
+    "diagnosis", "conversion", "model", "generation", "network", "quantization", "kernels", "text", "pictures",
+    "machine", "checkpoint", "storage", "conversation", "progress", "options", "units",
+)  # fmt: skip
 
 
 def modules() -> list[Path]:
@@ -45,13 +51,18 @@ def imported(path: Path, *, lazily: bool = False) -> set[str]:
     places = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)] if lazily else [tree]
     found = set()
     for node in (node for place in places for node in ast.walk(place)):
-        if isinstance(node, ast.ImportFrom) and node.module == "dsvl_cli.engine":
-            found |= {f"engine.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
+        if isinstance(node, ast.ImportFrom) and node.module:
+            within = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name for name in within if is_module(name)} or {node.module}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    return {name.removeprefix("dsvl_cli.") for name in found if name.startswith(("dsvl_cli.", "engine."))}
+    return {name.removeprefix("dsvl_cli.") for name in found if name.startswith("dsvl_cli.")}
+
+
+def is_module(name: str) -> bool:
+    """Whether a dotted name of the package is a module or a folder of modules, not something in one."""
+    place = PACKAGE.parent.joinpath(*name.split("."))
+    return name.startswith("dsvl_cli.") and (place.is_dir() or place.with_suffix(".py").is_file())
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -71,8 +82,43 @@ def test_imports_go_one_way(path: Path) -> None:
         assert target == part or target in ALLOWED[part] or name in ALLOWED[part], f"{path.name} imports {name}"
 
 
-def test_the_walk_sees_imports_within_functions() -> None:
+def engine_modules() -> list[Path]:
+    return [path for path in modules() if path.relative_to(PACKAGE).parts[0] == "engine"]
+
+
+def room_of(module: str) -> str:
+    """The room of a module that is named from the package on: `machine` of `engine.machine.plan`."""
+    return module.split(".")[1]
+
+
+@pytest.mark.parametrize("path", engine_modules(), ids=lambda p: str(p.relative_to(PACKAGE / "engine")))
+def test_rooms_use_only_those_below_them(path: Path) -> None:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    if parts == ("engine", "__init__"):
+        return
+    room = room_of(".".join(parts))
+    for name in imported(path):
+        if name.startswith("engine."):
+            used = room_of(name)
+            assert used == room or ROOMS.index(used) > ROOMS.index(room), f"{room} is below {used}"
+
+
+def test_modules_of_one_room_import_each_other_in_no_circle() -> None:
+    arrows = {}
+    for path in engine_modules():
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        arrows[name] = {used for used in imported(path) if used.startswith("engine.")}
+    tuple(TopologicalSorter(arrows).static_order())  # raises CycleError
+
+
+def test_every_room_has_its_place() -> None:
+    names = {entry.stem for entry in (PACKAGE / "engine").iterdir() if not entry.name.startswith("__")}
+    assert names == set(ROOMS)
+
+
+def test_the_walk_sees_imports_within_functions_and_from_packages() -> None:
     assert "engine.model" in imported(PACKAGE / "app" / "describe.py")
+    assert "engine.checkpoint.hub" in imported(PACKAGE / "engine" / "checkpoint" / "find.py")
     assert "engine.model" in imported(PACKAGE / "app" / "describe.py", lazily=True)
     assert "errors" not in imported(PACKAGE / "app" / "describe.py", lazily=True)
 

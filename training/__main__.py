@@ -1,10 +1,10 @@
-"""Make the embedded checkpoint from nothing.
+"""Train the embedded checkpoint from scratch.
 
     python -m training [--run DIR] [--out DIR] [--processes 2] [--seed 0]
 
-Vision stage and text stage run beside each other, then the joint stage on `--processes` processes of one thread. Every
-stage keeps a state file in the run's folder: stopped by a signal or a power cut, the same command goes on from there. A
-file `PAUSE` in that folder holds the training until it is removed.
+The vision and text stages run in parallel, then the joint stage runs in `--processes` processes of one thread each.
+Every stage saves its state in the run's folder: after a signal or a power failure, the same command resumes from it.
+A file `PAUSE` in that folder pauses the training until it is deleted.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ VISION_STEPS, TEXT_STEPS, JOINT_STEPS = 965, 777, 2310
 
 
 def _run_stage(options: argparse.Namespace) -> None:
-    """What one process does: one stage, or one process's share of it."""
+    """Run a stage, or one process's share of it."""
     torch.set_num_threads(1)
     torch.manual_seed(options.seed)
     tokenizer = build_tokenizer(options.seed)
@@ -43,7 +43,7 @@ def _run_stage(options: argparse.Namespace) -> None:
     else:
         vision, text = run.load("vision.pt"), run.load("text.pt")
         if vision is None or text is None:
-            raise SystemExit("the joint stage goes on from vision.pt and text.pt, which are not there")
+            raise SystemExit("the joint stage needs vision.pt and text.pt, which do not exist")
         Eyes(model).load_state_dict(vision["eyes"])
         Mouth(model).load_state_dict(text["mouth"])
         train_joint(model, tokenizer, run, JOINT_STEPS, options.seed, options.rank, options.processes)
@@ -56,7 +56,7 @@ def _start(options: argparse.Namespace, stage: str, rank: int = 0) -> subprocess
 
 
 def _wait(children: list[subprocess.Popen[bytes]]) -> None:
-    """Wait for all; one that fails, or a wish to stop, ends the others, which keep their state."""
+    """Wait for all processes; a failure or a signal terminates the others, which save their state."""
 
     def end(*_: object) -> None:
         for child in children:
@@ -96,7 +96,7 @@ def main() -> None:
     if options.stage is None:
         _wait([_start(options, "vision"), _start(options, "text")])
         if _steps_done(run, "vision.pt") < VISION_STEPS or _steps_done(run, "text.pt") < TEXT_STEPS:
-            raise SystemExit("stopped: the same command goes on")
+            raise SystemExit("stopped; run the same command again to resume")
         (run.path / "meeting").unlink(missing_ok=True)
         _wait([_start(options, "joint", rank) for rank in range(options.processes)])
     state = run.load("joint.pt")

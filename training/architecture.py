@@ -1,6 +1,6 @@
-"""The tiny DeepSeek-VL: its configuration, its processor, and how both are written to disk.
+"""The tiny DeepSeek-VL: its configuration and processor, and exporting the checkpoint.
 
-Sizes follow what quantized kernels ask for: out-features in multiples of 32, in-features in multiples of 128.
+Sizes meet the requirements of quantized kernels: out-features are multiples of 32, in-features multiples of 128.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ IMAGE_TOKENS = GRID * GRID
 WIDTH = 256
 POSITIONS = 4096
 
-# The template of the published DeepSeek-VL checkpoints to the letter, as transformers' converter gave it to them: what
-# users' checkpoints do to spaces and to neighbouring texts, the embedded one does too.
+# An exact copy of the template of the public DeepSeek-VL checkpoints, from the converter in transformers: the embedded
+# model treats spaces and adjacent texts as users' checkpoints do.
 CHAT_TEMPLATE = (
     "{% set seps = ['\n\n', '" + EOS + "'] %}{% set i = 0 %}" + SYSTEM + "\n\n"
     "{% for message in messages %}"
@@ -51,7 +51,7 @@ CHAT_TEMPLATE = (
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> DeepseekVLForConditionalGeneration:
-    """The model with fresh weights, float32, about 5.3 million parameters."""
+    """Return the model with initial weights in float32, about 5.3 million parameters."""
     vocabulary = tokenizer.get_vocab()
     bos, eos, image = vocabulary[BOS], vocabulary[EOS], vocabulary[IMAGE]
     text = {
@@ -67,17 +67,17 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> DeepseekVLForConditionalG
     model = DeepseekVLForConditionalGeneration(config)
     model.generation_config = GenerationConfig(bos_token_id=bos, eos_token_id=eos, pad_token_id=eos)
     with torch.no_grad():
-        # Fresh, the patches drown the positions (rms 14 against 0.4) and places are learnt late: bring them level.
+        # By default the patches drown out the positions (rms 14 against 0.4), which are then learnt late: balance them.
         embeddings = model.model.vision_model.embeddings
         embeddings.patch_embedding.weight.mul_(0.1)
         embeddings.position_embedding.weight.normal_(std=0.3)
-        # Unit-sized logits through the tied head, and the scale of the visual code that comes in beside the words.
+        # Gives logits of unit scale with the tied head, and matches the scale of the visual code.
         model.model.language_model.embed_tokens.weight.normal_(std=1 / WIDTH**0.5)
     return model
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> DeepseekVLProcessor:
-    """The processor: longest side to 128 pixels, padded to a square with grey, scaled to -1..1."""
+    """Return the processor: resizes the longest side to 128 pixels, pads to a grey square, scales to -1..1."""
     images = DeepseekVLImageProcessorPil(
         size={"height": PICTURE_SIDE, "width": PICTURE_SIDE}, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
@@ -87,7 +87,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> DeepseekVLProcessor:
 def export_checkpoint(
     model: DeepseekVLForConditionalGeneration, processor: DeepseekVLProcessor, folder: Path, weights_only: bool = False
 ) -> None:
-    """Write the checkpoint in bfloat16; each file appears whole, by a rename."""
+    """Write the checkpoint in bfloat16, each file atomically by a rename."""
     folder.mkdir(parents=True, exist_ok=True)
     half = DeepseekVLForConditionalGeneration(model.config)
     half.load_state_dict(model.state_dict())
@@ -98,5 +98,5 @@ def export_checkpoint(
             processor.save_pretrained(draft)
         for file in sorted(Path(draft).iterdir()):
             if not weights_only or file.suffix == ".safetensors":
-                file.chmod(0o644)  # safetensors writes for the owner alone
+                file.chmod(0o644)  # safetensors makes it readable by the owner only
                 os.replace(file, folder / file.name)

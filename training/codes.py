@@ -1,8 +1,8 @@
-"""The visual code: what the aligner's output should say about each patch, as a sum of fixed orthonormal vectors.
+"""The visual code: the target of the aligner's output for each patch, a sum of fixed orthonormal vectors.
 
-One vector stands for each value of each attribute (`ATTRIBUTES`). The vision tower is trained towards the sum of the
-vectors that are true of a patch; the language model can meanwhile be trained on sums made from the truth, without the
-cost of the vision tower, and both fit together afterwards.
+Each value of each attribute (`ATTRIBUTES`) has a vector. The vision tower is trained to output the sum of the vectors
+that apply to a patch; in parallel the language model is trained on sums made from the ground truth, without the cost
+of the vision tower, and afterwards the two fit together.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from training.architecture import GRID, IMAGE_TOKENS, PICTURE_SIDE, WIDTH
 from training.scenes import COLOURS, KINDS, PADDING_GREY, SLOTS, Scene, draw_owners, draw_scene
 
-# Value 0 means "none" where an attribute belongs to a shape or digit and the patch shows only the ground.
+# Value 0 means "none", for attributes of shapes and digits in a patch that only shows the background.
 ATTRIBUTES: dict[str, int] = {
     "background": len(COLOURS), "colour": 1 + len(COLOURS), "kind": 2 + len(KINDS), "digit": 11, "order": 4,
     "slot": 1 + len(SLOTS), "count": 3, "row": GRID, "column": GRID,
@@ -29,20 +29,20 @@ STARTS = dict(zip(ATTRIBUTES, np.cumsum([0, *ATTRIBUTES.values()])[:-1].tolist()
 VALUES = sum(ATTRIBUTES.values())
 IGNORED = -100
 _COLOUR_INDEX = {name: i for i, name in enumerate(COLOURS)}
-_OWNER_SIDE = 64  # pixels of the map that says which shape a patch belongs to
-_CLEAR, _TRACE = 0.12, 0.03  # shares of a patch that a shape covers: surely its own; surely not
+_OWNER_SIDE = 64  # pixels of the map from which patches are assigned to shapes
+_CLEAR, _TRACE = 0.12, 0.03  # coverage of a patch above which it belongs to a shape, and below which it does not
 
 
 @cache
 def code_vectors() -> Tensor:
-    """The vectors of all values, orthonormal: (VALUES, WIDTH), float32. Fixed by a constant seed."""
+    """Return the orthonormal vectors of all values: (VALUES, WIDTH), float32, from a constant seed."""
     noise = torch.randn(WIDTH, VALUES, generator=torch.Generator().manual_seed(20))
     vectors: Tensor = torch.linalg.qr(noise).Q.T.contiguous()
     return vectors
 
 
 def cover(scene: Scene) -> NDArray[np.float32]:
-    """The share of each patch that each shape or digit covers: (IMAGE_TOKENS, 3)."""
+    """Return the fraction of each patch covered by each shape or digit: (IMAGE_TOKENS, 3)."""
     owners = np.asarray(draw_owners(scene, _OWNER_SIDE))
     square = np.zeros((_OWNER_SIDE, _OWNER_SIDE), np.uint8)
     top, left = (_OWNER_SIDE - owners.shape[0]) // 2, (_OWNER_SIDE - owners.shape[1]) // 2
@@ -53,7 +53,7 @@ def cover(scene: Scene) -> NDArray[np.float32]:
 
 
 def label_patches(scene: Scene) -> NDArray[np.int64]:
-    """The value of each attribute in each patch, IGNORED where it is not clear: (IMAGE_TOKENS, len(ATTRIBUTES))."""
+    """Return the value of each attribute in each patch, or IGNORED if unclear: (IMAGE_TOKENS, len(ATTRIBUTES))."""
     labels = np.zeros((IMAGE_TOKENS, len(ATTRIBUTES)), np.int64)
     column = {name: i for i, name in enumerate(ATTRIBUTES)}
     things = len(scene.shapes) or len(scene.number.text if scene.number else "")
@@ -85,7 +85,7 @@ def label_patches(scene: Scene) -> NDArray[np.int64]:
 
 
 def draw_square(scene: Scene, rng: random.Random) -> NDArray[np.uint8]:
-    """The picture as the processor hands it on, before scaling: drawn at some size, resized, padded to a square."""
+    """Return the picture as the processor outputs it, before scaling: drawn in a random size, resized and padded."""
     roll = rng.random()
     side = PICTURE_SIDE if roll < 0.25 else 2 * PICTURE_SIDE if roll < 0.6 else rng.randint(56, 480)
     image = draw_scene(scene, side)
@@ -106,12 +106,12 @@ def draw_square(scene: Scene, rng: random.Random) -> NDArray[np.uint8]:
 
 
 def to_pixel_values(squares: NDArray[np.uint8]) -> Tensor:
-    """(n, side, side, 3) bytes to the model's input: (n, 3, side, side), -1 to 1."""
+    """Convert (n, side, side, 3) bytes to the model's input: (n, 3, side, side), -1 to 1."""
     return torch.from_numpy(squares).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
 def one_hot(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Labels (..., attributes) as concatenated one-hot values (..., VALUES), and where they are known (same shape)."""
+    """Convert labels (..., attributes) to concatenated one-hot values (..., VALUES) and a mask of the known ones."""
     targets = torch.zeros(*labels.shape[:-1], VALUES)
     known = torch.ones_like(targets)
     for i, (name, size) in enumerate(ATTRIBUTES.items()):

@@ -1,7 +1,7 @@
-"""Conversations: follow-up questions, several pictures in one message or over several, talk without a picture.
+"""Conversations: follow-up questions, several pictures in one or several messages, talk without a picture.
 
-A `Dialogue` is a common beginning (system text, complete turns, pictures that open the next message) and several
-`branches` that continue it independently of each other: packed behind one prefix they share the cost of its pictures.
+A `Dialogue` is a common prefix (system prompt, complete turns, pictures at the start of the next message) with several
+independent continuations, its `branches`: packed after one prefix, they share the cost of its pictures.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ NO_PICTURE = "There is no picture."
 
 @dataclass(frozen=True)
 class Turn:
-    """A user's message, text and pictures in order, and the answer to it."""
+    """A user message, with texts and pictures in order, and its answer."""
 
     parts: tuple[Part, ...]
     answer: str
@@ -53,7 +53,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """`head`: parts that open the message which every branch goes on with. `system`: None is the default text."""
+    """`head`: the initial parts of the message that every branch continues. `system`: None for the default."""
 
     scenes: tuple[Scene, ...]
     trunk: tuple[Turn, ...] = ()
@@ -63,7 +63,7 @@ class Dialogue:
 
 
 def follow_up(scene: Scene, last: Exchange, rng: random.Random) -> Exchange | None:
-    """A question that leans on the one before: on `it`, or on what was asked."""
+    """Return a question that refers to the previous one: to `it`, or to what was asked."""
     ground = rng.choice(("And the background?", "And its background?", "What about the background?"))
     options = [Exchange("followup", ground, f"{capitalized(scene.background)}.")]
     if last.about is not None:
@@ -95,7 +95,7 @@ def follow_up(scene: Scene, last: Exchange, rng: random.Random) -> Exchange | No
 
 
 def _same_of_another(scene: Scene, last: Exchange, rng: random.Random) -> list[Exchange]:
-    """`And the square?`: the same question about another thing."""
+    """Return the same question about another object: `And the square?`"""
     lead = "[And the|What about the|How about the|And what about the|and the|Then the]"
     result = []
     for index, shape in enumerate(scene.shapes):
@@ -117,7 +117,7 @@ def _same_of_another(scene: Scene, last: Exchange, rng: random.Random) -> list[E
 
 
 def _branch(scene: Scene, rng: random.Random, drill: bool = False) -> tuple[Turn, ...]:
-    """One to three turns about the newest picture."""
+    """Return one to three turns about the latest picture."""
     last = (Exchange("describe", DESCRIBE_DEFAULT, description(scene), 0 if len(scene.shapes) == 1 else None)
                      if rng.random() < 0.06 else ask(scene, rng, drill))  # fmt: skip
     turns = [Turn((vary(last.question, rng),), last.answer, last.skill)]
@@ -128,13 +128,13 @@ def _branch(scene: Scene, rng: random.Random, drill: bool = False) -> tuple[Turn
         if rng.random() < 0.04:
             turns.append(Turn((expand(SMALL_TALK[4][0], rng),), SMALL_TALK[4][1], "talk"))
         turns.append(Turn((vary(following.question, rng),), following.answer, following.skill))
-        # Only the plain skills can be leant on again; a follow-up keeps the referent but not the question.
+        # Only plain skills can be followed up again; a follow-up keeps the referent but not the question.
         last = following
     return tuple(turns)
 
 
 def _tied(rng: random.Random, first: Scene) -> Scene:
-    """A second picture: unrelated, or with the same contents on another ground, or sharing a shape's look."""
+    """Return a second picture: unrelated, with the same contents on another background, or with a similar shape."""
     second = sample_scene(rng)
     roll = rng.random()
     if roll < 0.12 and all(shape.colour != second.background for shape in first.shapes) and first.number is None:
@@ -149,7 +149,7 @@ def _tied(rng: random.Random, first: Scene) -> Scene:
 
 
 def sample_pair(rng: random.Random) -> tuple[Scene, Scene]:
-    """Two pictures to compare, of one or two shapes or a number each, often with something in common."""
+    """Return two pictures to compare, of one or two shapes or a number each, often with something in common."""
     while True:
         first = sample_scene(rng)
         second = _tied(rng, first)
@@ -158,13 +158,13 @@ def sample_pair(rng: random.Random) -> tuple[Scene, Scene]:
 
 
 def summary(scenes: tuple[Scene, ...]) -> str:
-    """`The first shows a red circle, the second a blue square.`"""
+    """Describe all pictures: `The first shows a red circle, the second a blue square.`"""
     parts = [f"the {ORDINALS[i]}{' shows' if i == 0 else ''} {contents(scene)}" for i, scene in enumerate(scenes)]
     return capitalized(", ".join(parts)) + "."
 
 
 def difference(first: Scene, second: Scene) -> str:
-    """What tells two pictures apart; their grounds only where they hold the same."""
+    """Describe how two pictures differ; their backgrounds only if the contents are the same."""
     if contents(first) != contents(second):
         return summary((first, second))
     if first.background != second.background:
@@ -173,7 +173,7 @@ def difference(first: Scene, second: Scene) -> str:
 
 
 def ask_difference(scenes: tuple[Scene, ...], rng: random.Random) -> Exchange:
-    """What is the difference between the first two pictures?"""
+    """Ask for the difference between the first two pictures."""
     template = (
         "[What is the difference[ between the [two|pictures|two pictures|images]|]?|[What|How] [do they differ|are "
         "they "
@@ -185,7 +185,7 @@ def ask_difference(scenes: tuple[Scene, ...], rng: random.Random) -> Exchange:
 
 
 def ask_which(scenes: tuple[Scene, ...], rng: random.Random) -> Exchange:
-    """Which picture has such a thing? With three pictures the thing is in just one of them."""
+    """Ask which picture contains an object; of three pictures, exactly one does."""
     template = (
         "[[Which|What] picture [has|shows|contains] {a}?|In which picture is [there |]{a}?|Which [one|of them|of the "
         "pictures] [has|shows] {a}?|Where is there {a}?|Which one is the one with {a}?|Which picture is it that has "
@@ -207,11 +207,11 @@ def ask_which(scenes: tuple[Scene, ...], rng: random.Random) -> Exchange:
         else:
             continue
         return Exchange("which", expand(template.replace("{a}", article(name)), rng), f"{answer}.")
-    return ask_recall(scenes, rng)  # three numbers, say: nothing is in exactly one of them
+    return ask_recall(scenes, rng)  # with three numbers, for example, no object is in exactly one picture
 
 
 def ask_recall(scenes: tuple[Scene, ...], rng: random.Random) -> Exchange:
-    """A question about one picture of several, by its ordinal."""
+    """Ask about one of several pictures, by its ordinal."""
     index = rng.randrange(len(scenes))
     scene, ordinal = scenes[index], ORDINALS[index]
     if index == len(scenes) - 1 and rng.random() < 0.2:
@@ -239,7 +239,7 @@ def ask_recall(scenes: tuple[Scene, ...], rng: random.Random) -> Exchange:
 def _about_several(
     scenes: tuple[Scene, ...], rng: random.Random, newest_alone: bool, drill: bool = False
 ) -> tuple[Turn, ...]:
-    """One or two turns that look at more than one picture; about the newest where it came alone."""
+    """Return one or two turns about several pictures, or about the latest if it was sent on its own."""
     turns: list[Turn] = []
     for _ in range(rng.choice((1, 1, 2))):
         roll = rng.random()
@@ -262,7 +262,7 @@ def _about_several(
 
 
 def inline_question(scenes: tuple[Scene, ...], rng: random.Random) -> Turn:
-    """A question with both pictures inside its text."""
+    """Return a question with both pictures within its text."""
     before, between, after, skill = rng.choice((
         ("What is the difference between ", " and ", "?", "difference"), ("Compare ", " and ", ".", "difference"),
         ("Compare ", " with ", ".", "difference"), ("How does ", " differ from ", "?", "difference"),
@@ -274,12 +274,12 @@ def inline_question(scenes: tuple[Scene, ...], rng: random.Random) -> Turn:
 
 
 def _drilled_scene(rng: random.Random) -> Scene:
-    """A scene with fewer single shapes, where a name need not be looked up."""
+    """Return a scene, less often with a single shape, for which the name in a question does not matter."""
     return sample_scene(rng, number=True) if rng.random() < 0.25 else sample_scene(rng, rng.choice((1, 2, 2, 3, 3)))
 
 
 def sample_dialogue(rng: random.Random, branches: int, several: float = 0.35, drill: bool = False) -> Dialogue:
-    """A conversation with about `branches` continuations; with probability `several` it has more than one picture."""
+    """Return a conversation with about `branches` continuations, and with probability `several`, several pictures."""
     system = rng.choice(_MORE_SYSTEM_TEXTS) if rng.random() < 0.12 else None
     roll = rng.random()
     if roll < 0.01:
@@ -332,7 +332,7 @@ def sample_dialogue(rng: random.Random, branches: int, several: float = 0.35, dr
 
 
 def sample_long_dialogue(rng: random.Random, branches: int, drill: bool = False) -> Dialogue:
-    """A long conversation: two to five pictures over as many messages, with several turns about each."""
+    """Return a long conversation: two to five pictures in separate messages, with several turns about each."""
     scenes = [sample_scene(rng)]
     for _ in range(rng.choice((1, 2, 3, 4))):
         scenes.append(_tied(rng, scenes[-1]))

@@ -1,4 +1,4 @@
-"""How well a checkpoint answers: greedy, exact match, fresh pictures, through the real processor and `generate`.
+"""Evaluate a checkpoint: exact match of greedy answers on unseen pictures, with the real processor and `generate`.
 
 python -m training.evaluate [--checkpoint DIR] [--per-skill 500] [--skills NAME ...] [--json]
 """
@@ -40,18 +40,18 @@ MOST_NEW_TOKENS = 80
 
 @dataclass(frozen=True)
 class Question:
-    """Pictures, and a conversation whose last answer is the one that counts."""
+    """Pictures and a conversation, whose last answer is evaluated."""
 
     scenes: tuple[Scene, ...]
     turns: tuple[Turn, ...]
 
 
-Conversation = list[dict[str, Any]]  # messages as `apply_chat_template` of transformers takes them
+Conversation = list[dict[str, Any]]  # messages for `apply_chat_template` of transformers
 Draw = Callable[[random.Random], Question]
 
 
 def _asked(skill: str, shapes: int | None, number: bool = False) -> Draw:
-    """A question of one skill about a fresh scene; `shapes` None draws one to three."""
+    """Return a sampler of questions of one skill about a new scene; `shapes` None samples one to three."""
 
     def draw(rng: random.Random) -> Question:
         while True:
@@ -80,7 +80,7 @@ def _absent(rng: random.Random) -> Question:
 
 
 def _followup(rng: random.Random) -> Question:
-    """A second question that leans on the first, whose right answer is in the conversation."""
+    """Sample a follow-up question to a first one that is answered correctly in the conversation."""
     while True:
         scene = sample_scene(rng)
         first = MAKERS[rng.choice(("describe", "colour", "place", "kind", "presence", "number"))][1](scene, rng)
@@ -93,7 +93,7 @@ def _followup(rng: random.Random) -> Question:
 
 
 def _of_two(asker: Callable[[tuple[Scene, ...], random.Random], Exchange], inline: bool = False) -> Draw:
-    """A question about two pictures: in one message, or the first one described before the second is shown."""
+    """Return a sampler of questions about two pictures: in one message, or with the first one described before."""
 
     def draw(rng: random.Random) -> Question:
         scenes = sample_pair(rng)
@@ -154,7 +154,7 @@ def _messages(question: Question, rng: random.Random) -> Conversation:
 def answer(
     model: DeepseekVLForConditionalGeneration, processor: DeepseekVLProcessor, conversations: list[Conversation]
 ) -> list[str]:
-    """Greedy answers to conversations with pictures, as one batch."""
+    """Return greedy answers to conversations with pictures, as one batch."""
     inputs: Any = processor.apply_chat_template(
         conversations, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
         processor_kwargs={"padding": True},
@@ -173,14 +173,14 @@ def evaluate(
     seed: int = 0,
     show_wrong: int = 0,
 ) -> dict[str, float]:
-    """The share of exact answers (0 to 1) by skill, of `SKILLS`, over `per_skill` questions each.
+    """Return the fraction of exactly correct answers (0 to 1) for each skill of `SKILLS`.
 
     Args:
-        answer_all: gives the answers to conversations that end with a question.
-        skills: which; all by default.
-        per_skill: how many questions of each.
-        seed: other questions for another seed.
-        show_wrong: print so many wrong answers of each skill.
+        answer_all: returns the answers to conversations that end with a question.
+        skills: the skills to evaluate; all by default.
+        per_skill: the number of questions for each skill.
+        seed: determines the questions.
+        show_wrong: the number of wrong answers to print for each skill.
     """
     result = {}
     for skill in skills or SKILLS:

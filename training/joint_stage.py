@@ -1,7 +1,7 @@
-"""Second stage: eyes and words together, from pixels to answers, on two or more processes that average their gradients.
+"""Second stage: vision and language trained together, from pixels to answers, in data-parallel processes.
 
-Each step a process draws some conversations and fills up with loose pictures: the conversations teach the whole model
-through the answers, every picture goes on teaching the eyes through the visual code.
+In each step a process samples some conversations and additional single pictures: the conversations train the whole
+model on the answers, and all pictures continue to train the vision part on the visual code.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from training.sequences import Batch, Packer, Row
 from training.text_stage import Mouth, answer_loss, embed
 from training.vision_stage import Eyes, code_loss
 
-PICTURES = 32  # a process and step
-ROWS = {384: 7, 640: 4, 960: 3}  # tokens in a row: rows a batch
-_SEED_SHIFT = 1 << 20  # keeps the samples of this stage apart from those of the first
+PICTURES = 32  # per process and step
+ROWS = {384: 7, 640: 4, 960: 3}  # tokens per row: rows per batch
+_SEED_SHIFT = 1 << 20  # separates the samples of this stage from those of the first
 EYES_RATES, WORDS_RATES = (1.5e-3, 3.5e-3), (1e-3, 5e-3)  # AdamW's, Muon's
 
 
 def row_length(step: int) -> int:
-    """How long the rows of a step are: one picture; two or three; a long conversation."""
+    """Return the row length of a step: for one picture, for two or three, or for a long conversation."""
     return (384, 640, 384, 384, 640, 384, 384, 960)[step % 8]
 
 
 def sample_conversations(packer: Packer, seed: int, sample: int, length: int) -> tuple[Batch, list[Scene]]:
-    """Packed rows, and the scene of each of their pictures, at most PICTURES."""
+    """Return packed rows, and the scenes of their pictures, at most PICTURES."""
     rows: list[Row] = []
     scenes: list[Scene] = []
     attempt = 0
@@ -55,7 +55,7 @@ def sample_conversations(packer: Packer, seed: int, sample: int, length: int) ->
 
 
 def draw_pictures(scenes: list[Scene], seed: int, sample: int, numbers: float) -> tuple[Tensor, Tensor]:
-    """The scenes' pictures, filled up with loose ones to PICTURES: pixel values, and labels by patch."""
+    """Draw the scenes and additional ones, PICTURES in total; return pixel values and labels of the patches."""
     squares, labels = [], []
     for index in range(PICTURES):
         rng = split_random("train", seed + 2 * _SEED_SHIFT, sample * 64 + index)
@@ -85,7 +85,7 @@ def train_joint(
     rank: int = 0,
     world: int = 1,
 ) -> None:
-    """Train the whole model for `steps`, or go on from the run's `joint.pt`; process `rank` of `world` equal ones."""
+    """Train the whole model up to `steps`, resuming from the run's `joint.pt`, as process `rank` of `world`."""
     if world > 1:
         meeting = run.path / "meeting"
         dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
@@ -114,7 +114,7 @@ def train_joint(
             loss, right = answer_loss(mouth, hidden, batch)
         seen, shares = code_loss(tokens, labels)
         (loss + seen).backward()
-        # Every process must stop at the same step: the wish to stop travels with the gradients.
+        # All processes must stop at the same step, so the request to stop is reduced with the gradients.
         stop = torch.tensor(float(run.stopped))
         if world > 1:
             _average_gradients([*eyes_optimizers.parameters, *words_optimizers.parameters], world)
@@ -123,7 +123,7 @@ def train_joint(
         norm = eyes_optimizers.step(factor) + words_optimizers.step(factor)
         step += 1
         for name, value in {f"{length} loss": loss.item(), f"{length} right": right, "norm": norm, **shares}.items():
-            if value == value:  # a batch may lack digits, say: not a number then
+            if value == value:  # NaN if, for example, a batch has no digits
                 mean[name] = value if name not in mean else 0.95 * mean[name] + 0.05 * value
         if rank == 0 and (step % 50 == 0 or step - first in (5, 15)):
             pace = (time.monotonic() - started) / (step - first)

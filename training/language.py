@@ -1,7 +1,7 @@
-"""Questions about one picture, in many wordings, and their answers.
+"""Questions about a picture, in many wordings, and their answers.
 
-Templates are those of `training.wording`; `{thing}` and the like are filled in first.
-Answers are short and canonical, so that an exact match is a fair measure.
+Templates are those of `training.wording`, after placeholders such as `{thing}` are filled in. Answers are short and
+canonical, which makes exact match a fair metric.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _COLOUR_NAMES = tuple(COLOURS)
 
 @dataclass(frozen=True)
 class Exchange:
-    """A question and its answer; `skill` names what it tests. `about`: the index of the shape that it is about."""
+    """A question and its answer. `skill`: the skill that it tests. `about`: the index of the shape that it is about."""
 
     skill: str
     question: str
@@ -30,20 +30,20 @@ class Exchange:
 
 
 def contents(scene: Scene) -> str:
-    """What the picture holds, without its ground: `a red circle and a blue square`, `the number 42`."""
+    """Name the contents of a picture without the background: `a red circle and a blue square`, `the number 42`."""
     if scene.number is not None:
         return f"the number {scene.number.text}"
     return joined([article(f"{shape.colour} {shape.kind}") for shape in scene.shapes])
 
 
 def description(scene: Scene) -> str:
-    """The answer to `Describe this image.`"""
+    """Return the answer to `Describe this image.`"""
     colour = f" in {scene.number.colour}" if scene.number is not None else ""
     return capitalized(f"{contents(scene)}{colour} on {article(scene.background)} background.")
 
 
 def names(scene: Scene, index: int) -> list[str]:
-    """The names that single out one shape, the shortest first: its kind, its colour, both."""
+    """Return the unambiguous names of a shape, shortest first: its kind, its colour, both."""
     shape = scene.shapes[index]
     result = []
     if sum(other.kind == shape.kind for other in scene.shapes) == 1:
@@ -54,13 +54,13 @@ def names(scene: Scene, index: int) -> list[str]:
 
 
 def is_named(shape: Shape, name: str) -> bool:
-    """Whether a name (`red circle`, `circle`, `red one`) fits the shape."""
+    """Whether a name (`red circle`, `circle`, `red one`) matches the shape."""
     *colour, kind = name.split(" ")
     return kind in (shape.kind, "one") and (not colour or colour[0] == shape.colour)
 
 
 def _absent_name(scene: Scene, rng: random.Random) -> str:
-    """A kind, or colour and kind, that is not there: half the time both its words are."""
+    """Return a kind, with or without a colour, that is not in the scene, though its words often are."""
     while True:
         colours = [shape.colour for shape in scene.shapes] if rng.random() < 0.6 else list(_COLOUR_NAMES)
         kinds = [shape.kind for shape in scene.shapes] if rng.random() < 0.6 else list(KINDS)
@@ -198,7 +198,7 @@ def _place(scene: Scene, rng: random.Random) -> Exchange | None:
 
 
 def _what_at(scene: Scene, rng: random.Random) -> Exchange | None:
-    """By order in a row or a stack of several, by slot for a single one."""
+    """Ask what is at a position: within a row or stack of several shapes, or in a slot for a single one."""
     template = (
         "[What [is|do you see|is drawn|is there] {place}?|Which [object|shape|thing] is {place}?|What's {place}?|"
         "Name the [object|shape] {place}.]"
@@ -330,7 +330,7 @@ MAKERS: dict[str, tuple[float, Maker]] = {
 }
 
 
-# What is learnt last, looking up by name whether and where something is, drilled in the second stage.
+# Weights of the second stage, with emphasis on what is learnt last: looking up by name whether and where something is.
 DRILL: dict[str, float] = {
     "describe": 3.5, "detail": 1.2, "list": 0.8, "colour": 2.5, "kind": 1.2, "place": 2.0, "what_at": 1.5,
     "background": 0.4, "count": 2.0, "presence": 4.0, "number": 4.0,
@@ -338,10 +338,10 @@ DRILL: dict[str, float] = {
 
 
 def ask_each(scene: Scene, rng: random.Random) -> Exchange | None:
-    """`circle red, square blue`: every word calls for what belongs to it, as a question by that name does.
+    """Ask for an attribute of every shape: `circle red, square blue`.
 
-    Describing (`a red circle`) teaches to find a kind by its colour; this teaches to find a colour by its kind, and a
-    place by either. Only where the names are unique.
+    Descriptions (`a red circle`) train looking up a kind by its colour; this trains looking up a colour by its kind,
+    and a place by either. None if the names are ambiguous.
     """
     shapes = scene.shapes
     by_kind = len({shape.kind for shape in shapes}) == len(shapes)
@@ -365,7 +365,7 @@ def ask_each(scene: Scene, rng: random.Random) -> Exchange | None:
 
 
 def ask(scene: Scene, rng: random.Random, drill: bool = False) -> Exchange:
-    """A question about the scene, of a skill drawn by weight; its wording not yet varied."""
+    """Return a question about the scene, of a skill sampled by weight, before varying its wording."""
     if drill and rng.random() < 0.04 and (each := ask_each(scene, rng)) is not None:
         return each
     weights = list(DRILL.values()) if drill else [weight for weight, _ in MAKERS.values()]

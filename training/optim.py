@@ -1,7 +1,7 @@
-"""Optimizers: Muon for the hidden matrices, AdamW for the rest, one learning-rate schedule for both.
+"""Optimizers: Muon for hidden matrices, AdamW for all else, and one learning-rate schedule for both.
 
-Muon orthogonalizes each update by a Newton-Schulz iteration (Jordan et al., 2024); its updates are scaled to the size
-of AdamW's (Liu et al., 2025, "Muon is scalable for LLM training"), so that one rate serves both.
+Muon orthogonalizes each update with a Newton-Schulz iteration (Jordan et al., 2024); its updates are scaled to the size
+of AdamW's (Liu et al., 2025, "Muon is scalable for LLM training"), so learning rates are comparable.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-_POSITION_RATE = 3.0  # positions are few and seen by every patch: they bear, and need, a higher rate
+_POSITION_RATE = 3.0  # there are few positions and all pictures train them: they need a higher rate
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum with orthogonalized updates, for matrices, and for the patch convolution seen as one."""
+    """Momentum with orthogonalized updates, for matrices and, viewed as one, the patch convolution."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Update every matrix that has a gradient; those of one shape are orthogonalized together."""
+        """Update every matrix that has a gradient; those with the same shape are orthogonalized together."""
         for group in self.param_groups:
             by_shape: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
             for parameter in group["params"]:
@@ -47,7 +47,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalized(matrices: Tensor) -> Tensor:
-    """The nearest half-orthogonal matrices, roughly: (n, rows, columns), the same shape."""
+    """Return approximately the nearest semi-orthogonal matrices; (n, rows, columns) to the same shape."""
     x = matrices.bfloat16()
     if turned := x.size(1) > x.size(2):
         x = x.mT
@@ -60,10 +60,10 @@ def orthogonalized(matrices: Tensor) -> Tensor:
 
 
 class Optimizers:
-    """Muon and AdamW over a module's trainable parameters, stepped and saved as one.
+    """Muon and AdamW for a module's trainable parameters, used like one optimizer.
 
-    The patch convolution belongs to Muon: under AdamW the mean colour of a patch, by far its strongest signal, grows
-    until the details within the patch, from which shapes and digits are read, are lost beside it.
+    The patch convolution is optimized by Muon: with AdamW the mean colour of a patch, by far its strongest signal,
+    grows until it drowns out the details within the patch that shapes and digits are recognized by.
     """
 
     def __init__(self, named: Iterable[tuple[str, nn.Parameter]], rate: float, matrix_rate: float) -> None:
@@ -84,7 +84,7 @@ class Optimizers:
         self.adamw = torch.optim.AdamW(adamw_groups, lr=rate, betas=(0.9, 0.98), weight_decay=0.0)
 
     def step(self, factor: float) -> float:
-        """Clip the gradients to norm 1, step at `factor` times the rates, clear them; returns the norm before."""
+        """Clip the gradients to norm 1, step with `factor` times the rates, clear them; return the norm before."""
         norm = float(nn.utils.clip_grad_norm_(self.parameters, 1.0))
         for group in self.muon.param_groups:
             group["lr"] = self.rates["muon"] * factor
@@ -97,17 +97,17 @@ class Optimizers:
         return norm
 
     def state_dict(self) -> dict[str, object]:
-        """The state of both."""
+        """Return the state of both."""
         return {"muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
 
     def load_state_dict(self, state: dict[str, dict[str, object]]) -> None:
-        """Restore what `state_dict` gave."""
+        """Restore the result of `state_dict`."""
         self.muon.load_state_dict(state["muon"])
         self.adamw.load_state_dict(state["adamw"])
 
 
 def schedule(step: int, steps: int, warmup: int = 25) -> float:
-    """The factor on the rate: linear up over `warmup` steps, then half a cosine down to zero."""
+    """Return the learning-rate factor: linear warmup over `warmup` steps, then cosine decay to zero."""
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))

@@ -1,4 +1,4 @@
-"""What a training stage keeps on disk so that it can go on where it stopped, and how it is stopped or paused."""
+"""Saving and resuming the state of a training stage, and stopping or pausing it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 
 @dataclass
 class RunFolder:
-    """The folder of a training run. A file `PAUSE` in it holds every stage until it is removed."""
+    """The folder of a training run. A file `PAUSE` in it pauses every stage until it is deleted."""
 
     path: Path
     stopped: bool = False
@@ -28,13 +28,13 @@ class RunFolder:
         self.stopped = True
 
     def save(self, name: str, state: dict[str, Any]) -> None:
-        """Write a state file whole, by a rename."""
+        """Write a state file atomically, by a rename."""
         draft = self.path / f"{name}.draft"
         torch.save(state, draft)
         os.replace(draft, self.path / name)
 
     def load(self, name: str) -> dict[str, Any] | None:
-        """A state file, or None where there is none."""
+        """Read a state file, or return None if it does not exist."""
         file = self.path / name
         if not file.exists():
             return None
@@ -42,6 +42,6 @@ class RunFolder:
         return state
 
     def wait_while_paused(self) -> None:
-        """Sleep while the file `PAUSE` is there."""
+        """Sleep while the file `PAUSE` exists."""
         while (self.path / "PAUSE").exists() and not self.stopped:
             time.sleep(2)

@@ -1,8 +1,8 @@
-"""Scenes: what a picture holds, drawn by chance from a seed, and how it is drawn with Pillow.
+"""Scenes: sampling the contents of a picture from a seed, and drawing it with Pillow.
 
-A scene is either one to three shapes or one number on a plain ground. Everything that a question may ask about is
-visually clear by construction: shapes keep apart, their order (left to right, or top to bottom in a stack) has a
-margin, and a place is only named when the centre lies well inside a slot.
+A scene is one to three shapes or one number on a plain background. Everything that a question may ask about is
+visually unambiguous by construction: shapes do not touch, their order (left to right, or top to bottom in a stack) has
+a margin, and a place is only named if the centre is well within a slot.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ SLOTS: tuple[str, ...] = (
 Split = Literal["train", "evaluation"]
 RGB = tuple[int, int, int]
 
-# Seeds of the two splits live in ranges that cannot meet.
+# The seeds of the two splits are in disjoint ranges.
 SPLIT_BASE: dict[Split, int] = {"train": 0, "evaluation": 1 << 60}
-PADDING_GREY = 127  # what the processor pads to a square with: its mean, 0.5
+PADDING_GREY = 127  # the processor's padding: its mean, 0.5
 
 _SLOT_CENTRES = (0.18, 0.5, 0.82)
 _SLOT_JITTER = 0.05
-_ORDER_MARGIN = 0.15  # least distance of two centres along the axis that orders them, of the picture's side
-_NUMBER_CONTRAST = 70.0  # least difference in luminance, of 255
+_ORDER_MARGIN = 0.15  # minimum distance of two centres along their ordering axis, as a fraction of the picture's side
+_NUMBER_CONTRAST = 70.0  # minimum difference in luminance, out of 255
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One shape. `x`, `y`: centre as fractions of the picture; `radius`: fraction of its shorter side; degrees."""
+    """A shape. `x`, `y`: centre, as fractions of the picture; `radius`: of its shorter side; `angle`: in degrees."""
 
     kind: str
     colour: str
@@ -58,14 +58,14 @@ class Shape:
 
     @property
     def slot(self) -> str | None:
-        """The named place, or None where the centre is too near to a border between two of them."""
+        """The named place, or None if the centre is too close to the border between two of them."""
         column, row = _third(self.x), _third(self.y)
         return None if column is None or row is None else SLOTS[3 * row + column]
 
 
 @dataclass(frozen=True)
 class Number:
-    """A number of one to three digits. `x`, `y`: centre; `height`: a digit's, as a fraction of the picture's."""
+    """A number of one to three digits. `x`, `y`: centre; `height`: of a digit, as a fraction of the picture's."""
 
     text: str
     colour: str
@@ -78,7 +78,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Scene:
-    """A plain ground with shapes, in their canonical order, or with a number. `aspect` is width over height."""
+    """A plain background with shapes, in canonical order, or with a number. `aspect` is width over height."""
 
     background: str
     background_rgb: RGB
@@ -89,7 +89,7 @@ class Scene:
 
 
 def split_random(split: Split, seed: int, index: int) -> random.Random:
-    """The generator of sample `index` (below 2**28) of a run with `seed` (below 2**28)."""
+    """Return the random generator for sample `index` (below 2**28) of a run with `seed` (below 2**28)."""
     return random.Random(SPLIT_BASE[split] + (seed << 28) + index)
 
 
@@ -114,7 +114,7 @@ def _luminance(rgb: RGB) -> float:
 
 
 def sample_scene(rng: random.Random, shapes: int | None = None, number: bool | None = None) -> Scene:
-    """Draw a scene by chance; `shapes` (1 to 3) or `number=True` fixes what it holds."""
+    """Sample a scene; `shapes` (1 to 3) or `number=True` determines its contents."""
     if number is None:
         number = shapes is None and rng.random() < 0.25
     aspect = 1.0 if rng.random() < 0.7 else math.exp(rng.uniform(math.log(0.62), math.log(1.6)))
@@ -139,7 +139,7 @@ def sample_scene(rng: random.Random, shapes: int | None = None, number: bool | N
 
 
 def _sample_positions(rng: random.Random, count: int, aspect: float) -> tuple[list[tuple[float, float, float]], bool]:
-    """Centres and radii in canonical order, and whether they are stacked (ordered from top to bottom)."""
+    """Return centres and radii in canonical order, and whether they are stacked (ordered from top to bottom)."""
     width, height = max(aspect, 1.0), max(1 / aspect, 1.0)  # in units of the shorter side
     largest = {1: 0.42, 2: 0.25, 3: 0.19}[count]
     smallest = {1: 0.13, 2: 0.12, 3: 0.11}[count]
@@ -178,7 +178,7 @@ def _sample_number(rng: random.Random, background: str, ground: RGB, aspect: flo
         rgb = _jittered(rng, colour)
         if colour != background and abs(_luminance(rgb) - _luminance(ground)) >= _NUMBER_CONTRAST:
             break
-    digit_width = 0.80  # of its height, in the default font, a little room included
+    digit_width = 0.80  # of its height, in the default font, including some spacing
     height = rng.uniform(0.30, 0.65)
     height = min(height, 0.94 * aspect / (digit_width * len(text)))
     half_x, half_y = digit_width * len(text) * height / (2 * aspect), height / 2
@@ -193,7 +193,7 @@ def _sample_number(rng: random.Random, background: str, ground: RGB, aspect: flo
 
 @lru_cache(maxsize=512)
 def _font(size: int) -> tuple[ImageFont.FreeTypeFont, float, float]:
-    """The default font at a size, with the top and the height of its digits, in pixels."""
+    """Return the default font in a size, with the top and the height of its digits in pixels."""
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise RuntimeError("Pillow was built without FreeType: no scalable default font")
@@ -202,7 +202,7 @@ def _font(size: int) -> tuple[ImageFont.FreeTypeFont, float, float]:
 
 
 def _polygon(shape: Shape, cx: float, cy: float, r: float) -> list[tuple[float, float]]:
-    """Corners in pixels of a shape with straight edges, centred at (cx, cy), of radius r."""
+    """Return the corners, in pixels, of a polygonal shape with centre (cx, cy) and radius r."""
     if shape.kind == "square":
         points = [(0.82, 0.82), (-0.82, 0.82), (-0.82, -0.82), (0.82, -0.82)]
     elif shape.kind == "triangle":
@@ -220,21 +220,21 @@ def _polygon(shape: Shape, cx: float, cy: float, r: float) -> list[tuple[float, 
 
 
 def picture_size(scene: Scene, side: int) -> tuple[int, int]:
-    """Width and height in pixels of a picture whose longer side is `side`."""
+    """Return the width and height, in pixels, of a picture whose longer side is `side`."""
     if scene.aspect >= 1:
         return side, max(1, round(side / scene.aspect))
     return max(1, round(side * scene.aspect)), side
 
 
 def draw_scene(scene: Scene, side: int) -> Image.Image:
-    """The picture, RGB, its longer side `side` pixels, with Pillow's own hard edges."""
+    """Draw the picture in RGB with a longer side of `side` pixels, without anti-aliasing of shapes."""
     image = Image.new("RGB", picture_size(scene, side), scene.background_rgb)
     _paint(ImageDraw.Draw(image), image.size, scene, None)
     return image
 
 
 def draw_owners(scene: Scene, side: int) -> Image.Image:
-    """What each pixel belongs to (mode L): 0 the ground, then 1, 2, 3 by the order of the shapes or digits."""
+    """Draw the owner of each pixel (mode L): 0 for the background, then 1, 2, 3 in the order of shapes or digits."""
     image = Image.new("L", picture_size(scene, side), 0)
     draw = ImageDraw.Draw(image)
     draw.fontmode = "1"
@@ -243,7 +243,7 @@ def draw_owners(scene: Scene, side: int) -> Image.Image:
 
 
 def _paint(draw: ImageDraw.ImageDraw, size: tuple[int, int], scene: Scene, ground: int | None) -> None:
-    """Draw the scene's things: in their colours, or as owner numbers where `ground` is given."""
+    """Draw the scene's objects: in their colours, or as owner numbers if `ground` is given."""
     width, height = size
     for index, shape in enumerate(scene.shapes, start=1):
         fill: RGB | int = shape.rgb if ground is None else index

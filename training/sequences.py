@@ -1,8 +1,8 @@
-"""Dialogues as token sequences: several branches packed behind one prefix, each blind to the others.
+"""Dialogues as token sequences: several branches packed after one prefix, each masked from the others.
 
-The prefix (beginning of sequence, system text, complete turns, pictures that open the message) is seen by every branch.
-A branch sees the prefix and itself, and its positions go on from the prefix's end, so each branch is computed just as
-if it were the only one.
+The prefix consists of the start of sequence, system prompt, complete turns, and pictures that start the next message.
+A branch attends to the prefix and itself, and its positions continue from the end of the prefix, so each branch is
+computed as if it were the only one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from training.language import COUNT_WORDS, ORDINALS
 from training.scenes import COLOURS, KINDS, SLOTS
 from training.tokenizer import BOS, EOS, IMAGE, SYSTEM
 
-_PLAIN_WEIGHT = 0.25  # of answer tokens that any answer of the kind has; those that tell things weigh 1
+_PLAIN_WEIGHT = 0.25  # of answer tokens common to all answers of a skill; informative ones have weight 1
 _SKILL_WEIGHTS = {
     "describe": 2.0, "colour": 6.0, "kind": 4.0, "place": 6.0, "presence": 6.0, "count": 5.0, "which": 6.0,
     "recall": 3.0, "followup": 3.0, "what_at": 3.0, "absent": 4.0, "number": 3.0, "background": 0.7, "list": 1.2,
@@ -36,10 +36,10 @@ Row = tuple[dict[str, NDArray[np.generic]], list[int]]  # columns, and the scene
 
 @dataclass(frozen=True)
 class Batch:
-    """Packed sequences, all (n, length): `weights` is 0 off the answers; `branch` is 0 in the prefix, -1 in padding.
+    """Packed sequences, (n, length). `weights` is 0 outside answers; `branch` is 0 in the prefix and -1 in padding.
 
-    `pictures`: for each picture in order of appearance, its row of the batch and the index of its scene there;
-    `image_at`: where image tokens are, bool.
+    `pictures`: for each picture in order, its row in the batch and the index of its scene there; `image_at`: a mask of
+    the image tokens.
     """
 
     input_ids: Tensor
@@ -50,7 +50,7 @@ class Batch:
     pictures: list[tuple[int, int]]
 
     def mask(self) -> Tensor:
-        """Who sees whom, bool (n, 1, length, length)."""
+        """Return the attention mask, bool (n, 1, length, length)."""
         length = self.branch.size(1)
         causal = torch.ones(length, length, dtype=torch.bool).tril()
         own, other = self.branch.unsqueeze(2), self.branch.unsqueeze(1)
@@ -58,7 +58,7 @@ class Batch:
 
 
 class Packer:
-    """Turns dialogues into rows of a batch."""
+    """Packs dialogues into rows of a batch."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._encode = tokenizer.backend_tokenizer.encode
@@ -86,7 +86,7 @@ class Packer:
         return ids, [weight * (1.0 if self._telling[i] else _PLAIN_WEIGHT) for i in ids]
 
     def _turns(self, turns: tuple[Turn, ...], opened: bool) -> tuple[list[int], list[float], list[int]]:
-        """Tokens, weights and pictures of complete turns; `opened`: the first message has begun already."""
+        """Return tokens, weights and pictures of complete turns; `opened`: the first message has already started."""
         ids: list[int] = []
         weights: list[float] = []
         pictures: list[int] = []
@@ -100,7 +100,7 @@ class Packer:
         return ids, weights, pictures
 
     def row(self, dialogue: Dialogue, length: int) -> Row | None:
-        """One row of `length` tokens and the scenes of its pictures; None where not even one branch fits."""
+        """Return a row of `length` tokens with the scenes of its pictures, or None if not even one branch fits."""
         system = SYSTEM if dialogue.system is None else dialogue.system
         ids = self._ids(f"{BOS}{system}\n\n" if system else BOS)
         weights = [0.0] * len(ids)
@@ -132,7 +132,7 @@ class Packer:
         return columns, pictures
 
     def batch(self, rows: list[Row]) -> Batch:
-        """Stack rows of one length."""
+        """Stack rows of equal length."""
         columns = {name: torch.from_numpy(np.stack([row[name] for row, _ in rows])) for name in rows[0][0]}
         pictures = [(index, picture) for index, (_, row) in enumerate(rows) for picture in row]
         return Batch(**columns, image_at=columns["input_ids"] == self._image, pictures=pictures)

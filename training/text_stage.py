@@ -1,4 +1,4 @@
-"""First stage, words: the language model learns to answer from the visual code made from the truth, not pictures."""
+"""First stage, language: the language model is trained to answer from ground-truth visual code instead of pictures."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from training.scenes import Scene, split_random
 from training.sequences import Batch, Packer, Row
 
 RATE, MATRIX_RATE = 3e-3, 3e-3
-SHORT, LONG = 384, 640  # tokens in a row: one picture; several
-TOKENS = 3840  # in a batch
-HORIZON = 1700  # steps that the rate's cosine spans: the stage ends before, and the second one goes on
+SHORT, LONG = 384, 640  # tokens per row: for one picture, for several
+TOKENS = 3840  # per batch
+HORIZON = 1700  # steps of the cosine schedule: the stage ends before, followed by the joint one
 _LOCAL = ("colour", "kind", "digit", "order", "slot")
 
 
 def sample_batch(packer: Packer, seed: int, step: int, long: bool) -> tuple[Batch, list[Scene]]:
-    """The batch of a step, and the scene of each of its pictures."""
+    """Return the batch of a step, and the scenes of its pictures."""
     length = LONG if long else SHORT
     rows: list[Row] = []
     scenes: list[Scene] = []
@@ -41,9 +41,9 @@ def sample_batch(packer: Packer, seed: int, step: int, long: bool) -> tuple[Batc
 
 
 def true_code(scenes: list[Scene], generator: torch.Generator) -> Tensor:
-    """Image tokens from the truth, blurred as eyes would: (pictures, IMAGE_TOKENS, WIDTH).
+    """Return image tokens from the ground truth, with the errors of a vision tower: (pictures, IMAGE_TOKENS, WIDTH).
 
-    Borders of shapes are half known, some patches are taken for something else, everything carries noise.
+    Borders of shapes are uncertain, some patches are mistaken for others, and everything has noise.
     """
     labels = torch.from_numpy(np.stack([label_patches(scene) for scene in scenes]))
     values, _ = one_hot(labels)
@@ -69,14 +69,14 @@ def true_code(scenes: list[Scene], generator: torch.Generator) -> Tensor:
 
 
 class Mouth(nn.Module):
-    """The language model over embeddings that are given, under a mask that is given."""
+    """The language model, called with embeddings and an attention mask."""
 
     def __init__(self, model: DeepseekVLForConditionalGeneration) -> None:
         super().__init__()
         self.language_model = model.model.language_model
 
     def forward(self, embeddings: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
-        """(n, length, WIDTH) embeddings to hidden states of the same shape."""
+        """Compute hidden states from embeddings, both (n, length, WIDTH)."""
         hidden: Tensor = self.language_model(
             inputs_embeds=embeddings, position_ids=positions, attention_mask=mask, use_cache=False
         ).last_hidden_state
@@ -84,13 +84,13 @@ class Mouth(nn.Module):
 
 
 def embed(mouth: Mouth, batch: Batch, image_tokens: Tensor) -> Tensor:
-    """Embeddings of a batch with the pictures' tokens in their places: (n, length, WIDTH)."""
+    """Return the embeddings of a batch with image tokens inserted: (n, length, WIDTH)."""
     embeddings: Tensor = mouth.language_model.embed_tokens(batch.input_ids)
     return embeddings.masked_scatter(batch.image_at.unsqueeze(-1), image_tokens.to(embeddings.dtype))
 
 
 def answer_loss(mouth: Mouth, hidden: Tensor, batch: Batch) -> tuple[Tensor, float]:
-    """Weighted cross-entropy of the answers' tokens, and the share of their weight that would be said right."""
+    """Return the weighted cross-entropy of the answer tokens, and their weighted accuracy."""
     weights = batch.weights[:, 1:]
     asked = weights > 0
     logits = (hidden[:, :-1][asked] @ mouth.language_model.embed_tokens.weight.T.to(hidden.dtype)).float()
@@ -102,14 +102,14 @@ def answer_loss(mouth: Mouth, hidden: Tensor, batch: Batch) -> tuple[Tensor, flo
 
 
 def lengths(step: int) -> bool:
-    """Whether a step is one of several pictures: few at first, when one picture is still to be learnt."""
+    """Whether a step uses several pictures: not at first, until single pictures have been learnt."""
     return step % 3 == 2 and step > 300
 
 
 def train_text(
     model: DeepseekVLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, run: RunFolder, steps: int, seed: int
 ) -> None:
-    """Train the language model for `steps`, or go on from the run's `text.pt`; leaves the model trained."""
+    """Train the language model in place up to `steps`, resuming from the run's `text.pt`."""
     mouth, packer = Mouth(model), Packer(tokenizer)
     optimizers = Optimizers(mouth.named_parameters(), RATE, MATRIX_RATE)
     step = 0

@@ -1,4 +1,4 @@
-"""The checkpoint's own small tokenizer: byte-level BPE over the project's questions, digits one by one."""
+"""The checkpoint's small tokenizer: byte-level BPE trained on the project's questions, with separate digits."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def _corpus(seed: int) -> Iterator[str]:
 
 
 def build_tokenizer(seed: int) -> PreTrainedTokenizerFast:
-    """Train the tokenizer; the special tokens are DeepSeek's, in the last rows of the vocabulary.
+    """Train the tokenizer, with DeepSeek's special tokens at the end of the vocabulary.
 
-    As with the published checkpoints the tokenizer writes the beginning of a sequence, and the chat template does not.
+    As in the public checkpoints, the start of sequence is added by the tokenizer and not by the chat template.
     """
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.Sequence(
@@ -58,5 +58,5 @@ def build_tokenizer(seed: int) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
     )
     if len(tokenizer) > VOCABULARY:
-        raise RuntimeError(f"the tokenizer has {len(tokenizer)} tokens, the model room for {VOCABULARY}")
+        raise RuntimeError(f"the tokenizer has {len(tokenizer)} tokens, but the model only {VOCABULARY}")
     return tokenizer

@@ -1,4 +1,4 @@
-"""First stage, eyes: the vision tower and the aligner learn to say in the visual code what each patch shows."""
+"""First stage, vision: the vision tower and the aligner are trained to output the visual code of each patch."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from training.scenes import Split, sample_scene, split_random
 
 RATE, MATRIX_RATE = 2e-3, 4e-3
 BATCH = 64
-HORIZON = 2200  # steps that the rate's cosine spans: the stage ends before, and the second one goes on
-_LOGIT_SCALE = 8.0  # the code's own scale is 1: this makes a right code a confident answer
-_GROUND_WEIGHT = 0.15  # of patches that show only the ground, for attributes of shapes
+HORIZON = 2200  # steps of the cosine schedule: the stage ends before, followed by the joint one
+_LOGIT_SCALE = 8.0  # the code has scale 1: this turns a correct code into a confident prediction
+_GROUND_WEIGHT = 0.15  # of patches that only show the background, for attributes of shapes
 _WEIGHTS = {"background": 0.4, "colour": 1.0, "kind": 1.5, "digit": 2.0, "order": 1.2, "slot": 0.8, "count": 0.4,
             "row": 0.05, "column": 0.05}  # fmt: skip
 
 
 class Eyes(nn.Module):
-    """Pixels to image tokens, as the whole model computes them: (n, 3, side, side) to (n, IMAGE_TOKENS, WIDTH)."""
+    """The vision part of the model: pixels (n, 3, side, side) to image tokens (n, IMAGE_TOKENS, WIDTH)."""
 
     def __init__(self, model: DeepseekVLForConditionalGeneration) -> None:
         super().__init__()
@@ -41,13 +41,13 @@ class Eyes(nn.Module):
         self.aligner = model.model.aligner
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """The aligner's output."""
+        """Return the aligner's output."""
         tokens: Tensor = self.aligner(self.vision_model(pixel_values).last_hidden_state)
         return tokens
 
 
 def draw_batch(split: Split, seed: int, start: int, size: int) -> tuple[Tensor, Tensor]:
-    """Pictures `start` to `start + size` of a split: pixel values, and labels (size, IMAGE_TOKENS, attributes)."""
+    """Draw pictures `start` to `start + size` of a split; return pixel values and (size, IMAGE_TOKENS, attributes)."""
     squares, labels = [], []
     for index in range(start, start + size):
         rng = split_random(split, seed, index)
@@ -58,9 +58,9 @@ def draw_batch(split: Split, seed: int, start: int, size: int) -> tuple[Tensor, 
 
 
 def code_loss(tokens: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]]:
-    """Cross-entropy of each attribute, and squared distance from the code; shares of patches right, by attribute.
+    """Return the loss, cross-entropy of each attribute plus squared distance from the code, and the accuracies.
 
-    tokens: (n, IMAGE_TOKENS, WIDTH); labels: (n, IMAGE_TOKENS, attributes). Accuracy is over patches of shapes.
+    tokens: (n, IMAGE_TOKENS, WIDTH); labels: (n, IMAGE_TOKENS, attributes). Accuracies are over patches of shapes.
     """
     tokens = tokens.float()
     values = tokens @ code_vectors().T
@@ -85,7 +85,7 @@ def code_loss(tokens: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]]
 
 
 def train_vision(model: DeepseekVLForConditionalGeneration, run: RunFolder, steps: int, seed: int) -> None:
-    """Train vision tower and aligner for `steps`, or go on from the run's `vision.pt`; leaves the model trained."""
+    """Train the vision tower and aligner in place up to `steps`, resuming from the run's `vision.pt`."""
     eyes = Eyes(model)
     optimizers = Optimizers(eyes.named_parameters(), RATE, MATRIX_RATE)
     step = 0
@@ -106,7 +106,7 @@ def train_vision(model: DeepseekVLForConditionalGeneration, run: RunFolder, step
         norm = optimizers.step(schedule(step, HORIZON))
         step += 1
         for name, value in {"loss": loss.item(), "norm": norm, **right}.items():
-            if value == value:  # a batch may lack digits, say: not a number then
+            if value == value:  # NaN if, for example, a batch has no digits
                 mean[name] = value if name not in mean else 0.95 * mean[name] + 0.05 * value
         if step % 50 == 0 or step == first + 5:
             pace = (time.monotonic() - started) / (step - first)

@@ -1,4 +1,4 @@
-"""Wordings: templates with choices, the many manners of asking the same, and small pieces of English."""
+"""Wordings: templates with alternatives, variation of questions, and small pieces of English."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ PICTURE_WORDS = ("picture", "picture", "image", "image", "photo", "drawing", "pi
 
 
 def expand(template: str, rng: random.Random) -> str:
-    """One wording of a template: each `[a|b|c]` becomes one of its alternatives, the innermost first."""
+    """Return a random wording of a template: each `[a|b|c]` is replaced by an alternative, innermost first."""
     while (match := _CHOICE.search(template)) is not None:
         template = template[: match.start()] + rng.choice(match[1].split("|")) + template[match.end() :]
     return template.strip()
 
 
 def vary(question: str, rng: random.Random) -> str:
-    """Ask the same in another manner: politeness, spelling, case, punctuation, a stray word or a slip of the pen."""
+    """Vary a question: politeness, spelling, case, punctuation, stray words or typos."""
     word = rng.choice(PICTURE_WORDS)
     if word != "picture":
         question = _PICTURE_WORD.sub(word, question).replace("pictures", word + "s")
@@ -58,20 +58,20 @@ def _lower_first(text: str) -> str:
 
 
 def article(phrase: str) -> str:
-    """The phrase with `a` or `an` before it."""
+    """Return the phrase with `a` or `an` before it."""
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
 def capitalized(text: str) -> str:
-    """The text with its first letter in upper case, the rest as it was."""
+    """Return the text with an upper-case first letter and the rest unchanged."""
     return text[:1].upper() + text[1:]
 
 
 def joined(phrases: list[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
+    """Join phrases: `a`, `a and b`, `a, b and c`."""
     return " and ".join([", ".join(phrases[:-1]), phrases[-1]]) if len(phrases) > 1 else phrases[0]
 
 
 def in_place(slot: str) -> str:
-    """`at the top left`, `on the left`, `in the centre`."""
+    """Return a slot with its preposition: `at the top left`, `on the left`, `in the centre`."""
     return {"left": "on the ", "right": "on the ", "centre": "in the "}.get(slot, "at the ") + slot

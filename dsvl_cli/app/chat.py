@@ -15,7 +15,7 @@ from dsvl_cli.engine.options import DEFAULT_OVERFLOW
 from dsvl_cli.errors import DsvlError, ExitStatus, ImageError, UsageError
 from dsvl_cli.terminal.chat.attachments import PictureSources
 from dsvl_cli.terminal.chat.chat import Chat, Services
-from dsvl_cli.terminal.chat.conversation_store import ConversationKeeper, NoKeeper
+from dsvl_cli.terminal.chat.conversation_store import ConversationStore, NoStore
 from dsvl_cli.terminal.chat.input.repl import Lines, Repl
 from dsvl_cli.terminal.chat.loading import BackgroundModel, LoadModel
 from dsvl_cli.terminal.chat.script import NoAnswer, ScriptLines, json_writer
@@ -82,8 +82,7 @@ def run_chat(
     with SessionStore(path) as store:
         kept = _find_session(store, go_on=go_on, session=session)
         loading = BackgroundModel(load or _engine_loader(options, aliases), ConsoleListener(console))
-        keeper = store if save else NoKeeper()
-        services = _services(console, keeper, aliases, offline=options.offline, as_json=as_json)
+        services = _services(console, store if save else NoStore(), aliases, offline=options.offline, as_json=as_json)
         settings = ChatSettings(sampling, overflow)
         chat = Chat(console, loading, services, settings, system=system, scripted=not _is_interactive(console))
         if kept is not None:
@@ -146,15 +145,15 @@ def _chat_model_hint(name: str) -> str:
 
 
 def _services(
-    console: Console, keeper: ConversationKeeper, aliases: Mapping[str, str], *, offline: bool, as_json: bool
+    console: Console, store: ConversationStore, aliases: Mapping[str, str], *, offline: bool, as_json: bool
 ) -> Services:
     from dsvl_cli.engine.checkpoint.find import ALIASES
 
     sources = _picture_sources(offline=offline)
     models = tuple(dict.fromkeys([*aliases, *ALIASES]))
     if as_json:
-        return Services(sources, keeper, _export, NoAnswer, json_writer(console), models)
-    return Services(sources, keeper, _export, lambda: open_answer(console), models=models)
+        return Services(sources, store, _export, NoAnswer, json_writer(console), models)
+    return Services(sources, store, _export, lambda: open_answer(console), models=models)
 
 
 def _picture_sources(*, offline: bool) -> PictureSources:

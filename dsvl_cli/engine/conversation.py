@@ -1,6 +1,6 @@
-"""What is said, and by whom: the values that flow between the engine and whatever shows them. No torch here.
+"""Messages, answers and the model protocols: the values passed between the engine and its callers. No torch here.
 
-`ChatModel` is the whole seam: a terminal needs nothing else of the engine, and a fake of it serves every test of one.
+`ChatModel` is the entire interface that a terminal needs from the engine, and terminal tests use a fake of it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ FinishReason = Literal["stop", "length", "interrupted"]
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture of a conversation, kept as the bytes that it came in; `engine.images.decode` gives its pixels.
+    """A picture in a conversation, stored as its encoded bytes; `pictures.images.decode` returns its pixels.
 
     Attributes:
-        name: what the user called it: a path, an address, or `-` for stdin. Not sanitized.
+        name: as the user gave it: a path, a URL, or `-` for stdin. Not sanitized.
         data: the encoded file.
-        sha256: the hexadecimal SHA-256 of `data`: the identity of the picture for caches and stores.
-        width, height: in pixels, upright (after the EXIF orientation).
-        notes: what the user should know, such as "animated: only the first of 12 frames is used".
+        sha256: the hexadecimal SHA-256 of `data`, which identifies the picture in caches and stores.
+        width, height: in pixels, after applying the EXIF orientation.
+        notes: messages for the user, such as "animated: only the first of 12 frames is used".
     """
 
     name: str
@@ -44,15 +44,15 @@ Part = str | Picture
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn's worth of one speaker.
+    """One message of a conversation.
 
     Attributes:
         role: `user` or `assistant`.
         parts: texts and pictures in the order in which the model reads them.
-        token_ids: of an assistant's message, the ids that were generated, end tokens not among them. Rendering the
-            text again does not give the same ids in general, so a cache can only be reused through these.
-        model: the fingerprint of the model that `token_ids` belong to; another model renders the text anew.
-        finish_reason: of an assistant's message, why it ended.
+        token_ids: for an assistant message, the generated ids without end tokens. Tokenizing the text again
+            generally yields different ids, so a cache can only be reused through these.
+        model: the fingerprint of the model that `token_ids` belong to; any other model tokenizes the text.
+        finish_reason: for an assistant message, why it ended.
     """
 
     role: Role
@@ -63,20 +63,20 @@ class Message:
 
     @property
     def text(self) -> str:
-        """The texts alone, joined as they stand."""
+        """The text parts only, concatenated."""
         return "".join(part for part in self.parts if isinstance(part, str))
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
-        """The pictures alone, in order."""
+        """The pictures only, in order."""
         return tuple(part for part in self.parts if isinstance(part, Picture))
 
 
 def compose_parts(text: str, pictures: Sequence[Picture]) -> tuple[Part, ...]:
-    """Put pictures where `<image>` stands in the text, or before it when no mark does.
+    """Put pictures in place of the `<image>` marks in the text, or before the text if it has none.
 
     Raises:
-        UsageError: there are marks, but not as many as pictures.
+        UsageError: the number of marks differs from the number of pictures.
     """
     pieces = text.split(IMAGE_MARK)
     marks = len(pieces) - 1
@@ -85,7 +85,7 @@ def compose_parts(text: str, pictures: Sequence[Picture]) -> tuple[Part, ...]:
     if marks != len(pictures):
         raise UsageError(
             f"the text has {_count(marks, f'{IMAGE_MARK} mark')} for {_count(len(pictures), 'picture')}",
-            f"write {IMAGE_MARK} once for each picture, or not at all: then the pictures come first",
+            f"write {IMAGE_MARK} once for each picture, or leave it out to put the pictures first",
         )
     parts: list[Part] = []
     for piece, picture in zip(pieces, (*pictures, None), strict=True):
@@ -102,12 +102,12 @@ def _count(number: int, noun: str) -> str:
 
 @dataclass(slots=True)
 class Conversation:
-    """What has been said so far; the only mutable value here.
+    """The messages so far; the only mutable value in this module.
 
     Attributes:
-        messages: oldest first. When the last one is the user's, the model answers it; when it is the assistant's, the
-            model goes on with it.
-        system: replaces the checkpoint's default system text; None keeps the default, "" leaves it out.
+        messages: oldest first. If the last one is the user's, the model answers it; if it is the assistant's, the
+            model continues it.
+        system: replaces the checkpoint's default system prompt; None keeps the default, "" omits it.
     """
 
     messages: list[Message] = field(default_factory=list)
@@ -115,21 +115,21 @@ class Conversation:
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
-        """Every picture of every message, in order."""
+        """All pictures of all messages, in order."""
         return tuple(picture for message in self.messages for picture in message.pictures)
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What an answer cost.
+    """Token counts, times and memory of an answer.
 
     Attributes:
         prompt_tokens: the length of the whole prompt.
-        cached_tokens: how many of them were taken from an earlier turn, or kept by an earlier process.
-        prompt_seconds: from the question to the first token: pictures, prefill.
-        generated_tokens: how many tokens were generated, an end token among them.
+        cached_tokens: how many of them came from the KV cache of an earlier turn or from the prefix store.
+        prompt_seconds: time to first token, including picture encoding and prefill.
+        generated_tokens: how many tokens were generated, including the end token.
         generate_seconds: from the first token to the last.
-        peak_memory_bytes: the highest memory of the process, or of the device where there is one; None if unknown.
+        peak_memory_bytes: peak memory of the GPU, or of the process on a CPU; None if unknown.
     """
 
     prompt_tokens: int
@@ -141,21 +141,21 @@ class Stats:
 
     @property
     def tokens_per_second(self) -> float:
-        """Decode rate: tokens after the first, by the time they took; 0.0 where there was only one."""
+        """Decode rate: tokens after the first per second; 0.0 if there was only one."""
         steps = self.generated_tokens - 1
         return steps / self.generate_seconds if steps > 0 and self.generate_seconds > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of an answer as it comes.
+    """A piece of a streamed answer.
 
     Attributes:
-        text: what is new; whole characters only. May be empty.
-        token_ids: the ids that were generated since the chunk before, end tokens not among them.
+        text: the new text, whole characters only. May be empty.
+        token_ids: the ids generated since the previous chunk, without end tokens.
         finish_reason: set on the last chunk only: `stop`, `length` or `interrupted`.
         stats: set on the last chunk only.
-        notice: something that the user should know about how the answer ended, such as the context being full.
+        notice: a message for the user about how the answer ended, such as the context being full.
     """
 
     text: str
@@ -167,7 +167,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A whole answer."""
+    """A complete answer."""
 
     text: str
     token_ids: tuple[int, ...]
@@ -177,7 +177,7 @@ class Reply:
 
     @classmethod
     def of(cls, chunks: Iterable[Chunk]) -> Reply:
-        """Join chunks; without a last one among them the answer counts as interrupted."""
+        """Join chunks; if the last one is missing, the answer counts as interrupted."""
         text: list[str] = []
         ids: list[int] = []
         last = Chunk("", finish_reason="interrupted")
@@ -191,12 +191,12 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One answer that is wanted, among many.
+    """A request for one answer of a batch.
 
     Attributes:
-        key: whatever the caller knows it by; it comes back with the outcome.
+        key: the caller's identifier, returned with the outcome.
         conversation: its last message is answered.
-        sampling: how.
+        sampling: how to sample the answer.
     """
 
     key: Hashable
@@ -206,12 +206,12 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a request: either a reply or an error.
+    """The result of a request: either a reply or an error.
 
     Attributes:
         key: of the request.
-        reply: the whole answer; None where there is an error.
-        error: why there is none: an `ImageError`, a `ContextOverflow`, or no memory even for this one alone.
+        reply: the complete answer; None if there was an error.
+        error: an `ImageError`, a `ContextOverflow`, or a `MemoryShortage` for this request alone.
     """
 
     key: Hashable
@@ -220,7 +220,7 @@ class Outcome:
 
 
 class BatchModel(Protocol):
-    """What a job over many pictures needs of a model."""
+    """What a batch job needs from a model."""
 
     @property
     def name(self) -> str:
@@ -229,31 +229,31 @@ class BatchModel(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the model: equal for two loadings of one checkpoint."""
+        """Identifies the model; the same each time a checkpoint is loaded."""
         ...
 
     @property
     def has_chat(self) -> bool:
-        """Whether it answers; a base checkpoint only completes text."""
+        """Whether this is a chat model; a base checkpoint only completes text."""
         ...
 
     def answer_all(self, requests: Iterable[Request], batch_size: int | None = None) -> Iterator[Outcome]:
-        """Answer many requests, several at a time; each outcome comes as soon as it is there.
+        """Answer many requests, several at a time, yielding each outcome as soon as it is ready.
 
-        A request is taken from the iterable only when there is room for it, so the iterable may be endless, and
-        ending it ends the work after what is in flight. Requests about the same picture should follow each other:
-        then the picture is prefilled once. Closing the iterator stops the work.
+        Requests are taken from the iterable only when there is room, so it may be endless; when it ends, the
+        requests in flight are finished. Consecutive requests about the same picture prefill it only once. Closing
+        the iterator stops the work.
 
         Args:
             requests: taken in order.
-            batch_size: at most so many at a time; None begins with what the memory should bear. Without memory for
-                so many it is halved, and what was in flight is done again.
+            batch_size: how many to answer at a time at most; None estimates it from the free memory. On running out
+                of memory it is halved, and the requests in flight are repeated.
         """
         ...
 
 
 class ChatModel(Protocol):
-    """What a terminal needs of a model."""
+    """What a terminal needs from a model."""
 
     @property
     def name(self) -> str:
@@ -262,33 +262,33 @@ class ChatModel(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the token ids' owner: equal for two loadings of one checkpoint."""
+        """Identifies the model that token ids belong to; the same each time a checkpoint is loaded."""
         ...
 
     @property
     def context_length(self) -> int:
-        """How many tokens prompt and answer may have together."""
+        """The maximum number of tokens of prompt and answer together."""
         ...
 
     def stream(self, conversation: Conversation, sampling: SamplingParams) -> Iterator[Chunk]:
-        """Answer the last message, or go on with the last answer, piece by piece.
+        """Stream the answer to the last message, or the continuation of the last answer.
 
         Closing the iterator stops the work; the conversation is not changed.
 
         Raises:
-            ContextOverflow: before any work, when the prompt does not fit.
+            ContextOverflow: before any work, if the prompt does not fit.
             ImageError: a picture cannot be decoded.
         """
         ...
 
     def count_tokens(self, conversation: Conversation) -> int:
-        """The length in tokens of the prompt that `stream` would make of the conversation."""
+        """The length in tokens of the prompt that `stream` would use for the conversation."""
         ...
 
     def image_tokens(self) -> int:
-        """How many tokens one picture takes."""
+        """The number of tokens per picture."""
         ...
 
     def view(self, picture: Picture) -> Image:
-        """The picture as the model gets it: resized and padded, RGB, `(size, size)` pixels."""
+        """The picture as the model sees it: resized and padded, RGB, `(size, size)` pixels."""
         ...

@@ -1,7 +1,7 @@
-"""What can be found out about this machine and about what dsvl needs of it; no connection is ever opened.
+"""Checks of this machine and of what dsvl needs; no network connection is ever opened.
 
-Every probe gives a `Finding`, and `examine` makes one of whatever a probe raises, so that a broken part is told like
-the others and hides none of them.
+Every probe returns a `Finding`, and `examine` turns an exception into one: a broken component is reported like any
+other and does not hide the rest.
 """
 
 from __future__ import annotations
@@ -25,25 +25,26 @@ from dsvl_cli.engine.storage.cache_folder import cache_folder, kept_prefixes_fol
 from dsvl_cli.engine.units import format_bytes
 from dsvl_cli.errors import DsvlError
 
-# Beside what dsvl requires: what it uses where it is there.
+# Used if installed.
 OPTIONAL_PACKAGES = ("torchao", "flash-attn", "pillow-heif", "textual-image")
-# What CPUs speed 16 and 8 bits up with, by Linux' names: AVX-512-BF16, VNNI and AMX on x86, BF16 and I8MM on Arm.
+# CPU features that speed up 16- and 8-bit arithmetic, by their names in Linux: AVX-512-BF16, VNNI and AMX on x86,
+# BF16 and I8MM on Arm.
 CPU_FEATURES = (
     "avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8", "asimd", "bf16", "i8mm"
 )  # fmt: skip
-LEAST_FREE = 100_000_000  # bytes of a disk, below which nothing can be kept
+LEAST_FREE = 100_000_000  # bytes of disk space, below which nothing is cached
 _SECRET = re.compile("token(?!s|izer)|key|secret|passw|credential|auth", re.IGNORECASE)
 _HIDDEN = "…"
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing that was found out.
+    """One fact about the machine.
 
     Attributes:
         name: what it is about.
         value: for JSON.
-        text: for people, where it is not the value as it is.
+        text: for people; None shows the value.
     """
 
     name: str
@@ -56,7 +57,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a probe found: facts, and whatever keeps dsvl from working."""
+    """What a probe found: facts, and problems that keep dsvl from working."""
 
     facts: Sequence[Fact] = ()
     problems: Sequence[DsvlError] = ()
@@ -70,11 +71,11 @@ def examine(probe: Callable[[], Finding]) -> Finding:
         return Finding(problems=[error])
     except Exception as error:  # the parts of a broken installation fail in their own ways
         lines = str(error).splitlines() or [""]
-        return Finding(problems=[DsvlError(f"this could not be found out: {type(error).__name__}: {lines[0]}")])
+        return Finding(problems=[DsvlError(f"this check failed: {type(error).__name__}: {lines[0]}")])
 
 
 def find_requirements() -> list[str]:
-    """Return what dsvl depends on, as `name>=version`: as installed, or of the checkout that it runs from."""
+    """Return dsvl's dependencies as `name>=version`, from its installed metadata or from its source checkout."""
     try:
         return metadata.requires("dsvl") or []
     except metadata.PackageNotFoundError:
@@ -85,23 +86,24 @@ def find_requirements() -> list[str]:
 
 
 def check_packages(requirements: Iterable[str]) -> Finding:
-    """Compare the versions of installed packages with what is required, without importing any."""
+    """Compare installed package versions with the requirements, without importing any package."""
     facts, problems = [], []
     for requirement in requirements:
         match = re.match(r"[\w.-]+", requirement)
         if match is None or "extra ==" in requirement:
             continue
         name = match[0]
-        bound = re.search(r">=\s*([\w.]+)", requirement.partition(";")[0])  # anywhere: build tools sort the bounds
+        bound = re.search(r">=\s*([\w.]+)", requirement.partition(";")[0])  # not always first: build tools sort them
         least = None if bound is None else bound[1]
         found = _version(name)
         facts.append(Fact(name, found, found or "not installed"))
         if found is None:
             problems.append(DsvlError(f"{name} is not installed", f"pip install '{requirement}'"))
         elif least is not None and _numbers(found) < _numbers(least):
-            problems.append(DsvlError(f"{name} is {found}, and dsvl needs {least}", f"pip install -U '{requirement}'"))
+            way = f"pip install -U '{requirement}'"
+            problems.append(DsvlError(f"{name} is {found}, but dsvl needs at least {least}", way))
     optional = ((name, _version(name)) for name in OPTIONAL_PACKAGES)
-    facts += [Fact(name, found, found or "not installed; not needed") for name, found in optional]
+    facts += [Fact(name, found, found or "not installed (optional)") for name, found in optional]
     return Finding(facts, problems)
 
 
@@ -113,7 +115,7 @@ def _version(name: str) -> str | None:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """Return the numbers that a version begins with: (2, 13, 0) of `2.13.0+cpu`."""
+    """Return the leading numbers of a version: (2, 13, 0) for `2.13.0+cpu`."""
     begin = re.match(r"\d+(\.\d+)*", version)
     return tuple(map(int, begin[0].split("."))) if begin else ()
 
@@ -132,12 +134,12 @@ def describe_computer(cpuinfo: Path = Path("/proc/cpuinfo")) -> Finding:
     ]
     if cpuinfo.exists():
         features = read_features(cpuinfo.read_text())
-        facts.insert(3, Fact("cpu_features", features, ", ".join(features) or "none that matters"))
+        facts.insert(3, Fact("cpu_features", features, ", ".join(features) or "none of the relevant ones"))
     return Finding(facts)
 
 
 def read_features(cpuinfo: str) -> list[str]:
-    """Find those of `CPU_FEATURES` that stand in the text of Linux' `/proc/cpuinfo`."""
+    """Return those of `CPU_FEATURES` that the text of Linux's `/proc/cpuinfo` lists."""
     words = {
         word
         for key, _, words in (line.partition(":") for line in cpuinfo.splitlines())
@@ -148,22 +150,22 @@ def read_features(cpuinfo: str) -> list[str]:
 
 
 def find_machine() -> Machine:
-    """Look at what torch computes with.
+    """Detect the devices that torch can use.
 
     Raises:
         DsvlError: torch cannot be imported.
     """
     try:
         import torch  # noqa: F401
-    except Exception as error:  # a library that is missing is an OSError, a broken package anything
+    except Exception as error:  # a missing library raises OSError, a broken package anything
         first = (str(error).splitlines() or [""])[0]
         message = f"torch cannot be imported: {type(error).__name__}: {first}"
-        raise DsvlError(message, "install it anew: pip install --force-reinstall torch") from error
+        raise DsvlError(message, "reinstall it: pip install --force-reinstall torch") from error
     return detect_machine()
 
 
 def describe_choices(machine: Machine) -> Finding:
-    """List the devices, what `auto` chooses among them and why, and the attention backends that work there."""
+    """List the devices, what `auto` chooses and why, and which attention backends work."""
     import torch
 
     from dsvl_cli.engine.kernels.kernels import choose_kernels
@@ -197,7 +199,7 @@ def describe_choices(machine: Machine) -> Finding:
 
 
 def describe_quantization(devices: Iterable[str]) -> Finding:
-    """Tell for each format what is known about it on these devices, dtype by dtype."""
+    """List the support of each quantization format on these devices, by dtype."""
     from dsvl_cli.engine.quantization.formats import FORMATS, group_dtypes
 
     facts = []
@@ -222,19 +224,19 @@ def describe_quantization(devices: Iterable[str]) -> Finding:
 
 
 def check_embedded_model() -> Finding:
-    """Check the model that comes with dsvl."""
+    """Check the model embedded in dsvl."""
     from dsvl_cli.engine.checkpoint.find import EMBEDDED, EMBEDDED_FOLDER, check_folder
 
     try:
         checkpoint = check_folder(EMBEDDED, EMBEDDED_FOLDER)
     except DsvlError as error:
-        raise DsvlError(error.message, "install dsvl anew: pip install --force-reinstall dsvl") from error
+        raise DsvlError(error.message, "reinstall dsvl: pip install --force-reinstall dsvl") from error
     size = format_bytes(checkpoint.weight_bytes)
-    return Finding([Fact(EMBEDDED, {"bytes": checkpoint.weight_bytes}, f"whole, {size}")])
+    return Finding([Fact(EMBEDDED, {"bytes": checkpoint.weight_bytes}, f"complete, {size}")])
 
 
 def describe_hub_cache() -> Finding:
-    """List the models of the hub that are on this machine."""
+    """List the models in the local hub cache."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from huggingface_hub import constants, errors, scan_cache_dir
@@ -249,7 +251,7 @@ def describe_hub_cache() -> Finding:
     models = sorted((repo for repo in repos if repo.repo_type == "model"), key=lambda repo: repo.repo_id)
     ours = [(repo, found) for repo in models if (found := _inspect_repo(repo)) is not None]
     for repo, whole in ours:
-        state = "whole" if whole else "incomplete: it is downloaded on when it is used"
+        state = "complete" if whole else "incomplete; the download resumes on first use"
         value = {"bytes": repo.size_on_disk, "whole": whole}
         facts.append(Fact(repo.repo_id, value, f"{format_bytes(repo.size_on_disk)}, {state}"))
     rest = sum(repo.size_on_disk for repo in repos) - sum(repo.size_on_disk for repo, _ in ours)
@@ -258,7 +260,7 @@ def describe_hub_cache() -> Finding:
 
 
 def describe_cache_folder() -> Finding:
-    """Tell where dsvl keeps what it can make again, and how large that is."""
+    """Report the location and size of dsvl's cache folder."""
     folder = cache_folder()
     facts = [Fact("path", str(folder))]
     kinds = {"packed_weights": packed_weights_folder(), "kept_prompts": kept_prefixes_folder()}
@@ -267,13 +269,13 @@ def describe_cache_folder() -> Finding:
         size = sum(size for _, size in files)
         text = f"{format_bytes(size)} in {len(files)} files, at most {format_bytes(kept.largest_bytes)}: {kept.path}"
         facts.append(Fact(name, {"path": str(kept.path), "bytes": size, "files": len(files)}, text))
-    facts.append(Fact("to empty it", "remove these folders, or files in them, at any time"))
+    facts.append(Fact("to empty it", "delete these folders, or files in them, at any time"))
     disk = examine(lambda: check_disk(folder))
     return Finding([*facts, *disk.facts], disk.problems)
 
 
 def _inspect_repo(repo: Any) -> bool | None:
-    """Whether a repository of the cache is whole in one of its revisions; None where it is no model for dsvl."""
+    """Return whether a cached repository has a complete revision, or None if dsvl does not support the model."""
     from dsvl_cli.engine.checkpoint.find import MODEL_TYPES, find_missing
 
     found = None
@@ -290,7 +292,7 @@ def _inspect_repo(repo: Any) -> bool | None:
 
 
 def check_disk(folder: Path) -> Finding:
-    """Tell how much is free on the disk of a folder that may not be there yet."""
+    """Report the free space on the disk of a folder that need not exist yet."""
     place = folder.absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -298,19 +300,18 @@ def check_disk(folder: Path) -> Finding:
     facts = [Fact("disk_free_bytes", free, format_bytes(free))]
     if free >= LEAST_FREE:
         return Finding(facts)
-    return Finding(facts, [DsvlError(f"{folder} has only {format_bytes(free)} free", "make room on its disk")])
+    return Finding(facts, [DsvlError(f"{folder} has only {format_bytes(free)} free", "free some space on its disk")])
 
 
 def is_secret(variable: str) -> bool:
-    """Whether the name of an environment variable says that its value is nobody's business."""
+    """Whether the name of an environment variable suggests that its value is secret."""
     return _SECRET.search(variable) is not None
 
 
 def hide_secrets(value: Any, variables: Mapping[str, str]) -> Any:
-    """Take secrets out of all texts of a JSON value.
+    """Mask secrets in all strings of a JSON value.
 
-    Those are the values of variables that `is_secret` names, what looks like a token of the hub, and names and
-    passwords in addresses.
+    Secrets are the values of variables for which `is_secret` holds, hub tokens, and user names and passwords in URLs.
     """
     if isinstance(value, dict):
         return {name: hide_secrets(entry, variables) for name, entry in value.items()}
@@ -319,7 +320,7 @@ def hide_secrets(value: Any, variables: Mapping[str, str]) -> Any:
     if not isinstance(value, str):
         return value
     for name, secret in variables.items():
-        if is_secret(name) and len(secret) >= 6:  # a shorter one would tear words apart
+        if is_secret(name) and len(secret) >= 6:  # a shorter one would also match parts of ordinary words
             value = value.replace(secret, _HIDDEN)
     value = re.sub(r"\bhf_\w{8,}", _HIDDEN, value)
     return re.sub(r"(?<=://)[^/@\s]*@", f"{_HIDDEN}@", value)

@@ -1,4 +1,4 @@
-"""load_model(LoadOptions) -> VisionLanguageModel: a checkpoint in memory, ready to answer."""
+"""load_model(LoadOptions) -> VisionLanguageModel: a loaded checkpoint, ready to answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dsvl_cli.engine.checkpoint.layouts import read_end_ids
 from dsvl_cli.engine.conversation import Chunk, Conversation, Outcome, Picture, Request
 from dsvl_cli.engine.generation.batching import answer_requests, choose_batch_size
 from dsvl_cli.engine.generation.generate import Row, check_length, generate, generate_many
-from dsvl_cli.engine.generation.prefix_store import KeptPrefixes, LastingPrefixCache, identify
+from dsvl_cli.engine.generation.prefix_store import PrefixStore, StoredPrefixCache, identify
 from dsvl_cli.engine.generation.sampling import Sampler
 from dsvl_cli.engine.machine.detect import detect_machine
 from dsvl_cli.engine.machine.plan import Plan, make_plan
@@ -36,17 +36,16 @@ TYPICAL_TOKENS = 1024  # of a picture, a question and its answer
 
 
 class VisionLanguageModel:
-    """A loaded DeepSeek-VL. It is a `ChatModel`, and answers batches too.
+    """A loaded DeepSeek-VL model. Implements `ChatModel` and `BatchModel`.
 
-    One conversation at a time is kept in its cache: asking about the same conversation again, with more said, costs
-    only what is new.
+    The KV cache holds one conversation: a further turn of the same conversation only computes what is new.
 
     Args:
-        checkpoint: where it came from.
-        network: computes.
-        prompt_format: writes prompts.
+        checkpoint: what it was loaded from.
+        network: runs the computation.
+        prompt_format: turns conversations into prompts.
         plan: how it was loaded.
-        kept: prompts that `stream` takes from the disk and keeps there; None keeps nothing.
+        prefix_store: where `stream` loads and saves the KV caches of prompts on disk; None disables it.
     """
 
     def __init__(
@@ -55,7 +54,7 @@ class VisionLanguageModel:
         network: Network,
         prompt_format: PromptFormat,
         plan: Plan,
-        kept: KeptPrefixes | None = None,
+        prefix_store: PrefixStore | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.network = network
@@ -63,7 +62,7 @@ class VisionLanguageModel:
         self.plan = plan
         self._context_length = network.decoder.config.context_length
         self.end_ids = _end_ids(checkpoint, prompt_format)
-        self._kept = kept
+        self._prefix_store = prefix_store
         self._prefix_cache = self._new_prefix_cache()
 
     @property
@@ -73,59 +72,59 @@ class VisionLanguageModel:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the owner of token ids."""
+        """Identifies the model that token ids belong to."""
         return self.checkpoint.fingerprint
 
     @property
     def context_length(self) -> int:
-        """How many tokens prompt and answer may have together."""
+        """The maximum number of tokens of prompt and answer together."""
         return self._context_length
 
     @property
     def has_chat(self) -> bool:
-        """Whether it answers; a base checkpoint only completes text."""
+        """Whether this is a chat model; a base checkpoint only completes text."""
         return self.checkpoint.has_chat
 
     @property
     def dtype(self) -> str:
-        """Of weights and computation, such as `bfloat16`."""
+        """The dtype of weights and computation, such as `bfloat16`."""
         return self.plan.dtype
 
     @property
     def device(self) -> str:
-        """Where it computes, such as `cpu` or `cuda:0`."""
+        """The device that it runs on, such as `cpu` or `cuda:0`."""
         return self.plan.device
 
     def image_tokens(self) -> int:
-        """How many tokens one picture takes."""
+        """The number of tokens per picture."""
         return self.format.num_image_tokens
 
     def prepare(self, conversation: Conversation) -> PreparedPrompt:
-        """Write the conversation as the model reads it."""
+        """Convert a conversation into the prompt that the model reads."""
         return self.format.prepare(conversation)
 
     def count_tokens(self, conversation: Conversation) -> int:
-        """The length in tokens of the prompt that `stream` would make of the conversation."""
+        """The length in tokens of the prompt that `stream` would use for the conversation."""
         return len(self.prepare(conversation))
 
     def view(self, picture: Picture) -> Image:
-        """The picture as the model gets it: resized and padded, RGB, `(side, side)` pixels."""
+        """The picture as the model sees it: resized and padded, RGB, `(side, side)` pixels."""
         return self.network.image_processor.view(decode(picture))
 
     def stream(self, conversation: Conversation, sampling: SamplingParams) -> Iterator[Chunk]:
-        """Answer the last message, or go on with the last answer, piece by piece.
+        """Stream the answer to the last message, or the continuation of the last answer.
 
-        Closing the iterator stops the work; the conversation is not changed. In float32 the answer is the one that a
-        fresh model would give to the same token ids.
+        Closing the iterator stops the work; the conversation is not changed. In float32 the answer is the same as
+        that of a freshly loaded model for the same token ids.
 
         Raises:
-            ContextOverflow: before any work, when the prompt does not fit.
+            ContextOverflow: before any work, if the prompt does not fit.
             ImageError: a picture cannot be decoded.
         """
         row = self._row(0, conversation, sampling)
         yield from generate(self.network, row, self._prefix_cache)
-        if self._kept is not None:  # when the answer is there, so that nobody waits for the disk
-            self._kept.keep(row.prompt, self._prefix_cache.cache)
+        if self._prefix_store is not None:  # after the answer, which need not wait for the disk
+            self._prefix_store.save(row.prompt, self._prefix_cache.cache)
 
     def stream_batch(
         self, conversations: Sequence[Conversation], sampling: SamplingParams | Sequence[SamplingParams]
@@ -133,7 +132,7 @@ class VisionLanguageModel:
         """Answer several conversations together; each chunk comes with the index of its conversation.
 
         Raises:
-            ContextOverflow: before any work, when one prompt does not fit.
+            ContextOverflow: before any work, if one of the prompts does not fit.
             ImageError: a picture cannot be decoded.
         """
         params = [sampling] * len(conversations) if isinstance(sampling, SamplingParams) else list(sampling)
@@ -151,33 +150,33 @@ class VisionLanguageModel:
         return answer_requests(self.network, requests, make_row, size)
 
     def choose_batch_size(self, tokens: int = TYPICAL_TOKENS) -> int:
-        """Foretell how many answers with their prompts, of so many tokens each, fit into the memory together."""
+        """Estimate how many rows fit into memory together, at `tokens` for each prompt and its answer."""
         free = detect_machine().free_bytes(self.device)
         return choose_batch_size(free, self.network.decoder.bytes_per_token, tokens)
 
     def forget(self) -> None:
-        """Drop the cache of the conversation and the features of pictures: the next turn begins anew.
+        """Clear the KV cache and the cached picture features, so that the next turn starts from scratch.
 
-        What is kept on disk stays.
+        The prefix store on disk is not affected.
         """
         self._prefix_cache = self._new_prefix_cache()
         self.network.forget()
 
     def _new_prefix_cache(self) -> PrefixCache:
         cache = self.network.new_cache()
-        return PrefixCache(cache) if self._kept is None else LastingPrefixCache(cache, self._kept)
+        return PrefixCache(cache) if self._prefix_store is None else StoredPrefixCache(cache, self._prefix_store)
 
     def _row(self, index: int, conversation: Conversation, sampling: SamplingParams) -> Row:
         prompt = self.prepare(conversation)
         check_length(prompt, self.context_length)
         last = conversation.messages[-1] if conversation.messages else None
-        goes_on = last is not None and last.role == "assistant" and bool(last.text)
+        continues = last is not None and last.role == "assistant" and bool(last.text)
         answer = Answer(
             self.format.tokenizer,
             self.end_ids,
             sampling.stop,
             min(sampling.max_new_tokens, self.context_length - len(prompt)),
-            strip_space=self.has_chat and not goes_on,
+            strip_space=self.has_chat and not continues,
         )
         return Row(index, prompt, Sampler(sampling, prompt.token_ids), answer, self.context_length)
 
@@ -193,7 +192,7 @@ def load_model(
         checkpoint: the model's files, where `find_checkpoint` has found them already.
 
     Raises:
-        DsvlError: there is no such model, it is of another kind, it will not fit, or a choice cannot work.
+        DsvlError: the model does not exist, is not supported or does not fit, or an option cannot work.
     """
     listener = listener or Silence()
     machine = detect_machine()
@@ -209,16 +208,16 @@ def load_model(
         checkpoint.path, image_token_id, has_chat=checkpoint.has_chat, fingerprint=checkpoint.fingerprint
     )
     network = load_network(checkpoint, plan, recipe, machine, listener, force=options.force)
-    kept = None
+    prefix_store = None
     if options.cache:
-        kept = KeptPrefixes(identify(checkpoint, plan, recipe, network.decoder), network.decoder, listener)
-    return VisionLanguageModel(checkpoint, network, prompt_format, plan, kept)
+        prefix_store = PrefixStore(identify(checkpoint, plan, recipe, network.decoder), network.decoder, listener)
+    return VisionLanguageModel(checkpoint, network, prompt_format, plan, prefix_store)
 
 
 def _end_ids(checkpoint: Checkpoint, prompt_format: PromptFormat) -> frozenset[int]:
-    """Join the ends of the tokenizer and of the generation config: either alone is wrong for some checkpoints.
+    """Combine the end tokens of tokenizer and generation config: each alone is wrong for some checkpoints.
 
-    The text config's is left out: the converted checkpoints have LlamaConfig's default there, which is another token.
+    The text config is ignored: converted checkpoints have LlamaConfig's default there, which is a different token.
     """
     ends = read_end_ids(checkpoint.path, prompt_format.control_ids)
     return ends if prompt_format.eos_token_id is None else ends | {prompt_format.eos_token_id}

@@ -169,22 +169,22 @@ class LoadOptions:
 
     Attributes:
         model: an alias (`tiny`, `1.3b`, `7b`, `1.3b-base`, `7b-base`), a hub id `org/name`, or a folder.
-        revision: a branch, tag or commit of the hub's repository.
-        offline: never open a connection.
+        revision: a branch, tag or commit of the hub repository.
+        offline: never connect to the network.
         device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps` or `xpu`.
-        dtype: of the weights and of the computation.
-        attn_implementation: of the language model and, where they have it, of the vision towers.
+        dtype: of the weights and the computation.
+        attn_implementation: the attention backend of the language model and, where supported, the vision towers.
         device_map: `auto` spreads the layers over all GPUs; None keeps the model on one device.
-        threads: CPU threads; None leaves torch's own choice.
-        force: load even when the forecast says that the memory will not do.
-        quantization: the format that the language model's linear layers are brought to while they are loaded; `4bit`
-            and `8bit` take the best of that width. None leaves the weights as they are.
-        group_size: of `torchao-int4`: so many neighbouring weights share a scale.
-        include_vision, include_head: quantize the vision towers and the aligner, or the output head, too.
-        cache: keep the computed state of prompts, pictures included, in the cache folder for later processes.
+        threads: CPU threads; None leaves the choice to torch.
+        force: load even if the estimate says that there is not enough memory.
+        quantization: the format to quantize the language model's linear layers to while loading; `4bit` and `8bit`
+            select the best one of that width. None leaves the weights as stored.
+        group_size: for `torchao-int4`, the number of adjacent weights that share a scale.
+        include_vision, include_head: also quantize the vision towers and the aligner, or the output head.
+        cache: save the KV cache of prompts, pictures included, in the cache folder for later processes.
 
     Raises:
-        UsageError: a value breaks its rule; the message names it.
+        UsageError: a value is out of range; the message names it.
     """
 
     model: str = DEFAULT_MODEL
@@ -211,17 +211,17 @@ class SamplingParams:
     """How to choose the next token, and when to stop.
 
     Attributes:
-        max_new_tokens: at most so many tokens.
-        temperature: 0.0 is greedy: always the likeliest token.
-        top_k: keep the k likeliest; 0 keeps all.
-        top_p: keep the likeliest whose probabilities sum to p; 1.0 keeps all.
-        min_p: keep those at least p times as likely as the likeliest; 0.0 keeps all.
-        repetition_penalty: > 1.0 makes tokens that already stand in the prompt or the answer less likely.
-        seed: makes sampling repeatable; None draws a fresh one.
+        max_new_tokens: the maximum number of tokens to generate, >= 1.
+        temperature: 0.0 is greedy decoding.
+        top_k: keep the k most likely tokens; 0 keeps all.
+        top_p: keep the most likely tokens whose probabilities sum to p, in (0, 1]; 1.0 keeps all.
+        min_p: keep tokens at least p times as likely as the most likely one, in [0, 1]; 0.0 keeps all.
+        repetition_penalty: > 1.0 makes tokens that are already in the prompt or the answer less likely.
+        seed: makes sampling reproducible; None uses a random one.
         stop: the answer ends before the first of these strings.
 
     Raises:
-        UsageError: a value breaks its rule; the message names it.
+        UsageError: a value is out of range; the message names it.
     """
 
     max_new_tokens: int = 512

@@ -1,4 +1,4 @@
-"""How the engine tells what it is doing, without knowing who listens."""
+"""How the engine reports what it is doing, independently of who listens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A choice made for the user, with its reason: `Choice("dtype", "bfloat16", "the CPU has AVX-512-BF16")`."""
+    """An automatic choice and the reason for it: `Choice("dtype", "bfloat16", "the CPU has AVX-512-BF16")`."""
 
     what: str
     value: str
@@ -16,10 +16,10 @@ class Choice:
 
 
 class Listener(Protocol):
-    """Is told what goes on while a model is found, fetched and loaded. Texts are one line and not sanitized."""
+    """Receives reports while a model is found, downloaded and loaded. Texts are one line and not sanitized."""
 
     def note(self, text: str) -> None:
-        """Something that every user should read once."""
+        """A message that is always shown to the user."""
         ...
 
     def choice(self, choice: Choice) -> None:
@@ -32,7 +32,7 @@ class Listener(Protocol):
 
 
 class Silence:
-    """A listener that does not listen."""
+    """A listener that ignores everything."""
 
     def note(self, text: str) -> None:
         """Ignore it."""

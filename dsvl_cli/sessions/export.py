@@ -1,4 +1,4 @@
-"""A kept conversation as a file: Markdown, an HTML page, or JSON that keeps everything."""
+"""Exports a conversation to a file: Markdown, an HTML page, or lossless JSON."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from dsvl_cli.engine.conversation import Picture
+from dsvl_cli.engine.storage.files import new_file, remove_abandoned
 from dsvl_cli.errors import DsvlError
 from dsvl_cli.sessions.markdown import escape_line, to_markdown
 from dsvl_cli.sessions.page import to_page
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 FORMATS = (".md", ".html", ".json")
 JSON_SCHEMA = "dsvl.session/1"
 
-# The first bytes of a file, its media type, its suffix. https://mimesniff.spec.whatwg.org/#image-type-pattern-matching-algorithm
+# The first bytes of a file, its media type and its suffix. https://mimesniff.spec.whatwg.org/#image-type-pattern-matching-algorithm
 _SIGNATURES = (
     (rb"\x89PNG\r\n\x1a\n", "image/png", ".png"),
     (rb"\xff\xd8\xff", "image/jpeg", ".jpg"),
@@ -38,25 +39,25 @@ _SIGNATURES = (
 
 
 def export_session(session: SavedSession, path: Path, *, embed: bool = True, overwrite: bool = False) -> None:
-    """Write a session to a file; its suffix says how.
+    """Write a session to a file in the format given by its suffix.
 
     Args:
         session: what to write.
         path: ends in `.md`, `.html` or `.json`.
-        embed: put the pictures into the file; else beside it, into the folder `<stem>_pictures`.
-        overwrite: replace what is there.
+        embed: embed the pictures in the file; otherwise write them to the folder `<stem>_pictures` next to it.
+        overwrite: replace an existing file.
 
     Raises:
-        DsvlError: another suffix, something is there already, or it cannot be written.
+        DsvlError: the suffix is unknown, the file exists, or it cannot be written.
     """
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
-        raise DsvlError(f"cannot tell the format of {path}", "let its name end in .md, .html or .json")
+        raise DsvlError(f"unknown export format: {path}", "use a name ending in .md, .html or .json")
     folder = path.with_name(f"{path.stem}_pictures")
     beside = {} if embed else _file_names(session)
     for target in (path, folder) if beside else (path,):
         if not overwrite and os.path.lexists(target):
-            raise DsvlError(f"{target} exists already", "choose another name, or ask to overwrite it")
+            raise DsvlError(f"{target} already exists", "choose another name, or allow overwriting it")
 
     def address(picture: Picture) -> str:
         if embed:
@@ -69,11 +70,11 @@ def export_session(session: SavedSession, path: Path, *, embed: bool = True, ove
             _replace(folder / beside[picture.sha256], picture.data)
         _replace(path, _document(session, suffix, address, embed=embed))
     except OSError as exc:
-        raise DsvlError(f"{path} cannot be written: {exc.strerror}", "choose another place") from exc
+        raise DsvlError(f"{path} cannot be written: {exc.strerror}", "choose another location") from exc
 
 
 def media_type(picture: Picture) -> str:
-    """Tell the media type by the first bytes, such as `image/png`; `application/octet-stream` for an unknown one."""
+    """Return the media type by the first bytes, such as `image/png`, or `application/octet-stream` if unknown."""
     return _kind(picture)[0]
 
 
@@ -85,7 +86,7 @@ def _kind(picture: Picture) -> tuple[str, str]:
 
 
 def _file_names(session: SavedSession) -> dict[str, str]:
-    """Choose a file name for each picture, by its hash; their own names are not to be trusted as file names."""
+    """Choose a file name for each picture, by SHA-256; their own names cannot be trusted."""
     pictures = {picture.sha256: picture for picture in session.conversation.pictures}
     return {sha256: f"{n}{_kind(picture)[1]}" for n, (sha256, picture) in enumerate(pictures.items(), 1)}
 
@@ -97,7 +98,7 @@ def _document(session: SavedSession, suffix: str, address: Callable[[Picture], s
     if suffix == ".html":
         return to_page(session, address, "data:" if embed else "'self' file:").encode("utf-8", "replace")
     text = json.dumps(_json(session, address, embed=embed), ensure_ascii=False, indent=1)
-    return (text + "\n").encode("utf-8", "backslashreplace")  # a lone surrogate becomes \udcxx: JSON's own escape
+    return (text + "\n").encode("utf-8", "backslashreplace")  # a lone surrogate becomes \udcxx, its JSON escape
 
 
 def _json(session: SavedSession, address: Callable[[Picture], str], *, embed: bool) -> dict[str, Any]:
@@ -142,10 +143,6 @@ def _json_message(message: Message, address: Callable[[Picture], str], *, embed:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """Write beside and rename, so that the file is never half there."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_bytes(data)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    remove_abandoned(path.parent)
+    with new_file(path) as file:
+        file.write(data)

@@ -1,4 +1,4 @@
-"""A conversation as Markdown."""
+"""Formats a conversation as Markdown."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from dsvl_cli.sessions.session import SavedSession
 
 SPEAKERS = {"user": "You", "assistant": "Model"}
-# What is said of an answer that did not end by itself.
+# Notes for answers that did not end by themselves.
 ENDINGS: dict[FinishReason | None, str] = {"interrupted": "interrupted", "length": "cut at the token limit"}
 
-# What ends an HTML block that blank lines do not end: https://spec.commonmark.org/0.31.2/#html-blocks
+# The ends of HTML blocks that a blank line does not end: https://spec.commonmark.org/0.31.2/#html-blocks
 _HTML_ENDS = ("-->", "?>", "]]>", ">", "</pre>")
 
 
 def to_markdown(session: SavedSession, show_picture: Callable[[Picture], str]) -> str:
-    """Write a heading for each turn, and beneath it what was said, unchanged.
+    """Format each message as a heading and its unchanged text.
 
     Args:
         session: what to write.
-        show_picture: gives the Markdown of a picture.
+        show_picture: returns the Markdown for a picture.
 
     Returns:
-        The document, ended by a newline.
+        The document, ending with a newline.
     """
     system = session.conversation.system
     blocks = [f"# {escape_line(session.heading)}", escape_line(describe(session))]
@@ -43,25 +43,25 @@ def to_markdown(session: SavedSession, show_picture: Callable[[Picture], str]) -
 
 
 def describe(session: SavedSession) -> str:
-    """Say in one line which session it is, with which model, and when."""
+    """Return the session's id, model and start time in one line."""
     begun = session.created.astimezone()
     return ", ".join(filter(None, (session.id, session.model, f"{begun:%Y-%m-%d %H:%M}")))
 
 
 def escape_line(text: str) -> str:
-    """Make foreign text one line without any markup, for a title or a name."""
+    """Escape text into a single line without markup, for a title or a name."""
     return re.sub(r"([\\\[\]`*_<&!#])", r"\\\1", " ".join(text.split()))
 
 
 def close_blocks(text: str) -> str:
-    """Close a code block, comment or tag that the text leaves open and that would swallow what follows."""
+    """Close a code block, comment or tag that the text leaves open and that would absorb what follows."""
     text = text.strip("\n")
     closed = (f"{text}\n{end}" for end in (*_fence_end(text), *_HTML_ENDS))
     return text if _ends_itself(text) else next(filter(_ends_itself, closed), text)
 
 
 def _ends_itself(text: str) -> bool:
-    """Tell whether a heading after the text would be one."""
+    """Whether a heading after the text would be recognized."""
     tokens = _parse(f"{text}\n\n# end")
     return tokens[-1].type == "heading_close" and tokens[-1].level == 0
 

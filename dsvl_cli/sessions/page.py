@@ -1,4 +1,4 @@
-"""A conversation as one HTML page that needs no other file, runs nothing and fetches nothing."""
+"""Formats a conversation as a self-contained HTML page without scripts or external resources."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 
 
 def to_page(session: SavedSession, address: Callable[[Picture], str], image_sources: str) -> str:
-    """Write the page. Answers are rendered from Markdown, what the user typed stays as it was typed.
+    """Format the page. Answers are rendered as Markdown, user messages as plain text.
 
     Args:
         session: what to write.
-        address: gives the address of a picture.
-        image_sources: the content security policy's sources for pictures; it allows nothing else but the page's style.
+        address: returns the URL of a picture.
+        image_sources: the sources for pictures in the content security policy, which otherwise only allows the page's
+            own style.
 
     Returns:
-        The document, ended by a newline.
+        The document, ending with a newline.
     """
     # Not for those who only list what is kept.
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -59,7 +60,7 @@ def _render_markdown(text: str) -> Markup:
     from markdown_it import MarkdownIt
     from markupsafe import Markup
 
-    # Without "html" tags are escaped; addresses such as `javascript:` are refused by markdown-it itself; a picture that
-    # an answer names would tell a stranger that the page was opened.
+    # Without "html", tags are escaped. markdown-it itself rejects URLs such as `javascript:`. Images in an answer would
+    # reveal to a third party that the page was opened.
     parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"]).disable("image")
     return Markup(parser.render(text))

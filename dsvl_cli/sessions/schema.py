@@ -1,10 +1,10 @@
-"""The SQLite file that conversations are kept in: its tables, how it is opened, and what its errors mean.
+"""The SQLite file with the saved conversations: its schema, opening it, and its errors.
 
     sessions ──< messages ──< parts >── pictures
 
-A part is a text, or refers to a picture by the SHA-256 of its bytes, which are stored once. Text that comes from
-outside may hold lone surrogates (a file name that is not UTF-8 has them), which SQLite's TEXT cannot: such columns are
-BLOBs, written by `pack`.
+A part is a text, or a reference to a picture by the SHA-256 of its bytes, which are stored once. External text may
+contain lone surrogates (in file names that are not UTF-8), which SQLite's TEXT cannot store: such columns are BLOBs,
+written by `pack`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-APPLICATION_ID = 0x6473766C  # "dsvl", so that another program's database is never taken for ours
-BUSY_SECONDS = 10.0  # how long one process waits for another one's write
+APPLICATION_ID = 0x6473766C  # "dsvl", to recognize databases of other programs
+BUSY_SECONDS = 10.0  # how long a process waits for another one's write
 
-# Entry n takes a file from format n to n + 1. Entries are only ever added; `PRAGMA user_version` is the format.
+# Entry n migrates a file from format n to n + 1. Entries are only ever added; `PRAGMA user_version` is the format.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         """
@@ -83,25 +83,25 @@ def pack(text: str) -> bytes:
 
 
 def unpack(data: bytes) -> str:
-    """Give back the string that `pack` was given."""
+    """Decode the result of `pack`."""
     return data.decode("utf-8", "surrogatepass")
 
 
 def open_database(path: Path) -> sqlite3.Connection:
-    """Open the file, creating it (0600, a new folder 0700) or bringing it to the current format where needed.
+    """Open the file, creating it (0600, a new folder 0700) or migrating it to the current format if necessary.
 
     Raises:
-        DsvlError: the file is another program's, or a newer dsvl's. It is left as it was.
+        DsvlError: the file belongs to another program or a newer dsvl. It is not changed.
         sqlite3.Error, OSError: see `explained_errors`.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite gives its side files the same mode
-    # One thread at a time uses it, but not always the one that opened it.
+    # Used by one thread at a time, but not always by the one that opened it.
     connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         _check_origin(connection, path)
         connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
+        connection.execute("PRAGMA secure_delete = ON")  # overwrite deleted data
         if _pragma(connection, "user_version") == 0:
             _choose_modes(connection)
         _migrate(connection)
@@ -112,7 +112,7 @@ def open_database(path: Path) -> sqlite3.Connection:
 
 
 def empty_database() -> sqlite3.Connection:
-    """Make a database in memory without any session: what a file that does not exist reads as."""
+    """Create an empty database in memory, used in place of a file that does not exist."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
     _migrate(connection)
     return connection
@@ -120,7 +120,7 @@ def empty_database() -> sqlite3.Connection:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection, kind: Literal["DEFERRED", "IMMEDIATE"]) -> Iterator[None]:
-    """All or nothing; DEFERRED reads one consistent state, IMMEDIATE waits its turn to write."""
+    """Run a transaction; DEFERRED reads one consistent state, IMMEDIATE waits for the write lock."""
     connection.execute(f"BEGIN {kind}")
     try:
         yield
@@ -133,14 +133,14 @@ def transaction(connection: sqlite3.Connection, kind: Literal["DEFERRED", "IMMED
 
 @contextmanager
 def explained_errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite and the system say about the file into a `DsvlError` with a way out."""
+    """Turn errors of SQLite and the system into a `DsvlError` with a hint."""
     try:
         yield
     except sqlite3.Error as exc:
         raise _explain(exc, path) from exc
     except OSError as exc:
         message = f"the conversations in {path} cannot be opened: {exc.strerror}"
-        raise DsvlError(message, "set DSVL_DATA_DIR to a folder that can be written, or use --no-save") from exc
+        raise DsvlError(message, "set DSVL_DATA_DIR to a writable folder, or use --no-save") from exc
 
 
 def _explain(exc: sqlite3.Error, path: Path) -> DsvlError:
@@ -148,40 +148,40 @@ def _explain(exc: sqlite3.Error, path: Path) -> DsvlError:
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return DsvlError(
             f"the conversations in {path} are damaged: {exc}",
-            f"move {path} away to begin a new file; `sqlite3 FILE .recover` may read what is left of the old one",
+            f"move {path} away to start a new file; `sqlite3 FILE .recover` may recover data from the old one",
         )
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
         return DsvlError(
-            f"{path} cannot be written: {exc}", "make room on the disk; what was saved before is still there"
+            f"{path} cannot be written: {exc}", "free some disk space; everything saved before is still there"
         )
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return DsvlError(f"another program keeps {path} locked", "end it, or try again later")
+        return DsvlError(f"{path} is locked by another program", "close it, or try again later")
     return DsvlError(
         f"the conversations in {path} cannot be used: {exc}",
-        "set DSVL_DATA_DIR to a folder that can be written, or use --no-save",
+        "set DSVL_DATA_DIR to a writable folder, or use --no-save",
     )
 
 
 def _check_origin(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse a file that is not ours to change, before anything is written to it."""
-    with transaction(connection, "DEFERRED"):  # one state, though another process may be making the tables just now
+    """Reject a file of another program or a newer version before writing to it."""
+    with transaction(connection, "DEFERRED"):  # a consistent state, as another process may be creating the tables
         application = _pragma(connection, "application_id")
         version = _pragma(connection, "user_version")
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if application != APPLICATION_ID and (application or tables):
-        raise DsvlError(f"{path} is another program's database", "move it away, or set DSVL_DATA_DIR to another folder")
+        raise DsvlError(f"{path} belongs to another program", "move it away, or set DSVL_DATA_DIR to another folder")
     if version > len(MIGRATIONS):
         raise DsvlError(
-            f"{path} was written by a newer dsvl (format {version}, this one reads {len(MIGRATIONS)})",
+            f"{path} was written by a newer dsvl (format {version}, this version supports {len(MIGRATIONS)})",
             "update dsvl, or set DSVL_DATA_DIR to another folder",
         )
 
 
 def _choose_modes(connection: sqlite3.Connection) -> None:
-    """Set what stays with a new file; asking again would need the write lock. `synchronous` is left at FULL."""
-    connection.execute("PRAGMA auto_vacuum = FULL")  # deleted pictures give their space back
-    # With WAL readers and writers do not wait for each other. A process that loses the race of two first starts finds
-    # the file locked, and can go on: the other one sets the mode.
+    """Set the persistent modes of a new file; setting them again would need the write lock. `synchronous` is FULL."""
+    connection.execute("PRAGMA auto_vacuum = FULL")  # deleting pictures frees their disk space
+    # With WAL, readers and writers do not block each other. If two processes create the file at the same time, one of
+    # them finds it locked and can continue, because the other one sets the mode.
     with suppress(sqlite3.OperationalError):
         connection.execute("PRAGMA journal_mode = WAL")
 
@@ -190,7 +190,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
     if _pragma(connection, "user_version") == len(MIGRATIONS):
         return
     with transaction(connection, "IMMEDIATE"):
-        done = _pragma(connection, "user_version")  # again: another process may have been faster
+        done = _pragma(connection, "user_version")  # read again: another process may have migrated it
         for statements in MIGRATIONS[done:]:
             for statement in statements:
                 connection.execute(statement)

@@ -1,4 +1,4 @@
-"""A kept conversation and what is known about it."""
+"""Saved conversations and their metadata."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ TITLE_LENGTH = 60
 
 @dataclass(frozen=True, slots=True)
 class SavedSession:
-    """A conversation as it was saved last.
+    """A saved conversation.
 
     Attributes:
-        id: such as `20261124-0211-k3f`: when it was begun, local time, and three random characters; "" for a
-            conversation that is not kept.
+        id: such as `20261124-0211-k3f`: its start in local time and three random characters; "" for a conversation that
+            is not saved.
         name: given by the user; unique.
-        model: what the user called the model.
+        model: the model's name as the user gave it.
         created, updated: the first and the last save, with a time zone.
-        conversation: equal to the one that was saved, pictures with their bytes.
+        conversation: the messages, including the pictures' bytes.
     """
 
     id: str
@@ -35,13 +35,13 @@ class SavedSession:
 
     @property
     def heading(self) -> str:
-        """What to write above it: the name, else the title."""
+        """The heading: the name, or else the title."""
         return self.name or title_of(self.conversation) or "Conversation"
 
 
 @dataclass(frozen=True, slots=True)
 class SessionSummary:
-    """What a list shows of a session: the attributes of `SavedSession`, and counts in place of the conversation."""
+    """A session in a list: the attributes of `SavedSession`, with counts instead of the conversation."""
 
     id: str
     name: str | None
@@ -55,14 +55,14 @@ class SessionSummary:
 
 @dataclass(frozen=True, slots=True)
 class SearchHit:
-    """A session that was found, and the surroundings of the first match in it."""
+    """A search result: a session, and an excerpt around the first match."""
 
     session: SessionSummary
     excerpt: str
 
 
 def title_of(conversation: Conversation) -> str:
-    """Cut what the user said first, or else the name of the first picture, to one short line; "" for neither."""
+    """Return a short line from the first user message or else the first picture's name, or "" if there is neither."""
     texts = (message.text for message in conversation.messages if message.role == "user")
     names = (picture.name for picture in conversation.pictures)
     title = next((line for text in (*texts, *names) if (line := " ".join(text.split()))), "")

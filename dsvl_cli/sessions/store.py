@@ -1,4 +1,4 @@
-"""Conversations kept from one chat to the next, in one SQLite file in the user's data folder."""
+"""Stores conversations in an SQLite file in the user's data folder."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
-_ID_LETTERS = "bcdfghjkmnpqrstvwxz23456789"  # no vowels, so no words; nothing that looks like another
+_ID_LETTERS = "bcdfghjkmnpqrstvwxz23456789"  # no vowels, so no words, and no characters that look alike
 _SUMMARY = "SELECT id, name, title, model, created, updated, messages, pictures FROM sessions"
 _EXCERPT_LENGTH = 80
 
 
 def default_store_path(variables: Mapping[str, str]) -> Path:
-    """Where conversations are kept, by the environment: DSVL_DATA_DIR, else the platform's folder for a user's data.
+    """Return the path of the store: in DSVL_DATA_DIR, or else in the platform's folder for user data.
 
     An `XDG_DATA_HOME` that is set counts on every platform; a relative one is ignored, as its specification says.
 
@@ -51,19 +51,19 @@ def default_store_path(variables: Mapping[str, str]) -> Path:
 
 
 class SessionStore:
-    """The conversations of one file. The file is opened when it is first needed, and created by the first save.
+    """The conversations in a file, which is opened on first use and created by the first save.
 
-    Several processes may use the file at once. Every save is one transaction: what is killed, or has no room on the
-    disk, leaves the state before. One thread at a time.
+    Several processes can use the file at the same time. Every save is one transaction: if the process is killed or the
+    disk is full, the previous state remains. Not thread-safe.
 
     Raises:
-        DsvlError: from every method but `create` and `close`: the file cannot be used, and what to do about it.
+        DsvlError: by every method but `create` and `close`: the file cannot be used.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._connection: sqlite3.Connection | None = None
-        self._seen: dict[str, int] = {}  # the revision of each session that was loaded or saved here
+        self._seen: dict[str, int] = {}  # the revision of each session loaded or saved here
 
     def __enter__(self) -> SessionStore:
         return self
@@ -74,27 +74,27 @@ class SessionStore:
         self.close()
 
     def close(self) -> None:
-        """Close the file; a later call of another method opens it again."""
+        """Close the file; other methods open it again."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
     def create(self) -> str:
-        """Choose the id of a new session. Nothing is kept of it until the first `save` with a message."""
+        """Return an id for a new session, which is stored by the first `save` with a message."""
         suffix = "".join(secrets.choice(_ID_LETTERS) for _ in range(3))
         return f"{time.strftime('%Y%m%d-%H%M')}-{suffix}"
 
     def save(self, session_id: str, conversation: Conversation, model: str) -> str:
-        """Make the stored session equal to the conversation, writing only the messages after the first change.
+        """Update the stored session to a conversation, writing only the messages from the first change on.
 
         Args:
             session_id: of a session that this store created or loaded.
-            conversation: as it is now.
-            model: what the user calls the model.
+            conversation: its current state.
+            model: the model's name as the user gave it.
 
         Returns:
-            The id to go on with: `session_id`, or a new one when another chat has gone on with the same session since
-            this store saw it. Both chats are then kept.
+            The id to use from then on: `session_id`, or a new one if another chat has continued the same session since
+            this store last saw it. Both chats are then stored.
         """
         if not conversation.messages and session_id not in self._seen:
             return session_id
@@ -114,61 +114,60 @@ class SessionStore:
                 _write_message(database, session_id, position, message)
             if kept < len(stored):
                 _drop_unused_pictures(database)
-        self._seen[session_id] = revision  # only now: the transaction has ended well
+        self._seen[session_id] = revision  # only now: the transaction has succeeded
         return session_id
 
     def rename(self, session_id: str, name: str) -> None:
-        """Give a saved session a name.
+        """Name a saved session.
 
         Raises:
-            DsvlError: the name is empty or another session's, or nothing was saved yet.
+            DsvlError: the name is empty or already used, or the session has not been saved yet.
         """
         name = " ".join(name.split())
         if not name:
-            raise DsvlError("a name for a conversation cannot be empty")
+            raise DsvlError("the name of a conversation cannot be empty")
         with self._database(write=True) as database:
             others = database.execute("SELECT id, name FROM sessions WHERE id <> ?", (session_id,))
             if any(name in (other, _unpack_optional(taken)) for other, taken in others):
-                raise DsvlError(f"another conversation is called {name!r}", "choose another name, or remove that one")
+                raise DsvlError(f"another conversation is named {name!r}", "choose another name, or delete that one")
             cursor = database.execute("UPDATE sessions SET name = ? WHERE id = ?", (pack(name), session_id))
             if not cursor.rowcount:
-                raise DsvlError("there is nothing to name yet", "say something first")
+                raise DsvlError("there is nothing to name yet", "send a message first")
 
     def find(self, key: str) -> SessionSummary:
-        """Tell what is known about one session.
+        """Return the summary of a session.
 
         Args:
-            key: its id, its name, or the beginning of its id.
+            key: its id, its name, or a prefix of its id.
 
         Raises:
-            DsvlError: there is none, or more than one; the hint names the nearest.
+            DsvlError: there is none, or more than one; the hint suggests a similar one.
         """
         with self._database() as database:
             return _find(database, key)
 
     def load(self, key: str) -> SavedSession:
-        """Read the session that `find` finds, with its conversation."""
+        """Return the session found by `find`, with its conversation."""
         with self._database() as database:
             return self._load(database, _find(database, key))
 
     def latest(self) -> SavedSession | None:
-        """Read the session that was saved last; None when there is none."""
+        """Return the session saved last, or None if there is none."""
         with self._database() as database:
             row = database.execute(f"{_SUMMARY} ORDER BY revision DESC LIMIT 1").fetchone()
             return None if row is None else self._load(database, _summary(row))
 
     def list(self, limit: int | None = None) -> tuple[SessionSummary, ...]:
-        """List the sessions, the one that was saved last first; at most `limit`."""
+        """Return the sessions, the most recently saved first, at most `limit`."""
         with self._database() as database:
             rows = database.execute(f"{_SUMMARY} ORDER BY revision DESC LIMIT ?", (-1 if limit is None else limit,))
             return tuple(_summary(row) for row in rows)
 
     def search(self, text: str) -> tuple[SearchHit, ...]:
-        """Find the sessions with a message in which every word of `text` occurs, the one that was saved last first.
+        """Return the sessions with a message that contains every word of `text`, the most recently saved first.
 
-        Words are matched anywhere, in any case, in texts and in the names of pictures. The messages are read one after
-        another: a full-text index finds no parts of words and no words in Chinese, and there is not enough to read for
-        one to be needed.
+        Words match anywhere, ignoring case, in texts and in names of pictures. The messages are scanned: a full-text
+        index would not find parts of words or words in Chinese, and there is too little text to need one.
         """
         words = unicodedata.normalize("NFC", text).casefold().split()
         if not words:
@@ -191,10 +190,10 @@ class SessionStore:
         return tuple(hits.values())
 
     def delete(self, key: str) -> SessionSummary:
-        """Remove the session that `find` finds, and the pictures that no other one has.
+        """Delete the session found by `find`, and its pictures that no other session uses.
 
         Returns:
-            What was removed.
+            The summary of the deleted session.
         """
         with self._database(write=True) as database:
             summary = _find(database, key)
@@ -212,7 +211,7 @@ class SessionStore:
 
     @contextmanager
     def _database(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
-        """Begin a transaction on the file, or on an empty database where there is no file and none is to be made."""
+        """Start a transaction on the file, or on an empty database if there is no file and nothing to write."""
         with explained_errors(self.path):
             if self._connection is None and (write or self.path.exists()):
                 self._connection = open_database(self.path)
@@ -229,11 +228,11 @@ def _find(database: sqlite3.Connection, key: str) -> SessionSummary:
     found = [key] if key in names else [each for each, name in names.items() if name == key]
     found = found or [each for each in names if key and each.startswith(key)]
     if len(found) > 1:
-        raise DsvlError(f"{len(found)} conversations begin with {key!r}", f"type more of it, such as {max(found)}")
+        raise DsvlError(f"{len(found)} conversations start with {key!r}", f"type more of the id, such as {max(found)}")
     if not found:
         nearest = difflib.get_close_matches(key, [*filter(None, names.values()), *names], n=1)
         hint = f"did you mean {nearest[0]!r}? " if nearest else ""
-        raise DsvlError(f"no conversation is called {key!r}", f"{hint}`dsvl sessions list` shows them all")
+        raise DsvlError(f"there is no conversation {key!r}", f"{hint}`dsvl sessions list` shows them all")
     return _summary(database.execute(f"{_SUMMARY} WHERE id = ?", found).fetchone())
 
 
@@ -252,7 +251,7 @@ def _summary(row: Sequence[Any]) -> SessionSummary:
 
 
 def _messages(database: sqlite3.Connection, session_id: str, *, with_data: bool = False) -> list[Message]:
-    """Read the messages of a session; the bytes of their pictures only on demand, as equality does not need them."""
+    """Return the messages of a session; the pictures' bytes only on demand, as they do not matter for equality."""
     found: dict[int, list[Part]] = {}
     for message, text, sha256, name, width, height, notes, data in database.execute(
         "SELECT message, text, picture, parts.name, width, height, notes, data FROM messages"
@@ -307,15 +306,15 @@ def _write_message(database: sqlite3.Connection, session_id: str, position: int,
         ),
     )
     for number, part in enumerate(message.parts):
-        place = (cursor.lastrowid, number)
+        key = (cursor.lastrowid, number)
         if isinstance(part, str):
-            database.execute("INSERT INTO parts (message, position, text) VALUES (?, ?, ?)", (*place, pack(part)))
+            database.execute("INSERT INTO parts (message, position, text) VALUES (?, ?, ?)", (*key, pack(part)))
             continue
         database.execute("INSERT OR IGNORE INTO pictures (sha256, data) VALUES (?, ?)", (part.sha256, part.data))
         notes = pack(json.dumps(part.notes, ensure_ascii=False))
         database.execute(
             "INSERT INTO parts (message, position, picture, name, width, height, notes) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (*place, part.sha256, pack(part.name), part.width, part.height, notes),
+            (*key, part.sha256, pack(part.name), part.width, part.height, notes),
         )
 
 
@@ -326,14 +325,14 @@ def _drop_unused_pictures(database: sqlite3.Connection) -> None:
 
 def _common_prefix(old: Sequence[Message], new: Sequence[Message]) -> int:
     pairs = enumerate(zip(old, new, strict=False))
-    return next((place for place, (before, after) in pairs if before != after), min(len(old), len(new)))
+    return next((index for index, (before, after) in pairs if before != after), min(len(old), len(new)))
 
 
 def _excerpt(text: str, word: str) -> str:
-    """Cut out the surroundings of a word, on one line."""
+    """Return the text around a word in one line."""
     line = " ".join(text.split())
     match = re.search(re.escape(word), line, re.IGNORECASE)
-    start, end = match.span() if match else (0, 0)  # a few letters, such as `ß`, only match when folded
+    start, end = match.span() if match else (0, 0)  # a few letters, such as `ß`, only match after case folding
     begin = max(0, start - _EXCERPT_LENGTH // 2)
     end = max(begin + _EXCERPT_LENGTH, end)
     return ("…" if begin else "") + line[begin:end].strip() + ("…" if end < len(line) else "")

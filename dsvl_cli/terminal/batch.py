@@ -1,4 +1,4 @@
-"""How far a batch is, on stderr: one line drawn again and again on a terminal, a line now and then in a log."""
+"""The progress of a batch on stderr: a redrawn line on a terminal, a line from time to time in a log."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _DAY = 86_400
 
 
 class BatchProgress:
-    """Tells how far a batch is.
+    """Shows the progress of a batch.
 
     Args:
-        console: where to say it.
-        before: how many items had their rows when the run began.
-        place: where the errors can be read that are not told here.
-        clock: seconds that never go back.
+        console: where to show it.
+        before: the number of items that were already done when the run started.
+        place: where to find the errors that are not shown here.
+        clock: a monotonic clock, in seconds.
     """
 
     def __init__(self, console: Console, before: int, place: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -40,17 +40,17 @@ class BatchProgress:
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
+        """The time since the start."""
         return self._clock() - self._began_at
 
     def update(self, done: int, due: int | None, failed: int, suspect: int) -> None:
-        """Show it if it is time to.
+        """Update the display if it is due.
 
         Args:
-            done: items that got their rows in this run.
-            due: how many this run has to do; None while that is not known.
+            done: the number of items done in this run.
+            due: the number of items to do in this run; None while unknown.
             failed: how many of those done have an error.
-            suspect: how many of them have an answer that is probably no good.
+            suspect: how many of those done have a probably unusable answer.
         """
         if self._console.quiet:
             return
@@ -65,23 +65,23 @@ class BatchProgress:
             self._console.status(", ".join(self._fields(done, due, failed, suspect)))
 
     def error(self, message: str) -> None:
-        """Tell of an item that failed; after the first few no more."""
+        """Report a failed item; only the first few are shown."""
         self._errors += 1
         if self._errors <= _MOST_ERRORS:
             self._console.error(DsvlError(message))
         elif self._errors == _MOST_ERRORS + 1:
-            self._console.status(f"more errors are not told here; they are in {self._place}")
+            self._console.status(f"further errors are not shown here; see {self._place}")
 
     def say(self, text: str) -> None:
-        """Say a line."""
+        """Show a line."""
         self._console.status(text)
 
     def close(self) -> None:
-        """Take the drawn line away."""
+        """Remove the redrawn line."""
         self._console.clear_redrawn_line()
 
     def _fields(self, done: int, due: int | None, failed: int, suspect: int) -> list[str]:
-        """How many, of how many, failed, suspect, rate and time left, in words; those that are not known left out."""
+        """Return counts, rate and remaining time in words, leaving out what is unknown."""
         total = "" if due is None else f" of {self._before + due:,}"
         rate = per_minute(done, self.seconds)
         fields = [f"{self._before + done:,}{total}", f"{failed:,} failed", f"{suspect:,} suspect"]
@@ -92,7 +92,7 @@ class BatchProgress:
         return fields
 
     def _line(self, done: int, due: int | None, failed: int, suspect: int) -> str:
-        """As much of it as fits, with a bar where there is room."""
+        """Return as many fields as fit, with a bar if there is room."""
         fields = self._fields(done, due, failed, suspect)
         dispensable = [field for field in fields if field.startswith("0 ")]
         dispensable += [field for field in fields if field.endswith("a minute")]
@@ -108,7 +108,7 @@ class BatchProgress:
 
 
 def per_minute(done: int, seconds: float) -> str:
-    """Write a rate: `41`, `3.2`; "" where there is none yet."""
+    """Format a rate, such as `41` or `3.2`, or "" if there is none yet."""
     if not done or seconds <= 0:
         return ""
     rate = 60 * done / seconds

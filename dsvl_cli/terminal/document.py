@@ -1,13 +1,13 @@
-"""Markdown as rows of a terminal: text -> blocks -> rows, made so that a text which grows keeps its earlier rows.
+"""Markdown for a terminal: text -> blocks -> rows, laid out so that earlier rows stay the same as the text grows.
 
-The parser is CommonMark with tables and strikethrough, but without what would make text vanish or change afterwards:
+CommonMark with tables and strikethrough, but without constructs that make text disappear or change later:
 
-    raw HTML, link definitions, images    stay readable text (an image as `!` and a link)
-    underlined headings                   a paragraph never turns into one when a list begins under it
-    single line breaks                    are kept: a model that reads a sign out loud means them
+    raw HTML, link definitions, images    remain readable text (an image as `!` and a link)
+    underlined headings                   a paragraph never turns into one when a list starts below it
+    single line breaks                    are kept: a model that reads a sign uses them on purpose
 
-Links show their address, since a terminal's hyperlink would hide it. A block that cannot be laid out without losing
-text (a table wider than the window, lists nested too deep, a row with too many cells) is shown as it was written.
+Links show their URL, which a terminal hyperlink would hide. A block that cannot be laid out without losing text (a
+table wider than the window, lists nested too deeply, a row with too many cells) is shown as source text.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ _PARSER = (
     .enable(["table", "strikethrough"])
     .disable(["reference", "image", "html_block", "html_inline", "lheading"])
 )
-# markdown-it drops what is nested deeper than this.
+# markdown-it drops anything nested more deeply.
 _MAX_LEVEL = 18
 _INDENT = {"bullet_list_open": 3, "ordered_list_open": 5, "blockquote_open": 4}
 _MIN_TEXT_COLUMNS = 10
 _MIN_CELL_COLUMNS = 7
-# A literal mark that text still to come may turn into emphasis, code or a link.
+# A literal mark that further text may turn into emphasis, code or a link.
 _OPEN_MARK = re.compile(r"\*(?!\s)|(?<!\w)_|~~|`|\[|<\S*\Z")
-# What may stand before the first cell of a table's row, the border included.
+# What may precede the first cell of a table row, including the border.
 _CONTAINER_MARKS = re.compile(r"^[\s>*+-]*(\d+[.)]\s)?\s*\|?")
 _CELL_BORDER = re.compile(r"(?<!\\)\|")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the screen: its text, and the same with control sequences for its style."""
+    """A row of the screen: plain text, and the same with control sequences for its style."""
 
     text: str
     styled: str
@@ -67,12 +67,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A block of the top level.
+    """A top-level block.
 
     Attributes:
-        tokens: as markdown-it gives them, made fit for `RowRenderer`.
-        source: the lines that it was written in.
-        start: the index of the first of these lines in the parsed text.
+        tokens: from markdown-it, prepared for `RowRenderer`.
+        source: its lines in the Markdown text.
+        start: the index of the first of these lines.
     """
 
     tokens: tuple[Token, ...]
@@ -81,7 +81,7 @@ class Block:
 
 
 def parse_blocks(text: str) -> list[Block]:
-    """Parse sanitized Markdown into its blocks of the top level; their sources make up the text."""
+    """Parse sanitized Markdown into top-level blocks, whose sources together are the text."""
     groups: list[list[Token]] = []
     for token in _PARSER.parse(text):
         if token.level == 0 and token.nesting >= 0:
@@ -97,10 +97,10 @@ def parse_blocks(text: str) -> list[Block]:
 
 
 class RowRenderer:
-    """Lays blocks out in rows.
+    """Lays out blocks in rows.
 
     Args:
-        console: decides on the colours.
+        console: determines the colours.
         width: in columns.
     """
 
@@ -115,10 +115,10 @@ class RowRenderer:
         return self._rows(Text(block.source.strip("\n"), overflow="fold"))
 
     def settled_rows(self, block: Block) -> list[Row]:
-        """Lay out of an unfinished block the rows that further text cannot change: the first ones of `rows(block)`."""
+        """Return the first rows of an unfinished block, those of `rows(block)` that further text cannot change."""
         if not _fits(block, self.width):
             return []
-        # The last one may still get more words.
+        # The last one may still gain words.
         settled = self._rows(_Document(_settled_tokens(block.tokens)))[:-1]
         pairs = zip(settled, self.rows(block), strict=False)
         return [row for row, _ in takewhile(lambda pair: pair[0].text == pair[1].text, pairs)]
@@ -157,7 +157,7 @@ def _prepare(token: Token) -> Token:
 
 
 def _prepare_inline(children: Iterable[Token]) -> Iterator[Token]:
-    """Sanitize what entities were decoded to, keep line breaks, and write addresses after the texts of links."""
+    """Sanitize decoded entities, keep line breaks, and put URLs after the texts of links."""
     href = title = shown = ""
     for token in children:
         if token.type == "link_open":
@@ -185,10 +185,10 @@ def _address(href: str, title: str, shown: str) -> Iterator[Token]:
 
 
 def _settled_tokens(tokens: Sequence[Token]) -> tuple[Token, ...]:
-    """Return the part of an unfinished block whose rows but the last stay whatever follows, its containers closed.
+    """Return the part of an unfinished block whose rows, except the last, cannot change, with its containers closed.
 
-    Of the last paragraph that is what stands before the first mark which may still open something, of a table
-    nothing, since every row may change the widths of its columns.
+    From the last paragraph that is the text before the first mark that may still open something; from a table it is
+    nothing, since every row can change the column widths.
     """
     leaf = _last_index(tokens, lambda token: token.nesting == 0)
     if leaf < 0:
@@ -204,7 +204,7 @@ def _settled_tokens(tokens: Sequence[Token]) -> tuple[Token, ...]:
 
 
 def _before_table_head(children: Sequence[Token]) -> Sequence[Token]:
-    """Leave out the last lines, where they may turn out to be the head of a table and the dashes below it."""
+    """Leave out the last lines if they may turn out to be a table's head and delimiter row."""
     starts = [0, *(index + 1 for index, token in enumerate(children) if token.type == "hardbreak")]
     for start in starts[-2:]:
         if any("|" in token.content for token in children[start:]):
@@ -213,9 +213,9 @@ def _before_table_head(children: Sequence[Token]) -> Sequence[Token]:
 
 
 def _before_open_mark(children: Iterable[Token]) -> list[Token]:
-    """Leave out what begins with a mark that may still open something, together with the style around it.
+    """Leave out everything from a mark that may still open something, and any style around it.
 
-    Code and links bind tighter than emphasis: `*a [b*` may become `*a [b*](c)`, in which nothing is emphasised.
+    Code and links take precedence over emphasis: `*a [b*` may become `*a [b*](c)`, without any emphasis.
     """
     kept: list[Token] = []
     opened: list[int] = []
@@ -251,7 +251,7 @@ def _fits(block: Block, width: int) -> bool:
         elif token.type == "tr_close" and columns * _MIN_CELL_COLUMNS > room[-1]:
             return False
         elif token.type == "tr_open" and token.map and columns:
-            # CommonMark's table extension drops the cells that stand right of the last heading.
+            # The table extension drops cells to the right of the last heading.
             row = _CONTAINER_MARKS.sub("", lines[token.map[0] - block.start]).rstrip().removesuffix("|")
             if len(_CELL_BORDER.split(row)) > columns:
                 return False
@@ -261,7 +261,7 @@ def _fits(block: Block, width: int) -> bool:
 
 
 class _Code(CodeBlock):
-    """Code in the terminal's own colours, flush left, so that it can be copied."""
+    """Code in the terminal's colours, not indented, for easy copying."""
 
     def __init__(self, info: str) -> None:
         super().__init__(info.partition(" ")[0] or "text", "ansi_dark")
@@ -273,24 +273,24 @@ class _Code(CodeBlock):
 
     def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
         if " " in self._info:
-            # More than the name of a language: text that happens to follow a fence.
+            # More than a language name: ordinary text after a fence.
             yield Text(sanitize_line(self._info), style="dim", overflow="fold")
         code = str(self.text).rstrip()
         if not code:
             return
         highlighted = Syntax(code, self.lexer_name, theme=self.theme, word_wrap=True).highlight(code)
-        highlighted.rstrip()  # lexers end their last line
+        highlighted.rstrip()  # lexers add a newline at the end
         yield highlighted
 
 
 class _Heading(Heading):
-    """A heading at the left, where its rows do not move while it grows."""
+    """A left-aligned heading, whose rows do not move as it grows."""
 
     LEVEL_ALIGN: ClassVar[dict[str, JustifyMethod]] = {}
 
 
 class _List(ListElement):
-    """A list whose numbers are indented one by one, so that the tenth item does not move the first."""
+    """A list whose numbers are indented individually, so the tenth item does not move the first."""
 
     def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
         if self.list_type == "bullet_list_open":
@@ -308,7 +308,7 @@ class _Rule(HorizontalRule):
 
 
 class _Table(TableElement):
-    """A table whose cells break long words instead of cutting them off."""
+    """A table whose cells wrap long words instead of truncating them."""
 
     def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
         table = Table(box=box.SIMPLE, pad_edge=False, show_edge=False, style="markdown.table.border")
@@ -323,7 +323,7 @@ class _Table(TableElement):
 
 
 class _Document(Markdown):
-    """Tokens of `parse_blocks`, drawn by rich."""
+    """Tokens from `parse_blocks`, rendered by rich."""
 
     elements: ClassVar[dict[str, type[MarkdownElement]]] = {
         **Markdown.elements,

@@ -1,12 +1,12 @@
-"""An answer as Markdown on a terminal, drawn while it comes.
+"""Renders an answer as Markdown on a terminal while it is generated.
 
-Blocks that are finished are written once and for all. Only the unfinished end of the text is drawn again, in place, and
-never more of it than the window shows: rows that have scrolled away are not touched. When the unfinished block is
-taller than the window, those of its rows that cannot change any more are written for good; where none are (a table,
-whose columns grow) its last rows are shown, and the whole when it ends.
+Finished blocks are written once. Only the unfinished end of the text is redrawn in place, and never more of it than
+fits into the window: rows that have scrolled off are not touched. If the unfinished block is taller than the window,
+rows of it that can no longer change are written permanently; if there are none (in a table, whose columns grow), its
+last rows are shown, and all of it when it ends.
 
-Each frame rewrites the rows from the first changed one on, in one write, wrapped in the terminal's synchronized output
-(mode 2026, https://gist.github.com/christianparpart/d8a62cc1ab659194337d73e399004036), which others ignore.
+Each frame rewrites the rows from the first changed one in a single write, as synchronized output (mode 2026,
+https://gist.github.com/christianparpart/d8a62cc1ab659194337d73e399004036), which terminals without it ignore.
 """
 
 from __future__ import annotations
@@ -23,41 +23,41 @@ if TYPE_CHECKING:
     from dsvl_cli.terminal.console import Console
 
 _FRAME_SECONDS = 0.06
-# Drawing takes at most this share of the time; the rest is the model's.
+# The maximum share of the time spent drawing; the rest is for the model.
 _MAX_LOAD = 0.2
 
 _BEGIN_FRAME, _END_FRAME = "\x1b[?2026h", "\x1b[?2026l"
-# Terminals disagree about the width of some characters. Without wrapping, a row that is wider than expected stays one
-# row while it may be drawn again; written for good it may wrap.
+# Terminals disagree on the width of some characters. With wrapping off, a row that is wider than expected remains one
+# row while it can be redrawn; once written permanently, it may wrap.
 _WRAP_OFF, _WRAP_ON = "\x1b[?7l", "\x1b[?7h"
 _ERASE_BELOW = "\x1b[J"
 _BLANK = Row("", "")
-# What rich draws around text, apart from the text itself.
+# What rich draws around text.
 _DECORATION = str.maketrans("", "", "▌─━•")
 
 
 class MarkdownStream:
-    """Draws an answer on a terminal that can redraw.
+    """Renders an answer on a terminal that can redraw.
 
     Args:
-        console: its stdout is the terminal; nobody else writes to it until `close`.
-        clock: seconds that never go back.
+        console: its stdout is the terminal, to which nothing else writes until `close`.
+        clock: a monotonic clock, in seconds.
     """
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
         self._clock = clock
-        self._held = ""  # a \r that may belong to a \r\n
-        self._text = ""  # what is not finished, sanitized
-        self._begun = False  # whether a block was finished before
-        self._settled = 0  # how many rows of the unfinished text are written for good
+        self._held = ""  # a \r that may be part of a \r\n
+        self._text = ""  # the unfinished text, sanitized
+        self._begun = False  # whether a block has been finished
+        self._settled = 0  # the number of rows of the unfinished text that are written permanently
         self._settled_text = ""  # the text of these rows
-        self._live: list[Row] = []  # the rows that may be drawn again, the cursor at the end of the last
+        self._live: list[Row] = []  # the rows that can be redrawn, with the cursor at the end of the last one
         self._renderer: RowRenderer | None = None
         self._next_frame = float("-inf")
 
     def write(self, text: str) -> None:
-        """Add a piece of the answer, and draw when the last frame is old enough."""
+        """Add a piece of the answer, and draw if the last frame is old enough."""
         text = self._held + text
         self._held = "\r" if text.endswith("\r") else ""
         self._text += sanitize(text.removesuffix("\r") if self._held else text)
@@ -68,7 +68,7 @@ class MarkdownStream:
             self._next_frame = ended + max(_FRAME_SECONDS, (ended - begun) / _MAX_LOAD)
 
     def close(self, interrupted: bool = False) -> None:
-        """Draw all that came, and end the line."""
+        """Draw everything and end the line."""
         self._text += sanitize(self._held)
         self._held = ""
         self._draw(final=True)
@@ -87,14 +87,14 @@ class MarkdownStream:
         self._show(done, rows[-window:], final)
 
     def _fit_renderer(self) -> RowRenderer:
-        """Return the renderer for the window's width, which may have changed since the last frame."""
+        """Return the renderer for the current window width, which may have changed since the last frame."""
         width = self._console.width
         if self._renderer is None or self._renderer.width != width:
             self._renderer = RowRenderer(self._console.renderer(width), width)
         return self._renderer
 
     def _layout(self, renderer: RowRenderer, blocks: Sequence[Block]) -> list[Row]:
-        """Lay out blocks with a blank row between them, and one before the first where something precedes it."""
+        """Lay out blocks with a blank row between them, and one before the first if something precedes it."""
         rows: list[Row] = []
         for block in blocks:
             block_rows = renderer.rows(block)
@@ -104,9 +104,9 @@ class MarkdownStream:
         return rows
 
     def _finish_blocks(self, renderer: RowRenderer, final: bool) -> list[Row]:
-        """Take the blocks that no further line can change from the text, and return their rows still to be written.
+        """Remove finished blocks, which no further line can change, from the text; return their unwritten rows.
 
-        Only whole lines count: `2` under a list is a paragraph, `2. b` goes on with the list.
+        Only complete lines count: `2` below a list is a paragraph, but `2. b` continues the list.
         """
         blocks = parse_blocks(self._text if final else self._text[: self._text.rfind("\n") + 1])
         finished = blocks if final else blocks[:-1]
@@ -120,8 +120,8 @@ class MarkdownStream:
         return unwritten
 
     def _settle_rows(self, renderer: RowRenderer, at_most: int) -> list[Row]:
-        """Return the first of the unfinished rows that cannot change any more, and count them as written."""
-        # Marks at the very end may get longer and then close something else, or nothing.
+        """Return the first unfinished rows that can no longer change, and count them as written."""
+        # Marks at the very end may become longer, and then close something else or nothing.
         blocks = parse_blocks(self._text.rstrip("*_~`"))
         settled = renderer.settled_rows(blocks[0]) if blocks else []
         if settled and self._begun:
@@ -135,10 +135,10 @@ class MarkdownStream:
         return self._unwritten(self._layout(renderer, parse_blocks(self._text)))
 
     def _unwritten(self, rows: list[Row]) -> list[Row]:
-        """Leave out the rows that are written for good.
+        """Leave out the rows that are written permanently.
 
-        Where they came out differently, because the window has another width now or the block turned out to be one
-        that is shown as it was written, the rows whose text is certainly on the screen are left out.
+        If they have changed, because the window was resized or the block turned out to be shown as source text, leave
+        out the rows whose text is certainly on the screen.
         """
         if _join(rows[: self._settled]) != self._settled_text:
             self._settled = _count_covered(rows, self._settled_text)
@@ -146,7 +146,7 @@ class MarkdownStream:
         return rows[self._settled :]
 
     def _show(self, done: list[Row], live: list[Row], final: bool) -> None:
-        """Bring the screen from the live rows that it shows to `done`, which are never touched again, and `live`."""
+        """Replace the current live rows on the screen by `done`, which are never touched again, and `live`."""
         changed = self._first_change(done, live, final)
         target = done + live
         if changed == len(target) == len(self._live) and (live or not target):
@@ -155,7 +155,7 @@ class MarkdownStream:
         if changed >= len(self._live) > 0:
             start = "\r\n"
         else:
-            # Rows above the top of the window, which may have shrunk, are out of reach.
+            # Rows above the top of the window, which may have shrunk, cannot be reached.
             up = min(max(len(self._live) - 1 - changed, 0), self._console.height - 1)
             start = (f"\x1b[{up}A" if up else "") + "\r"
         written = "".join(row.styled + "\r\n" for row in target[changed : len(done)])
@@ -164,10 +164,10 @@ class MarkdownStream:
         self._live = live
 
     def _first_change(self, done: list[Row], live: list[Row], final: bool) -> int:
-        """Return the index of the first row to be written."""
+        """Return the index of the first row to write."""
         changed = 0
         for row, shown in zip(done + live, self._live, strict=False):
-            # What is written for good is written with wrapping on if it may be wider than expected.
+            # Permanent rows that may be wider than expected are written again with wrapping on.
             if row != shown or (changed < len(done) and not row.text.isascii()):
                 break
             changed += 1
@@ -175,7 +175,7 @@ class MarkdownStream:
             # A key may have been echoed into the last row.
             changed = min(changed, max(len(self._live) - 1, 0))
         if live and len(done) + len(live) < len(self._live):
-            # The cursor has to come to the end of the last row.
+            # The cursor has to end up at the end of the last row.
             changed = min(changed, len(done) + len(live) - 1)
         return changed
 
@@ -185,7 +185,7 @@ def _join(rows: list[Row]) -> str:
 
 
 def _count_covered(rows: list[Row], text: str) -> int:
-    """Count the first rows whose text was written already, in other rows; a row that was in part does not count."""
+    """Count the first rows whose text is already written in other rows; partially written rows do not count."""
     left = _compact(text)
     if not left:
         return 0

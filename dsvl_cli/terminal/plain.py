@@ -1,4 +1,4 @@
-"""How an answer is written while it comes: the choice between Markdown and plain text, and the plain text."""
+"""Streams answers as plain text, and chooses between that and Markdown."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from dsvl_cli.terminal.console import Console
 
-# A sentence's end with what closes it, or a line's.
+# The end of a sentence with closing quotes and brackets, or the end of a line.
 _SENTENCE_END = re.compile(r"""[.!?…]["'”’»)\]]*\s|[。！？]|\n""")
 
 
 class AnswerStream(Protocol):
-    """Takes an answer piece by piece."""
+    """Receives an answer piece by piece."""
 
     def write(self, text: str) -> None:
-        """Show a piece; it may be cut anywhere."""
+        """Show a piece, which may be split anywhere."""
         ...
 
     def close(self, interrupted: bool = False) -> None:
-        """Show what is left, and end the line."""
+        """Show the rest and end the line."""
         ...
 
 
 class PlainStream:
-    """Writes an answer as it comes, ended by exactly one newline.
+    """Writes an answer as it is generated, ending with exactly one newline.
 
     Args:
-        console: where to.
-        sentences: write whole sentences, for screen readers, instead of every piece.
+        console: where to write it.
+        sentences: write whole sentences instead of every piece, for screen readers.
     """
 
     def __init__(self, console: Console, *, sentences: bool = False) -> None:
@@ -38,7 +38,7 @@ class PlainStream:
         self._held = ""
 
     def write(self, text: str) -> None:
-        """Write what is due; line breaks at the end wait for what follows them."""
+        """Write what is complete; trailing line breaks are held back until more follows."""
         text = self._held + text
         due = self._due(text)
         self._held = text[due:]
@@ -46,7 +46,7 @@ class PlainStream:
             self._console.write(text[:due])
 
     def close(self, interrupted: bool = False) -> None:
-        """Write the rest, and one newline."""
+        """Write the rest and one newline."""
         self._console.write(self._held.rstrip("\r\n") + "\n")
         self._held = ""
         if interrupted:
@@ -60,7 +60,7 @@ class PlainStream:
 
 
 def open_answer(console: Console, *, plain: bool = False) -> AnswerStream:
-    """Choose how an answer is written: drawn Markdown where the terminal can, plain text elsewhere or if asked to."""
+    """Choose how to show an answer: as Markdown if the terminal supports it, else or if `plain` as plain text."""
     if plain or console.plain:
         return PlainStream(console, sentences=console.answer_is_terminal)
     if not (console.can_redraw and console.colour and console.answer_is_unicode):

@@ -1,8 +1,8 @@
-"""A picture shown in the terminal.
+"""Shows a picture in the terminal.
 
-textual-image, where it is installed, asks the terminal once what it can do and draws by sixel (iTerm2, WezTerm, foot,
-Windows Terminal ...) or by kitty's protocol. Everywhere else two pixels make a cell: a half block with a colour above
-and one below.
+If textual-image is installed, it queries the terminal once and draws with sixel (iTerm2, WezTerm, foot, Windows
+Terminal ...) or kitty's protocol. Otherwise each cell shows two pixels: a half block with one colour above and one
+below.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
     from dsvl_cli.terminal.console import Console
 
 _MAX_COLUMNS = 80
-# The prompt and a line of text stay in sight.
+# The prompt and a line of text remain visible.
 _LINES_BESIDE = 3
 
 
 def show(console: Console, image: Image) -> None:
-    """Draw an RGB picture, as large as the window allows, on stdout.
+    """Draw an RGB picture on stdout, as large as the window allows.
 
     Raises:
-        DsvlError: stdout is no terminal, or one without colours.
+        DsvlError: stdout is not a terminal, or one without colours.
     """
     if not (console.colour and console.answer_is_unicode):
-        raise DsvlError("no picture can be shown here", "`/see N FILE` writes it to a file")
+        raise DsvlError("pictures cannot be shown here", "write it to a file with `/see N FILE`")
     columns = min(console.width, _MAX_COLUMNS)
     lines = max(console.height - _LINES_BESIDE, 1)
     picture = _graphics(console, image) or _half_blocks(image, columns, lines)
-    console.draw("")  # what was written before comes first
+    console.draw("")  # flush earlier output
     console.renderer().print(picture, width=columns, height=lines)
 
 
 def _graphics(console: Console, image: Image) -> RenderableType | None:
-    """Return the picture for a terminal with pixels; None where the terminal has none or cannot be asked.
+    """Return the picture for a terminal with graphics, or None if it has none or cannot be queried.
 
-    textual-image asks when it is imported, through the process's own streams, and waits a tenth of a second for each
-    of two answers; so it is imported only where both streams are a terminal and are the console's.
+    textual-image queries the terminal on import, through the process's own streams, and waits a tenth of a second for
+    each of two answers, so it is only imported if both streams are a terminal and the console's.
     """
     environment = console.environment
     if environment.stdin is not sys.__stdin__ or environment.stdout is not sys.__stdout__:
@@ -52,7 +52,7 @@ def _graphics(console: Console, image: Image) -> RenderableType | None:
     try:
         from textual_image import renderable
     except (ImportError, OSError, ValueError):
-        # Not installed, or the terminal answered in a way that it does not understand.
+        # Not installed, or the terminal's answer is not understood.
         return None
     if renderable.Image not in (renderable.SixelImage, renderable.TGPImage):
         return None
@@ -61,7 +61,7 @@ def _graphics(console: Console, image: Image) -> RenderableType | None:
 
 
 def _half_blocks(image: Image, columns: int, lines: int) -> RenderableType:
-    """Draw a picture in at most so many cells, each of which is one pixel wide and two high."""
+    """Draw a picture in at most `columns` x `lines` cells, each one pixel wide and two high."""
     from rich.color import Color
     from rich.segment import Segment, Segments
     from rich.style import Style

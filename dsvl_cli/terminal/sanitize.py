@@ -1,16 +1,16 @@
-r"""Make foreign text harmless to a terminal: whatever could move, hide or reorder what is shown becomes visible.
+r"""Make untrusted text safe for a terminal: characters that could move, hide or reorder text become visible.
 
-Each character is judged alone, so text may be cut anywhere and cleaned piece by piece: no piece can complete an escape
-sequence, because the ESC (or its C1 form) that would open one is never written.
+Each character is handled on its own, so text can be split anywhere and sanitized piece by piece: no piece can complete
+an escape sequence, because the ESC (or its C1 form) that would start one is never written.
 
-What is replaced, and by what:
+Replacements:
 
-    C0 controls but newline and tab, DEL        their pictures, U+2400 and following: ESC becomes `␛`
-    bytes of a file name that are not UTF-8     `\xNN` (Python carries them as the surrogates U+DC80 to U+DCFF)
+    C0 controls but newline and tab, DEL        their symbols from U+2400 on: ESC becomes `␛`
+    bytes of a file name that are not UTF-8     `\xNN` (Python represents them as the surrogates U+DC80 to U+DCFF)
     C1 controls, bidirectional controls, line and paragraph separators, invisible format characters, tags,
     the other surrogates                        U+FFFD
 
-Kept, because ordinary text needs them: the zero-width joiner and non-joiner, variation selectors, the soft hyphen.
+Kept because ordinary text needs them: the zero-width joiner and non-joiner, variation selectors, the soft hyphen.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import re
 
 _REPLACEMENT = "\ufffd"
 
-# What is unsafe in any text; newline and tab are added for single lines.
+# Unsafe in any text; newline and tab are added for single lines.
 _UNSAFE = (
     "\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f"  # C0, DEL, C1
     "\\u061c\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069"  # bidirectional controls
@@ -33,12 +33,12 @@ _IN_LINE = re.compile(f"[\\n\\t{_UNSAFE}]")
 
 
 def sanitize(text: str) -> str:
-    r"""Make everything unsafe visible; newlines and tabs stay, `\r\n` becomes `\n`."""
+    r"""Make all unsafe characters visible, except newlines and tabs; `\r\n` becomes `\n`."""
     return _IN_TEXT.sub(_visible, text)
 
 
 def sanitize_line(text: str) -> str:
-    """Make one line of a name or a message: newlines and tabs are made visible, too."""
+    """Make all unsafe characters visible, including newlines and tabs."""
     return _IN_LINE.sub(_visible, text)
 
 

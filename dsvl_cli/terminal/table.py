@@ -1,4 +1,4 @@
-"""Rows of text in columns, for terminals of any width."""
+"""Text in columns, for terminals of any width."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _NARROWEST_LAST = 24
 
 
 def align(rows: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Return the lines of a table: columns one under the other, the last one broken between words where it must be.
+    """Return the lines of a table with aligned columns, the last one wrapped between words.
 
-    Where the last column would get too narrow, it stands below the others, indented.
+    If the last column would be too narrow, it is put below the others, indented.
     """
     if not rows:
         return []

@@ -86,7 +86,7 @@ def test_what_is_kept_is_listed(page: Page, monkeypatch: pytest.MonkeyPatch, tmp
     found = as_json(page)[1]["cache folder"]
     assert found["kept_prompts"] == {"path": str(tmp_path / "cache" / "prefixes"), "bytes": 2000, "files": 1}
     assert found["packed_weights"]["files"] == 0
-    assert "remove" in found["to empty it"]
+    assert "delete" in found["to empty it"]
 
 
 def test_no_connection_is_opened(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,12 +169,12 @@ def test_write(store: SessionStore, console: Console, tmp_path: Path) -> None:
     assert (tmp_path / "cat_pictures" / "1.png").exists()
     assert written(console.environment.stderr) == f"wrote {path}\n"
     assert written(console.environment.stdout) == ""
-    with pytest.raises(DsvlError, match="exists already"):
+    with pytest.raises(DsvlError, match="already exists"):
         write_session(console, "my cat", path)
 
 
 def test_remove(store: SessionStore, console: Console) -> None:
-    with pytest.raises(DsvlError, match="no conversation is called 'nobody'"):
+    with pytest.raises(DsvlError, match="there is no conversation 'nobody'"):
         remove_sessions(console, ["my cat", "nobody"])
     assert len(store.list()) == 2
     remove_sessions(console, ["my cat", "20260101", "20260102-1000-xyz"])

@@ -31,13 +31,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from dsvl_cli.batch.output import disk, journal
+from dsvl_cli.batch.output import journal
 from dsvl_cli.engine.conversation import Request
+from dsvl_cli.engine.storage import files
 from dsvl_cli.errors import ContextOverflow
 from tests.batch.fakes import FakeBatchModel
 
 
-class FaultySystem(disk.System):
+class FaultySystem(files.System):
     def __init__(self, plan: dict[str, Any]) -> None:
         self.plan = plan
         self.operations = 0
@@ -99,9 +100,9 @@ def make_model(plan: dict[str, Any]) -> FakeBatchModel:
 
 def run(plan: dict[str, Any], arguments: list[str]) -> int:
     system = FaultySystem(plan)
-    disk.system.write = system.write  # type: ignore[method-assign]
-    disk.system.sync = system.sync  # type: ignore[method-assign]
-    disk.system.replace = system.replace  # type: ignore[method-assign]
+    files.system.write = system.write  # type: ignore[method-assign]
+    files.system.sync = system.sync  # type: ignore[method-assign]
+    files.system.replace = system.replace  # type: ignore[method-assign]
     journal.SYNC_SECONDS = plan.get("sync_seconds", 0.0)
     # In place of the module that imports torch.
     engine_model: Any = types.ModuleType("dsvl_cli.engine.model")
@@ -122,11 +123,11 @@ def serve() -> int:
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
         import_module("dsvl_cli.cli").main(["batch", os.devnull, "-o", "rows.jsonl", "--dry-run", "--model", "tiny"])
     for line in sys.stdin:
-        plan, arguments, *files = json.loads(line)
+        plan, arguments, *streams = json.loads(line)
         pid = os.fork()
         if pid == 0:
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            for number, name in enumerate(files, 1):
+            for number, name in enumerate(streams, 1):
                 os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
             return run(plan, arguments)
         sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}\n")

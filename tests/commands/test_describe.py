@@ -48,14 +48,14 @@ def test_the_answer_says_what_is_there(capsys: pytest.CaptureFixture[str], pictu
     assert all(word in captured.out.lower() for word in words)
     assert captured.out.endswith("\n")
     assert captured.out.count("\n") == 1
-    assert "demonstration" in captured.err
+    assert "demo model" in captured.err
 
 
 def test_a_question_is_answered(capsys: pytest.CaptureFixture[str]) -> None:
     assert describe(CIRCLE, "-p", "What colour is the circle?", "-q") == 0
     captured = capsys.readouterr()
     assert "red" in captured.out.lower()
-    assert "demonstration" not in captured.err
+    assert "demo model" not in captured.err
 
 
 def test_the_prompt_can_come_from_stdin(capsys: pytest.CaptureFixture[str], stdin: io.BytesIO) -> None:
@@ -212,7 +212,7 @@ def test_a_pipe_gets_the_answer_and_nothing_else() -> None:
     assert b"\x1b" not in result.stdout + result.stderr
     # Nothing of the libraries' chatter: one line, and it is ours.
     assert result.stderr.decode().splitlines() == [
-        "tiny is a demonstration: it knows drawn shapes and numbers, not photographs"
+        "tiny is a demo model: it knows drawn shapes and numbers, not photographs"
     ]
 
 

@@ -25,8 +25,8 @@ from dsvl_cli.engine.model import VisionLanguageModel, load_model
 from dsvl_cli.engine.network.vision import list_vision_tensors
 from dsvl_cli.engine.options import LoadOptions, SamplingParams
 from dsvl_cli.engine.progress import Choice, Silence
+from dsvl_cli.engine.quantization.backends import find_model_class
 from dsvl_cli.engine.quantization.formats import FORMATS, Recipe
-from dsvl_cli.engine.quantization.selection import find_model_class
 from dsvl_cli.engine.text.detokenizer import Detokenizer
 from dsvl_cli.engine.text.prompt import PromptFormat
 from dsvl_cli.errors import DsvlError
@@ -191,9 +191,9 @@ def test_names_that_only_transformers_knows(tmp_path: Path, monkeypatch: pytest.
     model = load(folder, ear=ear)
     assert model.network.module is not None
     assert len(ear.notes) == 1
-    assert "laid out in a way that dsvl does not know" in ear.notes[0]
+    assert "has a layout that dsvl does not know" in ear.notes[0]
     assert_equal_to_transformers(model)
-    with pytest.raises(DsvlError, match="own formats: it has no model"):
+    with pytest.raises(DsvlError, match="int8 and int4: it has no model"):
         load(folder, quantization="int8")
     written = quantize_checkpoint(check_folder("x", folder), tmp_path / "out", Recipe(FORMATS["bnb-int8"]), Silence())
     assert set(list_vision_tensors(check_folder("out", written.path).config)) <= set(

@@ -80,7 +80,9 @@ def generate_reference(model: VisionLanguageModel, inputs: dict[str, torch.Tenso
     return tuple(i for i in output.tolist() if i not in model.end_ids)
 
 
-@pytest.mark.parametrize(("name", "count"), [("tiny", 200), ("hybrid", 20)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("tiny", 40), ("hybrid", 10), pytest.param("tiny", 200, marks=pytest.mark.soak)]
+)
 def test_greedy_equals_transformers(name: str, count: int, request: pytest.FixtureRequest) -> None:
     model: VisionLanguageModel = request.getfixturevalue(name)
     processor = processor_of(model)
@@ -226,9 +228,13 @@ def play_script(model: VisionLanguageModel, seed: int) -> None:
         talk.messages.append(answered(talk, reply, model))
 
 
-@pytest.mark.parametrize("block", range(4))
-def test_a_cached_turn_equals_a_fresh_one(tiny: VisionLanguageModel, block: int) -> None:
-    for seed in range(block * 50, block * 50 + 50):
+@pytest.mark.parametrize(
+    "seeds",
+    [range(40), *(pytest.param(range(at, at + 50), marks=pytest.mark.soak) for at in range(0, 200, 50))],
+    ids=str,
+)
+def test_a_cached_turn_equals_a_fresh_one(tiny: VisionLanguageModel, seeds: range) -> None:
+    for seed in seeds:
         play_script(tiny, seed)
 
 

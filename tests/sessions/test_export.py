@@ -133,7 +133,7 @@ def test_addresses_beside_lead_to_the_pictures(tmp_path: Path) -> None:
 def test_another_suffix_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(DsvlError) as caught:
         export_session(TALK, tmp_path / name)
-    assert caught.value.hint == "let its name end in .md, .html or .json"
+    assert caught.value.hint == "use a name ending in .md, .html or .json"
     assert not list(tmp_path.iterdir())
 
 
@@ -141,7 +141,7 @@ def test_another_suffix_is_refused(tmp_path: Path, name: str) -> None:
 def test_what_is_there_is_only_replaced_on_demand(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"mine")
-    with pytest.raises(DsvlError, match="exists already"):
+    with pytest.raises(DsvlError, match="already exists"):
         export_session(TALK, path)
     assert path.read_bytes() == b"mine"
     export_session(TALK, path, overwrite=True)
@@ -151,7 +151,7 @@ def test_what_is_there_is_only_replaced_on_demand(tmp_path: Path, name: str) -> 
 
 def test_a_folder_of_pictures_that_is_there_is_refused(tmp_path: Path) -> None:
     (tmp_path / "talk_pictures").mkdir()
-    with pytest.raises(DsvlError, match="talk_pictures exists already"):
+    with pytest.raises(DsvlError, match="talk_pictures already exists"):
         export_session(TALK, tmp_path / "talk.md", embed=False)
     export_session(TALK, tmp_path / "talk.md", embed=True)
 

@@ -56,7 +56,7 @@ def test_another_programs_database_is_refused_and_left_as_it_is(tmp_path: Path) 
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE bookmarks (address TEXT)")
     connection.close()
-    assert_refused_untouched(path, "another program's database")
+    assert_refused_untouched(path, "belongs to another program")
 
 
 def test_what_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:

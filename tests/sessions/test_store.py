@@ -95,7 +95,7 @@ def test_a_chat_that_says_nothing_leaves_nothing(store: SessionStore) -> None:
     assert not store.list()
     assert not store.search("kind")
     assert store.latest() is None
-    with pytest.raises(DsvlError, match="no conversation is called"):
+    with pytest.raises(DsvlError, match="there is no conversation"):
         store.load(session_id)
     assert not store.path.parent.exists()
 
@@ -185,10 +185,10 @@ def test_find_by_id_beginning_or_name(store: SessionStore) -> None:
     assert store.find("20260101-0900-bbb").id == "20260101-0900-bbb"
     assert store.find("202602").id == "20260202-1000-ccc"
     assert store.find("2026").id == "20260101-0900-aaa"  # a name comes before the beginning of an id
-    with pytest.raises(DsvlError, match="2 conversations begin with '20260101'"):
+    with pytest.raises(DsvlError, match="2 conversations start with '20260101'"):
         store.find("20260101")
     for nothing in ("", "zzz", "\udcff"):
-        with pytest.raises(DsvlError, match="no conversation is called"):
+        with pytest.raises(DsvlError, match="there is no conversation"):
             store.find(nothing)
 
 
@@ -207,7 +207,7 @@ def test_names_are_unique(store: SessionStore) -> None:
     store.rename(first, "caf\u00e9 \udcff")
     assert store.load("caf\u00e9 \udcff").id == first
     for taken in ("caf\u00e9 \udcff", first):
-        with pytest.raises(DsvlError, match="another conversation is called"):
+        with pytest.raises(DsvlError, match="another conversation is named"):
             store.rename(second, taken)
     with pytest.raises(DsvlError, match="empty"):
         store.rename(second, " \n")
@@ -363,7 +363,7 @@ def test_a_full_disk_is_told_and_hurts_nothing(path: Path) -> None:
     told, errors = chat.communicate(timeout=60)
     assert (chat.returncode, errors) == (0, "")
     assert "cannot be written" in told
-    assert "make room" in told
+    assert "free some disk space" in told
     with SessionStore(path) as store:
         assert store.load("a").conversation == talk(question("small"), question("again"))
     assert_sound(path)

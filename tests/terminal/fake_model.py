@@ -19,7 +19,7 @@ from dsvl_cli.engine.progress import Listener, Silence
 from dsvl_cli.errors import ContextOverflow, ImageError
 from dsvl_cli.terminal.chat.attachments import PictureSources
 from dsvl_cli.terminal.chat.chat import Chat, Services
-from dsvl_cli.terminal.chat.conversation_store import ConversationKeeper
+from dsvl_cli.terminal.chat.conversation_store import ConversationStore
 from dsvl_cli.terminal.chat.loading import BackgroundModel
 from dsvl_cli.terminal.chat.settings import ChatSettings
 from dsvl_cli.terminal.console import Console, Environment
@@ -141,7 +141,7 @@ class Kept:
         return self.conversation.messages[0].text
 
 
-class MemoryKeeper:
+class MemoryStore:
     """Keeps conversations in memory, or raises `error` if there is one."""
 
     def __init__(self) -> None:
@@ -170,7 +170,7 @@ class MemoryKeeper:
         for kept in self.kept.values():
             if key in (kept.id, kept.name):
                 return kept
-        raise DsvlError(f"no conversation is called {key!r}")
+        raise DsvlError(f"there is no conversation {key!r}")
 
     def list(self, limit: int | None = None) -> list[Kept]:
         return list(self.kept.values())[:limit]
@@ -183,7 +183,7 @@ class Desk:
         self,
         model: FakeModel | None = None,
         *,
-        keeper: ConversationKeeper | None = None,
+        store: ConversationStore | None = None,
         settings: ChatSettings | None = None,
         scripted: bool = False,
         variables: dict[str, str] | None = None,
@@ -191,7 +191,7 @@ class Desk:
         quiet: bool = False,
     ) -> None:
         self.model = model or FakeModel()
-        self.keeper = MemoryKeeper()
+        self.store = MemoryStore()
         self.exports: list[tuple[Conversation, str, Path, bool]] = []
         self._stdout, self._stderr = io.StringIO(), io.StringIO()
         self.environment = Environment(io.StringIO(), self._stdout, self._stderr, variables or {})
@@ -199,7 +199,7 @@ class Desk:
         self.loading = BackgroundModel(load or (lambda name, listener: self.model), Silence())
         services = Services(
             SOURCES,
-            keeper or self.keeper,
+            store or self.store,
             lambda *exported: self.exports.append(exported),
             lambda: PlainStream(self.console),
             models=("fake", "other"),

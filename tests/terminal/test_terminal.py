@@ -59,19 +59,19 @@ def test_a_whole_chat(pictures: Path, columns: int, term: str) -> None:
         screen.type("/images\r")
         screen.wait_for("20x10")
         screen.type("/undo\r")
-        screen.wait_for("staged")
+        screen.wait_for("attached")
         screen.type("and now, what is there to be seen?\r/set max_new_tokens 2\r")
         screen.wait_for("max_new_tokens is 2")
         screen.type("/retry\r")
-        screen.wait_for("(cut)")
+        screen.wait_for("(cut off)")
         screen.type("/continue\r")
         screen.rest()
         screen.type(CTRL_D)
         assert screen.end() == 0
         shown = words(screen.text())
-    for text in ("(64x48)", "(20x10)", "are staged again", "You said: what differs?", "/continue goes on"):
+    for text in ("(64x48)", "(20x10)", "are attached again", "You said: what differs?", "/continue resumes the answer"):
         assert text in shown
-    assert shown.index("You said: what differs?") < shown.index("taken back") < shown.index("(cut)")
+    assert shown.index("You said: what differs?") < shown.index("removed: ") < shown.index("(cut off)")
     if term == "dumb":
         assert b"\x1b" not in screen.raw
 
@@ -88,7 +88,7 @@ def test_ctrl_c_stops_an_answer_and_the_next_turn_works(tmp_path: Path) -> None:
         screen.wait_for("Fine.")
         screen.wait_for_prompt()
         screen.type(CTRL_C)
-        screen.wait_for("Ctrl-C again")
+        screen.wait_for("press Ctrl-C again")
         screen.type(CTRL_C)
         assert screen.end() == 0
     with closing(sqlite3.connect(tmp_path / "data" / "sessions.sqlite3")) as store:
@@ -102,7 +102,7 @@ def test_an_early_message_waits_and_can_be_taken_back(tmp_path: Path) -> None:
         screen.type("early\r")
         screen.wait_for("waiting for fake")
         screen.type(CTRL_C)
-        screen.wait_for("back in the line")
+        screen.wait_for("in the input line again")
         screen.rest()
         assert screen.visible().count("> early") == 2
         screen.type(" bird\r")

@@ -15,9 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dsvl_cli.batch.output.disk import explained, new_file, sync_folder, system, write_all
+from dsvl_cli.batch.output.disk import explained
 from dsvl_cli.batch.row import Row, Status, encode
 from dsvl_cli.batch.sources.scan import name_key
+from dsvl_cli.engine.storage.files import new_file, sync_folder, system, write_all
 from dsvl_cli.errors import DsvlError
 
 SYNC_SECONDS = 1.0

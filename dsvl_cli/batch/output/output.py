@@ -18,6 +18,7 @@ from dsvl_cli.batch.output.journal import Journal
 from dsvl_cli.batch.output.settings import Settings
 from dsvl_cli.batch.output.tables import write_csv, write_openai, write_parquet
 from dsvl_cli.batch.row import Row
+from dsvl_cli.engine.storage.files import find_leftovers, remove_leftovers
 from dsvl_cli.errors import DsvlError
 
 # A greedy answer would come out the same again.
@@ -139,6 +140,8 @@ class KeptOutput:
                     f"another dsvl is writing {self.shown}", "wait until it is done, or choose another -o"
                 ) from exc
         try:
+            own = (self.path, self.journal.path, settings_path_of(self.path))
+            remove_leftovers(find_leftovers(self.path.parent), *own)
             if self._overwrite:
                 self._remove()
             if not self._check():

@@ -21,9 +21,10 @@ from typing import Any, TextIO
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from dsvl_cli.batch.output.disk import explained, new_file
+from dsvl_cli.batch.output.disk import explained
 from dsvl_cli.batch.row import ONLY, Row, Status
 from dsvl_cli.engine.pictures.images import decode, picture_from_bytes
+from dsvl_cli.engine.storage.files import find_leftovers, new_file, remove_leftovers
 from dsvl_cli.errors import ImageError
 
 THUMBNAIL_PIXELS = 160
@@ -44,7 +45,7 @@ def write_report(
     """Write the page; a report that stands there already is replaced when the new one is whole.
 
     Args:
-        path: of the page.
+        path: of the page; nobody else is writing it.
         rows: in the order in which they are shown; each is let go of when it is written.
         thumbnail_of: gives a row's small picture, such as `make_thumbnail` makes it, or None where there is none.
         title: stands at the top.
@@ -53,6 +54,7 @@ def write_report(
     Raises:
         DsvlError: it cannot be written.
     """
+    remove_leftovers(find_leftovers(path.parent), path)
     # How many there are of each kind is only known at the end, but stands at the top.
     with (
         explained(path),

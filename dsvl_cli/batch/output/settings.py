@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dsvl_cli.batch.output.disk import explained, new_file
+from dsvl_cli.batch.output.disk import explained
+from dsvl_cli.engine.storage.files import new_file
 from dsvl_cli.errors import DsvlError
 
 _LONGEST = 40

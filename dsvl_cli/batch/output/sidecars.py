@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from dsvl_cli.batch.item import Item
-from dsvl_cli.batch.output.disk import explained, new_file
+from dsvl_cli.batch.output.disk import explained
 from dsvl_cli.batch.output.formats import Existing
 from dsvl_cli.batch.output.journal import Journal
 from dsvl_cli.batch.row import Row
 from dsvl_cli.engine.pictures.images import PICTURE_EXTENSIONS
+from dsvl_cli.engine.storage.files import find_leftovers, new_file, remove_leftovers
 
 _LONGEST_NAME = 250  # bytes; most file systems take 255
 
@@ -39,6 +40,7 @@ class Sidecars:
         self.existing = existing
         self._owners: dict[str, str] = {}  # place -> id
         self._places: dict[str, str] = {}  # id -> place, relative to the folder
+        self._leftovers: dict[Path, list[Path]] = {}  # of each folder, what earlier runs left: it is looked for once
 
     def load(self, fields: Mapping[str, Any]) -> None:
         """Learn of a row of the journal where its file is."""
@@ -52,6 +54,7 @@ class Sidecars:
             return
         row = journal.read(fields["id"])
         path = self.folder / fields["sidecar"]
+        self._tidy(path)
         try:
             is_there = row.text in path.read_text("utf-8", "surrogateescape") or (
                 self.existing in ("skip", "overwrite") and path.stat().st_mtime_ns >= journal_time
@@ -84,12 +87,19 @@ class Sidecars:
         path = self.folder / self._places[row.id]
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._tidy(path)
             text = self._join(path, row.text, before.text if before else "")
             with new_file(path) as file:
                 file.write(text.encode("utf-8", "surrogateescape"))
 
     def finish(self, journal: Journal, is_changed: bool) -> None:
         """Nothing waits."""
+
+    def _tidy(self, path: Path) -> None:
+        """Take away what a killed run left of a file."""
+        if path.parent not in self._leftovers:
+            self._leftovers[path.parent] = find_leftovers(path.parent)
+        remove_leftovers(self._leftovers[path.parent], path)
 
     def _join(self, path: Path, text: str, before: str) -> str:
         if self.existing in ("skip", "overwrite"):

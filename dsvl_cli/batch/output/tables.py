@@ -9,9 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dsvl_cli.batch.output.disk import new_file
 from dsvl_cli.batch.output.responses import to_response_line
 from dsvl_cli.batch.row import FIELDS, ONLY, Row
+from dsvl_cli.engine.storage.files import new_file
 from dsvl_cli.errors import DsvlError
 
 _ROWS_AT_ONCE = 5_000

@@ -56,7 +56,11 @@ class _BadRequest(ImageError):
     """A line cannot be answered as it asks."""
 
 
-def scan_requests(path: str, *, offline: bool = False) -> Iterator[Item]:
+# The `custom_id`s found so far, each with its file and the number of its line.
+Places = dict[str, tuple[str, int]]
+
+
+def scan_requests(path: str, *, offline: bool = False, found: Places | None = None) -> Iterator[Item]:
     """Find the requests of a file, line by line; ids are their `custom_id`s, `FILE::LINE` where there is no good one.
 
     Pictures are read again from the line when they are asked for, so that nothing large is held.
@@ -64,18 +68,20 @@ def scan_requests(path: str, *, offline: bool = False) -> Iterator[Item]:
     Args:
         path: of the file.
         offline: refuse addresses.
+        found: in this file and others: what comes again becomes an error of its own, or else the two could not be
+            told apart in the output.
 
     Raises:
         DsvlError: the file cannot be read.
     """
-    seen: dict[str, int] = {}
+    found = {} if found is None else found
     try:
         with open(path, "rb") as file:
             number, offset = 0, 0
             while line := file.readline(_MAX_LINE_BYTES):
                 number += 1
                 if line.strip():
-                    yield _item(path, number, offset, line, seen, offline)
+                    yield _item(path, number, offset, line, found, offline)
                 if not line.endswith(b"\n"):
                     _skip_rest(file)
                 offset = file.tell()
@@ -88,13 +94,13 @@ def _skip_rest(file: BinaryIO) -> None:
         pass
 
 
-def _item(path: str, number: int, offset: int, line: bytes, seen: dict[str, int], offline: bool) -> Item:
+def _item(path: str, number: int, offset: int, line: bytes, found: Places, offline: bool) -> Item:
     place = f"{path}::{number}"
     item = Item(place, place, partial(_pictures_at, path, offset, offline), parts=())
     try:
         request = _parse(line)
-        custom_id = _custom_id(request, seen)
-        seen[custom_id] = number
+        custom_id = _custom_id(request)
+        _check_new(found.setdefault(custom_id, (path, number)), path, number)
         item = replace(item, id=custom_id)
         body = _body(request)
         parts, system, urls = _read_messages(body)
@@ -123,14 +129,20 @@ def _parse(line: bytes) -> dict[str, Any]:
     return request
 
 
-def _custom_id(request: Mapping[str, Any], seen: Mapping[str, int]) -> str:
+def _custom_id(request: Mapping[str, Any]) -> str:
     custom_id = request.get("custom_id")
     if not isinstance(custom_id, str) or not custom_id:
         raise _BadRequest("has no custom_id")
     _check_text(custom_id)
-    if custom_id in seen:
-        raise _BadRequest(f"its custom_id stands in line {seen[custom_id]} already", "give each line its own")
     return custom_id
+
+
+def _check_new(place: tuple[str, int], path: str, number: int) -> None:
+    file, line = place
+    if line == number and (file == path or os.path.realpath(file) == os.path.realpath(path)):
+        return
+    where = f"line {line}" if file == path else f"{file}, line {line},"
+    raise _BadRequest(f"its custom_id stands in {where} already", "give each line its own")
 
 
 def _body(request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -199,6 +211,8 @@ def _content(message: Mapping[str, Any]) -> list[tuple[str, str | None]]:
             raise _BadRequest("has a message with a part that is neither a text nor a picture")
         if kind == "text":
             _check_text(value)
+        else:
+            _check_address(value)
         parts.append((value, None) if kind == "text" else ("", value))
     return parts
 
@@ -219,6 +233,15 @@ def _check_text(text: str) -> None:
         text.encode()
     except UnicodeEncodeError as exc:
         raise _BadRequest("holds half a character: a lone surrogate") from exc
+
+
+def _check_address(url: str) -> None:
+    if not url.strip():
+        raise _BadRequest("has a picture without an address")
+    try:
+        os.fsencode(url)  # what stands for bytes of a name that are not UTF-8 can be
+    except UnicodeEncodeError as exc:
+        raise _BadRequest("has an address with half a character: a lone surrogate") from exc
 
 
 def _sampling(body: Mapping[str, Any]) -> dict[str, Any]:

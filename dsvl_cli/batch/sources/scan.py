@@ -9,7 +9,7 @@ import glob
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -35,6 +35,7 @@ class ScanOptions:
         column: of a Parquet table, the one with the pictures; None where only one can be meant.
         offline: refuse addresses.
         tell: is told of each folder that cannot be read.
+        custom_ids: of the requests that were found so far, with their places.
     """
 
     recursive: bool = False
@@ -43,6 +44,7 @@ class ScanOptions:
     column: str | None = None
     offline: bool = False
     tell: Callable[[str], None] = lambda _: None
+    custom_ids: dict[str, tuple[str, int]] = field(default_factory=dict, repr=False, compare=False)
 
 
 def scan(sources: Sequence[str], names: BinaryIO | None = None, options: ScanOptions | None = None) -> Iterator[Item]:
@@ -109,7 +111,7 @@ def _open_file(path: str, options: ScanOptions) -> Iterator[Item]:
     if kind == ".jsonl":
         from dsvl_cli.batch.sources.requests import scan_requests
 
-        return scan_requests(path, offline=options.offline)
+        return scan_requests(path, offline=options.offline, found=options.custom_ids)
     return iter([_file_item(path)])
 
 

@@ -1,7 +1,7 @@
-"""Which files a model is loaded from: an alias, a hub id, a folder or the embedded model -> a checked folder.
+"""Finds and checks the files of a model: an alias, a hub id, a folder or the embedded model -> a checked folder.
 
-What is refused is refused here, before torch is imported: other model types, weights that are not safetensors,
-missing and truncated files.
+Unsupported models are rejected here, before torch is imported: other model types, weights that are not safetensors,
+missing or truncated files.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 EMBEDDED = "tiny"
 EMBEDDED_FOLDER = Path(__file__).resolve().parents[2] / "tiny"
 ALIASES = {
-    EMBEDDED: "the model that comes with dsvl",
+    EMBEDDED: "the model embedded in dsvl",
     "1.3b": "deepseek-community/deepseek-vl-1.3b-chat",
     "7b": "deepseek-community/deepseek-vl-7b-chat",
     "1.3b-base": "deepseek-community/deepseek-vl-1.3b-base",
@@ -45,7 +45,7 @@ ALIASES = {
 }
 MODEL_TYPES = ("deepseek_vl", "deepseek_vl_hybrid")
 _CONVERTED = (
-    "the converted models are deepseek-community/deepseek-vl-1.3b-chat and its siblings: --model 1.3b, --model 7b"
+    "use the converted models, deepseek-community/deepseek-vl-1.3b-chat and its siblings: --model 1.3b, --model 7b"
 )
 _INDEX = "model.safetensors.index.json"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -55,20 +55,20 @@ _SAMPLES, _SAMPLE_BYTES = 64, 4096
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The files of one model, found and checked.
+    """The checked files of a model.
 
     Attributes:
-        name: what the user called it.
+        name: as the user gave it.
         path: the folder with all files.
         model_type: `deepseek_vl` (1.3b) or `deepseek_vl_hybrid` (7b).
-        has_chat: False for a base model, which goes on with a text instead of answering.
-        weight_bytes: the size of the weights as they are stored.
-        parameters: how many numbers the weights hold; in a quantized checkpoint, how many are stored.
+        has_chat: False for a base model, which continues a text instead of answering.
+        weight_bytes: the size of the stored weights.
+        parameters: the number of parameters; for a quantized checkpoint, the number of stored values.
         config: `config.json`.
         fingerprint: hexadecimal; equal for equal weights, configuration and tokenizer.
-        commit: the commit of the hub's repository; None for a folder that is not from there.
-        stored_dtype: `float32`, `bfloat16` or `float16`: of most of the weights; None where most have another.
-        has_own_head: whether the output head is stored beside the embeddings, whatever the configuration says of it.
+        commit: the commit of the hub repository; None for a folder that is not from the hub.
+        stored_dtype: the dtype of most weights, `float32`, `bfloat16` or `float16`; None if it is another one.
+        has_own_head: whether the output head is stored separately from the embeddings, regardless of the configuration.
     """
 
     name: str
@@ -85,23 +85,23 @@ class Checkpoint:
 
     @property
     def is_quantized(self) -> bool:
-        """Whether the weights are stored in a narrower format than they are computed in."""
+        """Whether the stored weights are quantized."""
         return "quantization_config" in self.config
 
 
 def find_checkpoint(options: LoadOptions, listener: Listener) -> Checkpoint:
-    """Find the model's files, downloading what is missing, and check them.
+    """Find the files of a model, download missing ones, and check them.
 
     Raises:
-        UsageError: the model's name means nothing, or `revision` is given for a folder.
-        DsvlError: the files are missing, damaged, of another kind of model, or cannot be fetched.
+        UsageError: the model's name is unknown, or `revision` is given for a folder.
+        DsvlError: the files are missing, damaged, of an unsupported model, or cannot be downloaded.
     """
     where = resolve_model(options.model)
     if isinstance(where, Path):
         if options.revision is not None:
-            raise UsageError(f"--revision goes with a model of the hub, and {options.model} is none")
+            raise UsageError(f"--revision needs a model from the hub, but {options.model} is a local one")
         if where == EMBEDDED_FOLDER:
-            listener.note("tiny is a demonstration: it knows drawn shapes and numbers, not photographs")
+            listener.note("tiny is a demo model: it knows drawn shapes and numbers, not photographs")
         return check_folder(options.model, where)
     if options.revision is None and (original := find_original(where)):
         raise refuse_original(original)
@@ -109,45 +109,44 @@ def find_checkpoint(options: LoadOptions, listener: Listener) -> Checkpoint:
 
 
 def resolve_model(model: str) -> Path | str:
-    """Tell what a model's name means: a folder (a `Path`) or a repository of the hub (`org/name`).
+    """Resolve a model's name to a folder (a `Path`) or a hub repository (`org/name`).
 
-    An alias wins over a folder of that name, and a folder that exists over a hub id; `./name` is always a folder.
+    An alias takes precedence over a folder of the same name, and an existing folder over a hub id; `./name` is always
+    a folder.
 
     Raises:
         UsageError: it is neither.
-        DsvlError: it is a path, and there is no folder.
+        DsvlError: it is a path, but not of a folder.
     """
     alias = model.lower()
     if alias == EMBEDDED:
         return EMBEDDED_FOLDER
     if alias in ALIASES:
         return ALIASES[alias]
-    # os.path, since pathlib raises on names that no file can have
+    # os.path: pathlib raises for invalid file names
     path = os.path.expanduser(model)
     if os.path.isdir(path):
         return Path(path).resolve()
     if os.path.exists(path):
-        raise DsvlError(f"{model} is a file, and a model is a folder", f"try --model {Path(path).parent}")
+        raise DsvlError(f"{model} is a file, but a model is a folder", f"try --model {Path(path).parent}")
     if model.startswith((".", "~", os.sep)) or model.endswith("/") or model.count("/") > 1 or "\\" in model:
-        raise DsvlError(f"there is no folder {model}", "check the path; a model of the hub is written org/name")
+        raise DsvlError(f"there is no folder {model}", "check the path; a model from the hub is written org/name")
     if _HUB_ID.fullmatch(model):
         return model
     near = suggest_alias(alias) or next(iter(difflib.get_close_matches(alias, ALIASES, n=1, cutoff=0.4)), None)
     guess = f"did you mean {near}? " if near else ""
-    raise UsageError(
-        f"there is no model {model!r}", f"{guess}a model is {', '.join(ALIASES)}, a hub id org/name, or a folder"
-    )
+    raise UsageError(f"there is no model {model!r}", f"{guess}use {', '.join(ALIASES)}, a hub id org/name, or a folder")
 
 
 def _find_on_hub(repo: str, options: LoadOptions, listener: Listener) -> Path:
-    """Return a repository's folder in the cache; what is cached whole is used as it is, without asking the hub."""
+    """Return a repository's folder in the cache; a complete one is used without contacting the hub."""
     cached = hub.find_snapshot(repo, options.revision)
     if cached is not None and not find_missing(cached):
         return cached
     if options.offline or hub.is_offline():
         part = "only partly" if cached is not None else "not"
         reason = "--offline" if options.offline else "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE"
-        raise DsvlError(f"{repo} is {part} on this machine, and {reason} forbids to download it", hub.WAYS_ON)
+        raise DsvlError(f"{repo} is {part} on this machine, and {reason} forbids downloading it", hub.WAYS_ON)
 
     def accept(folder: Path) -> None:
         _check_type(repo, _read_config(repo, folder), [repo])
@@ -156,29 +155,29 @@ def _find_on_hub(repo: str, options: LoadOptions, listener: Listener) -> Path:
 
 
 def check_folder(name: str, folder: Path, repo: str | None = None) -> Checkpoint:
-    """Check that a folder holds a whole model that dsvl can run, reading no more than the headers of the weights.
+    """Check that a folder has a complete model that dsvl supports, reading only the headers of the weights.
 
     Args:
-        name: what the user called it.
-        folder: holds `config.json` and the rest.
-        repo: the hub's name of it, where it has one.
+        name: as the user gave it.
+        folder: with `config.json` and the other files.
+        repo: its hub id, if it has one.
 
     Raises:
-        DsvlError: something is missing, damaged or of another kind.
+        DsvlError: something is missing, damaged or unsupported.
     """
     if not (folder / "config.json").is_file():
-        raise DsvlError(f"{name} holds no model: {folder} has no config.json", "a model is a folder with config.json")
+        raise DsvlError(f"{name} is not a model: {folder} has no config.json", "a model is a folder with config.json")
     config = _read_config(name, folder)
     names = (repo or "", folder.name, _repository_of(folder))
     model_type = _check_type(name, config, names)
     missing = find_missing(folder)
     if any(file.endswith(".safetensors") for file in missing) and any(folder.glob("*.bin")):
         raise DsvlError(
-            f"{name} has its weights as .bin, and dsvl loads only safetensors",
-            "pickled weights can run code; look for a converted copy of the model",
+            f"{name} has weights in .bin files, but dsvl only loads safetensors",
+            "pickled weights can run code; look for a safetensors version of the model",
         )
     if missing:
-        raise DsvlError(f"{name} is not complete: {folder} has no {_join(missing)}", "copy or download the model again")
+        raise DsvlError(f"{name} is incomplete: {folder} has no {_join(missing)}", "copy or download the model again")
     weights = list_weights(folder)
     tensors = [entry for path in weights for entry in _read_entries(path).items()]
     entries = [entry for _, entry in tensors]
@@ -199,7 +198,7 @@ def check_folder(name: str, folder: Path, repo: str | None = None) -> Checkpoint
 
 
 def _find_dtype(entries: Iterable[_Entry]) -> str | None:
-    """Name the dtype of most of the numbers, as torch does."""
+    """Return the dtype of most of the values, by its torch name."""
     numbers: Counter[str] = Counter()
     for entry in entries:
         numbers[entry.dtype] += math.prod(entry.shape)
@@ -208,7 +207,7 @@ def _find_dtype(entries: Iterable[_Entry]) -> str | None:
 
 
 def find_missing(folder: Path) -> list[str]:
-    """List the names of the files that a model needs and the folder lacks; of alternatives, the usual one."""
+    """List the missing files of a model; of alternatives, the usual one."""
     missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
     if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
         missing.append("processor_config.json")
@@ -216,18 +215,18 @@ def find_missing(folder: Path) -> list[str]:
 
 
 def list_weights(folder: Path) -> list[Path]:
-    """List the safetensors files that the weights consist of, whether they are there or not.
+    """List the safetensors files of the weights, whether they exist or not.
 
     Raises:
-        DsvlError: the index that names them is damaged.
+        DsvlError: the index is damaged.
     """
     index = folder / _INDEX
     if (folder / "model.safetensors").is_file() or not index.is_file():
         return [folder / "model.safetensors"]
     shards = read_object(index).get("weight_map")
-    # The names come from a stranger: they must stay in the folder.
+    # The names are not trusted: they must not lead out of the folder.
     if not isinstance(shards, dict) or not all(_is_shard(name) for name in shards.values()):
-        raise DsvlError(f"{index} names no weights", "the index is damaged: download the model again")
+        raise DsvlError(f"{index} lists no weights", "the index is damaged: download the model again")
     return [folder / name for name in sorted(set(shards.values()))]
 
 
@@ -237,17 +236,17 @@ def _is_shard(name: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One tensor in the header of a safetensors file; the dtype has the format's own name, such as `BF16`."""
+    """A tensor in the header of a safetensors file; the dtype has the format's own name, such as `BF16`."""
 
     dtype: str
     shape: tuple[int, ...]
 
 
 def read_header(path: Path) -> dict[str, tuple[int, ...]]:
-    """Read the shapes of a safetensors file's tensors, by their names.
+    """Read the shapes of the tensors in a safetensors file, by name.
 
     Raises:
-        DsvlError: the file is shorter than its header says, or is no such file.
+        DsvlError: the file is truncated or not a safetensors file.
     """
     return {name: entry.shape for name, entry in _read_entries(path).items()}
 
@@ -255,8 +254,8 @@ def read_header(path: Path) -> dict[str, tuple[int, ...]]:
 def _read_entries(path: Path) -> dict[str, _Entry]:
     """Read the header of a safetensors file.
 
-    The format: eight bytes with the length of the header (little endian), the header in JSON, then the tensors'
-    bytes, to which `data_offsets` of the header refer (https://github.com/huggingface/safetensors#format).
+    The format: the length of the header in 8 bytes (little endian), the header in JSON, then the tensor data that
+    `data_offsets` in the header refers to (https://github.com/huggingface/safetensors#format).
     """
     try:
         with path.open("rb") as file:
@@ -276,14 +275,14 @@ def _read_entries(path: Path) -> dict[str, _Entry]:
     except OSError as error:
         raise DsvlError(f"{path} cannot be read: {error.strerror}", "check its permissions") from error
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise DsvlError(f"{path} is no safetensors file", "it is damaged: download it again") from error
+        raise DsvlError(f"{path} is not a safetensors file", "it is damaged: download it again") from error
     if size < end:
         raise _truncated(path, size, end)
     return entries
 
 
 def _truncated(path: Path, size: int, expected: int) -> DsvlError:
-    # In a hub cache the file is a link, and only where that leads to can the damage be deleted.
+    # In a hub cache the file is a symlink, and its target has to be deleted.
     return DsvlError(
         f"{path} is truncated: it has {size:,} of {expected:,} bytes",
         f"delete {path.resolve()}, then copy or download it again",
@@ -291,17 +290,16 @@ def _truncated(path: Path, size: int, expected: int) -> DsvlError:
 
 
 def is_base_name(name: str) -> bool:
-    """Whether a model's name says that it is a base model: `deepseek-vl-7b-base`, `7b-base-nf4`.
+    """Whether a model's name is that of a base model: `deepseek-vl-7b-base`, `7b-base-nf4`.
 
-    The files do not tell: one converter wrote all of DeepSeek's checkpoints, so that a base model may well carry a
-    chat template.
+    The files do not show it: one converter wrote all DeepSeek checkpoints, and a base model may have a chat template.
     """
     parts = re.split(r"[-_./\\]+", name.lower())
     return "base" in parts and "chat" not in parts
 
 
 def _repository_of(folder: Path) -> str:
-    """Name the repository whose snapshot in a hub cache the folder is, `org--name`; "" where it is none."""
+    """Return the repository, `org--name`, if the folder is a snapshot in a hub cache, else ""."""
     is_snapshot = folder.parent.name == "snapshots"
     return folder.parent.parent.name.removeprefix("models--") if is_snapshot else ""
 
@@ -319,13 +317,13 @@ def _check_type(name: str, config: dict[str, Any], names: Iterable[str]) -> str:
         return str(model_type)
     if (refusal := refuse_folder(name, config, names)) is not None:
         raise refusal
-    raise DsvlError(f"{name} is a model of type {model_type!r}, and dsvl runs {' and '.join(MODEL_TYPES)}", _CONVERTED)
+    raise DsvlError(f"{name} has model type {model_type!r}, but dsvl supports {' and '.join(MODEL_TYPES)}", _CONVERTED)
 
 
 def _take_fingerprint(folder: Path, weights: list[Path]) -> str:
-    """SHA-256 over the small files whole and over each file of weights at its start and at 64 places.
+    """Return a SHA-256 of the small files and, from each weights file, of the header and 64 samples.
 
-    Reading all of 15 GB would cost more than loading them; a model trained further changes its weights everywhere.
+    Reading all 15 GB would take longer than loading them, and fine-tuning changes weights everywhere.
     """
     digest = hashlib.sha256()
     for name in SETTINGS_FILES:
@@ -336,13 +334,13 @@ def _take_fingerprint(folder: Path, weights: list[Path]) -> str:
             size = path.stat().st_size
             length = int.from_bytes(file.read(8), "little")
             digest.update(size.to_bytes(8, "little") + file.read(length))
-            for place in range(_SAMPLES):
-                file.seek(8 + length + (size - 8 - length) * place // _SAMPLES)
+            for sample in range(_SAMPLES):
+                file.seek(8 + length + (size - 8 - length) * sample // _SAMPLES)
                 digest.update(file.read(_SAMPLE_BYTES))
     return digest.hexdigest()
 
 
 def _join(names: list[str]) -> str:
-    """Write the first names of a list, and how many more there are."""
+    """Join the first names of a list, and the number of further ones."""
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

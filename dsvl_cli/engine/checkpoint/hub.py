@@ -1,7 +1,7 @@
-"""The Hugging Face hub: what of a repository is in the local cache, and fetching the rest.
+"""The Hugging Face hub: finding a repository in the local cache, and downloading what is missing.
 
-Everything goes through `huggingface_hub`, so `HF_HOME`, `HF_TOKEN`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` mean what they
-mean everywhere. Its bars, logs and warnings are kept from the user: what matters is said through the listener.
+Everything goes through `huggingface_hub`, so `HF_HOME`, `HF_TOKEN`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` have their
+usual meaning. Its progress bars, logs and warnings are suppressed; what matters is reported to the listener.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ if TYPE_CHECKING:
 
     from dsvl_cli.engine.progress import Listener
 
-# Weights as safetensors, configurations, the tokenizer, the chat template. Never code, pickles, or other frameworks'.
+# Weights in safetensors, configurations, the tokenizer, the chat template. Never code, pickles or other frameworks'
+# weights.
 NEEDED = ("model*.safetensors", "*.json", "*.jinja")
 WAYS_ON = (
     "`--model tiny` needs no download; `--model FOLDER` takes a folder with the model's files; "
-    "HF_HOME can point at a cache that has them"
+    "HF_HOME can point to a cache that has them"
 )
-_MAKE_ROOM = "make room, or let HF_HOME point to another disk"
-_TIMEOUT = 10.0  # seconds to wait for the hub's first answer
+_MAKE_ROOM = "free some space, or set HF_HOME to a folder on another disk"
+_TIMEOUT = 10.0  # seconds to wait for the hub's first response
 _RESERVE = 64 * 2**20  # bytes to leave free on the disk
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -46,12 +47,12 @@ def is_offline() -> bool:
 
 
 def find_snapshot(repo: str, revision: str | None) -> Path | None:
-    """Find the folder of a repository's revision in the local cache, complete or not; None if there is none.
+    """Return the folder of a repository's revision in the local cache, complete or not, or None if there is none.
 
-    Opens no connection: a branch means what it meant when it was last downloaded.
+    Opens no connection: a branch resolves to the commit of its last download.
 
     Raises:
-        DsvlError: the hub can have no repository of that name.
+        DsvlError: it is not a valid repository name.
     """
     with _quiet():
         from huggingface_hub import errors, try_to_load_from_cache
@@ -59,25 +60,25 @@ def find_snapshot(repo: str, revision: str | None) -> Path | None:
         try:
             found = try_to_load_from_cache(repo, "config.json", revision=revision)
         except errors.HFValidationError as error:
-            raise DsvlError(f"{repo} cannot be a model's name on the hub", "write it as org/name") from error
+            raise DsvlError(f"{repo} is not a valid model name on the hub", "write it as org/name") from error
     return Path(found).parent if isinstance(found, str) else None
 
 
 def download(repo: str, revision: str | None, listener: Listener, accept: Callable[[Path], None]) -> Path:
-    """Fetch what the cache lacks of a repository's needed files; returns the folder that has them all.
+    """Download the needed files of a repository that the cache lacks; return the folder that has them all.
 
-    The files come one after the other in the calling thread, so that Ctrl-C is obeyed at once. Files that came whole
-    are kept, also when a later one fails.
+    The files are downloaded one after another in the calling thread, so Ctrl-C takes effect at once. Complete files
+    are kept if a later one fails.
 
     Args:
         repo: `org/name`.
         revision: a branch, tag or commit; None is the main branch.
-        listener: is told the size first, then the progress.
-        accept: is given the folder when only the small files are there, and raises to refuse the model.
+        listener: receives the size first, then the progress.
+        accept: called with the folder when it has only the small files; raises to reject the model.
 
     Raises:
-        DsvlError: the hub cannot be reached, does not know or does not give the repository or the revision, it has no
-            safetensors, the disk is too small, or the connection is lost midway.
+        DsvlError: the hub cannot be reached, the repository or revision does not exist or is not accessible, it has no
+            safetensors, there is not enough disk space, or the connection is lost.
     """
     with _quiet():
         return _Download(repo, revision, listener).run(accept)
@@ -85,7 +86,7 @@ def download(repo: str, revision: str | None, listener: Listener, accept: Callab
 
 @dataclass(slots=True)
 class _Download:
-    """One download; `done` and `total` are the bytes of the weights, beside which the other files are nothing."""
+    """A download; `done` and `total` count the bytes of the weights, as the other files are negligible."""
 
     repo: str
     revision: str | None
@@ -111,43 +112,43 @@ class _Download:
                 self._fetch(name, commit, self._advance)
             self.listener.progress(self._what, self.total, self.total)
         if not _COMMIT.fullmatch(self.revision or ""):
-            # Only now is the branch's name written to the cache, so that it never stands for half a download.
+            # The branch is only written to the cache now, so it never refers to an incomplete download.
             self._fetch("config.json", self.revision)
         return folder
 
     def _list_files(self) -> tuple[str, dict[str, int]]:
-        """Ask for the commit, and for the sizes in bytes of the needed files, by their names."""
+        """Return the commit, and the sizes in bytes of the needed files by name."""
         from huggingface_hub import HfApi
 
         try:
             info = HfApi(library_name="dsvl").model_info(
                 self.repo, revision=self.revision, timeout=_TIMEOUT, files_metadata=True
             )
-        except Exception as error:  # whatever the network stack below raises, it means that the hub gives no answer
+        except Exception as error:  # whatever the network stack raises: the hub does not answer
             raise _explain(error, self.repo, self.revision, started=False) from error
         names = {file.rfilename: file.size or 0 for file in info.siblings or []}
         sizes = {name: size for name, size in names.items() if is_needed(name)}
         if info.sha is None or "config.json" not in sizes:
-            raise DsvlError(f"{self.repo} holds no model: it has no config.json", "check the model's name")
+            raise DsvlError(f"{self.repo} is not a model: it has no config.json", "check the model's name")
         if not any(name.endswith(".safetensors") for name in sizes):
             raise DsvlError(
                 f"{self.repo} has no safetensors, and dsvl loads no other weights",
-                "pickled weights (.bin, .pt) can run code; look for a converted copy of the model",
+                "pickled weights (.bin, .pt) can run code; look for a safetensors version of the model",
             )
         return info.sha, sizes
 
     def _announce(self) -> None:
-        """Say how much will come, once it is known to fit on the disk."""
+        """Report the download size after checking that it fits on the disk."""
         from huggingface_hub import constants
 
         cache, missing = Path(constants.HF_HUB_CACHE).absolute(), self.total - self.done
         free = shutil.disk_usage(next(folder for folder in (cache, *cache.parents) if folder.exists())).free
         if missing + _RESERVE > free:
             raise DsvlError(
-                f"{self.repo} needs {format_bytes(missing)} on the disk, {cache} has {format_bytes(free)} free",
+                f"{self.repo} needs {format_bytes(missing)} of disk space, but {cache} has {format_bytes(free)} free",
                 _MAKE_ROOM,
             )
-        kept = f" ({format_bytes(self.done)} of {format_bytes(self.total)} are here already)" if self.done else ""
+        kept = f" ({format_bytes(self.done)} of {format_bytes(self.total)} already downloaded)" if self.done else ""
         self.listener.note(f"{self._what}: {format_bytes(missing)} to {cache}{kept}")
 
     @property
@@ -156,7 +157,7 @@ class _Download:
 
     def _advance(self, received: int) -> None:
         self.done += received
-        # `done == total` ends a progress; that is said once, when everything is in place.
+        # `done == total` ends the progress; it is reported once, when everything is in place.
         self.listener.progress(self._what, max(0, min(self.done, self.total - 1)), self.total)
 
     def _fetch(self, name: str, revision: str | None, advance: Callable[[int], None] | None = None) -> Path:
@@ -173,40 +174,41 @@ class _Download:
 
 
 def _explain(error: Exception, repo: str, revision: str | None, *, started: bool) -> DsvlError:
-    """One clear line for whatever `huggingface_hub` or what lies below it raised."""
+    """Turn an exception of `huggingface_hub` or the layers below it into one clear line."""
     from huggingface_hub import constants, errors
 
     page = f"{constants.ENDPOINT}/{repo}"
     if isinstance(error, errors.GatedRepoError):
-        message = f"{repo} is gated: the hub gives it only to those whom its owners let in"
-        return DsvlError(message, f"ask for access at {page}, then set HF_TOKEN to a token of yours")
+        message = f"{repo} is a gated model: you need its owners' permission to download it"
+        return DsvlError(message, f"request access at {page}, then set HF_TOKEN to your token")
     if isinstance(error, errors.RevisionNotFoundError):
         return DsvlError(f"{repo} has no revision {revision!r}", f"its branches and tags are listed at {page}")
     if isinstance(error, errors.RepositoryNotFoundError):
-        message = f"the hub knows no model {repo}, or it is private"
+        message = f"there is no model {repo} on the hub, or it is private"
         return DsvlError(message, "check the spelling; for a private model set HF_TOKEN")
     if isinstance(error, errors.HfHubHTTPError):
         return _explain_status(error.response.status_code, repo)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return DsvlError(f"the disk is full: {constants.HF_HUB_CACHE} cannot take all of {repo}", _MAKE_ROOM)
+        return DsvlError(f"the disk is full: {repo} does not fit into {constants.HF_HUB_CACHE}", _MAKE_ROOM)
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return DsvlError(f"the cache {constants.HF_HUB_CACHE} cannot be written", "let HF_HOME name a folder of yours")
+        return DsvlError(f"the cache {constants.HF_HUB_CACHE} is not writable", "set HF_HOME to a writable folder")
     if started:
-        message = f"the connection was lost while {repo} was being downloaded"
-        return DsvlError(message, "run the command again: the files that came whole are kept")
+        message = f"the connection was lost while downloading {repo}"
+        return DsvlError(message, "run the command again: complete files are kept")
     return DsvlError(f"{repo} is not on this machine, and the hub ({constants.ENDPOINT}) cannot be reached", WAYS_ON)
 
 
 def _explain_status(status: int, repo: str) -> DsvlError:
     if status in (401, 403):
-        return DsvlError(f"the hub refuses {repo} (status {status})", "check HF_TOKEN: is it valid for this model?")
+        hint = "check HF_TOKEN: is it valid for this model?"
+        return DsvlError(f"the hub denies access to {repo} (status {status})", hint)
     if status == 429:
-        return DsvlError("the hub has had too many requests from here", "wait some minutes, or set HF_TOKEN")
-    return DsvlError(f"the hub cannot give {repo} now (status {status})", f"try again later; or: {WAYS_ON}")
+        return DsvlError("too many requests to the hub", "wait a few minutes, or set HF_TOKEN")
+    return DsvlError(f"the hub cannot serve {repo} now (status {status})", f"try again later; or: {WAYS_ON}")
 
 
 def is_needed(name: str) -> bool:
-    """Whether a file of a repository is one that a model is loaded from; `name` is its path there."""
+    """Whether a file of a repository is needed to load a model; `name` is its path there."""
     return "/" not in name and any(fnmatch(name, pattern) for pattern in NEEDED)
 
 
@@ -238,7 +240,7 @@ def _make_bar(advance: Callable[[int], None] | None) -> type:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the library's warnings and log lines from the screen; its errors reach us as exceptions."""
+    """Suppress the library's warnings and log messages; its errors arrive as exceptions."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from huggingface_hub.utils import logging

@@ -1,6 +1,6 @@
-"""How each release of transformers lays a checkpoint out, brought to one view: that of today's release.
+"""Reads the checkpoint layouts of all transformers releases, normalized to that of the current one.
 
-The public checkpoints were written by transformers 4.55; 4.57 and 5.0 write nearly the same, and later ones differ:
+The public checkpoints were written by transformers 4.55; 4.57 and 5.0 write almost the same, and later ones differ:
 
     what                    up to 5.0                                    later
     tensors of SigLIP       model.vision_model.vision_model.*            model.vision_model.*
@@ -10,8 +10,8 @@ The public checkpoints were written by transformers 4.55; 4.57 and 5.0 write nea
     special tokens          special_tokens_map.json as well              tokenizer_config.json
     chat template           chat_template.jinja; older files: in chat_template.json or tokenizer_config.json
 
-A model saved without its head (`DeepseekVLModel`) has tensors without the leading `model.`. Whatever a file leaves out
-has the default of the class that transformers reads it with. No torch here.
+In a model saved without its head (`DeepseekVLModel`), tensor names lack the leading `model.`. Settings that are missing
+in a file have the default of the transformers class that reads it. No torch here.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from dsvl_cli.errors import DsvlError
 
 HEAD = "lm_head.weight"
 EMBEDDINGS = "model.language_model.embed_tokens.weight"
-# In a file whose configuration asks for it and whose writer left it out, or the other way round: DeepSeek-VL does not
-# use SigLIP's pooling head.
+# May be in the configuration but not in the file, or the other way round: DeepSeek-VL does not use SigLIP's pooling
+# head.
 POOLING_HEAD = "model.vision_model.head."
 # The small files that a model's answers depend on.
 SETTINGS_FILES = (
@@ -46,7 +46,7 @@ _DOWNLOAD = "copy or download the model again"
 _NESTED = re.compile(r"^(model\.)?vision_model\.vision_model\.")
 _HEADLESS = re.compile(r"^(?=(?:language_model|vision_model|aligner|high_res_vision_\w+)(?:\.|$))")
 
-# As LlamaConfig has them.
+# From LlamaConfig.
 _TEXT_DEFAULTS: dict[str, Any] = {
     "vocab_size": 32000,
     "hidden_size": 4096,
@@ -59,7 +59,7 @@ _TEXT_DEFAULTS: dict[str, Any] = {
     "attention_bias": False,
     "mlp_bias": False,
 }
-# As SiglipVisionConfig has them.
+# From SiglipVisionConfig.
 _VISION_DEFAULTS: dict[str, Any] = {
     "hidden_size": 768,
     "intermediate_size": 3072,
@@ -74,16 +74,16 @@ _ROPE_THETA = 10000.0
 
 
 def canonical_name(stored: str) -> str:
-    """Give today's name of a tensor; a name that no release is known to have written comes back as it is."""
+    """Return a tensor's current name; unknown names are returned unchanged."""
     nested = _NESTED.sub("model.vision_model.", stored)
     return _HEADLESS.sub("model.", nested)
 
 
 def text_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a checkpoint's `text_config` as today's release writes it, with all that was left out.
+    """Return a checkpoint's `text_config` as the current release writes it, with all defaults filled in.
 
-    `rope_parameters` holds `rope_theta` and `rope_type` whatever the writer called them. What is null, or no number
-    where one is wanted, counts as left out.
+    `rope_parameters` has `rope_theta` and `rope_type`, whatever the file calls them. Values that are null, or not
+    numbers where numbers are expected, count as missing.
 
     Args:
         config: `config.json`.
@@ -101,14 +101,14 @@ def text_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def vision_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a checkpoint's `vision_config` with all that was left out; see `text_settings`."""
+    """Return a checkpoint's `vision_config` with all defaults filled in; see `text_settings`."""
     return _filled(config.get("vision_config"), _VISION_DEFAULTS)
 
 
 def may_head_be_tied(config: Mapping[str, Any]) -> bool:
-    """Whether the output head shares the weights of the embeddings where the files hold no other head.
+    """Whether the output head shares the embeddings' weights if the files have no separate head.
 
-    Up to 4.57 an untied head is not always said to be one: whether it is stored decides.
+    Up to 4.57 the configuration does not always mark an untied head as such, so what is stored decides.
     """
     return config.get("tie_word_embeddings") is not False
 
@@ -126,15 +126,15 @@ def _is_size(value: object) -> bool:
 
 
 def read_tokenizer_settings(folder: Path) -> dict[str, Any]:
-    """Read `tokenizer_config.json`; what only `special_tokens_map.json` says is added."""
+    """Read `tokenizer_config.json`, extended with what is only in `special_tokens_map.json`."""
     return {**read_object(folder / "special_tokens_map.json"), **read_object(folder / "tokenizer_config.json")}
 
 
 def read_image_settings(folder: Path) -> dict[str, Any]:
-    """Read the image processor's settings from `processor_config.json`, else from `preprocessor_config.json`.
+    """Read the image processor's settings from `processor_config.json`, or else from `preprocessor_config.json`.
 
     Raises:
-        DsvlError: neither has any.
+        DsvlError: neither has them.
     """
     nested = read_object(folder / "processor_config.json").get("image_processor")
     settings = nested if nested is not None else read_object(folder / "preprocessor_config.json")
@@ -144,15 +144,15 @@ def read_image_settings(folder: Path) -> dict[str, Any]:
 
 
 def read_num_image_tokens(folder: Path) -> int | None:
-    """Read how many tokens one picture takes; None where no file says it."""
+    """Read the number of tokens per picture, or return None if it is not in the files."""
     value = read_object(folder / "processor_config.json").get("num_image_tokens")
     return value if isinstance(value, int) and value > 0 else None
 
 
 def find_chat_template(folder: Path) -> str | None:
-    """Find the chat template in any of the places where a release of transformers has put it; None where there is none.
+    """Return the chat template from any of the files that transformers releases put it in, or None.
 
-    Of several named ones the default is taken.
+    Of several named templates, the default is used.
     """
     file = folder / "chat_template.jinja"
     if file.is_file():
@@ -168,10 +168,10 @@ def find_chat_template(folder: Path) -> str | None:
 
 
 def read_end_ids(folder: Path, control_ids: Collection[int]) -> frozenset[int]:
-    """Read the ids that end an answer from `generation_config.json`, which need not be there.
+    """Read the end token ids from `generation_config.json`, if it exists.
 
-    The public checkpoints have LlamaConfig's default there, 2, an ordinary token of DeepSeek's vocabulary: `#`.
-    Such a file says that it was derived from the model's configuration; of its ids only control tokens count.
+    The public checkpoints have LlamaConfig's default, 2, which is an ordinary token in DeepSeek's vocabulary: `#`.
+    Such files are marked as derived from the model's configuration, and only their control tokens count.
 
     Args:
         folder: the checkpoint's.
@@ -185,10 +185,10 @@ def read_end_ids(folder: Path, control_ids: Collection[int]) -> frozenset[int]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Read a JSON object; a file that is not there is an empty one.
+    """Read a JSON object; a missing file counts as an empty one.
 
     Raises:
-        DsvlError: it cannot be read, or holds something else.
+        DsvlError: it cannot be read, or is not a JSON object.
     """
     if not path.is_file():
         return {}
@@ -197,7 +197,7 @@ def read_object(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise DsvlError(f"{path} is damaged: it is not JSON", _DOWNLOAD) from error
     if not isinstance(value, dict):
-        raise DsvlError(f"{path} is damaged: it holds no JSON object", _DOWNLOAD)
+        raise DsvlError(f"{path} is damaged: it is not a JSON object", _DOWNLOAD)
     return value
 
 

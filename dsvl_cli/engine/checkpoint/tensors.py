@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint, read one by one under their names of today."""
+"""The tensors of a checkpoint, read one by one by their current names."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ from dsvl_cli.errors import DsvlError
 
 
 class StoredTensors(Mapping[str, torch.Tensor]):
-    """A checkpoint's tensors by the names that today's transformers has for them; use it in a `with` statement.
+    """A checkpoint's tensors by their names in current transformers; use it in a `with` statement.
 
-    The files are mapped into memory: a tensor takes none of its own until it is changed.
+    The files are memory-mapped: a tensor uses no additional memory until it is modified.
 
     Args:
         checkpoint: the files.
-        rename: gives today's name of a stored one.
+        rename: maps a stored name to the current one.
 
     Attributes:
-        metadata: of all files together.
+        metadata: merged from all files.
     """
 
     def __init__(self, checkpoint: Checkpoint, rename: Callable[[str], str] = canonical_name) -> None:
         self.metadata: dict[str, str] = {}
         self._checkpoint = checkpoint
         self._rename = rename
-        self._places: dict[str, tuple[Any, str]] = {}
+        self._locations: dict[str, tuple[Any, str]] = {}
         self._files = ExitStack()
 
     def __enter__(self) -> StoredTensors:
         for path in list_weights(self._checkpoint.path):
             file = self._files.enter_context(safe_open(path, framework="pt"))
             self.metadata.update(file.metadata() or {})
-            self._places.update({self._rename(stored): (file, stored) for stored in file.keys()})  # noqa: SIM118
+            self._locations.update({self._rename(stored): (file, stored) for stored in file.keys()})  # noqa: SIM118
         return self
 
     def __exit__(self, *_: object) -> None:
         self._files.close()
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        if name not in self._places:
+        if name not in self._locations:
             raise DsvlError(f"{self._checkpoint.name} has no {name}", "download it again")
-        file, stored = self._places[name]
+        file, stored = self._locations[name]
         tensor: torch.Tensor = file.get_tensor(stored)
         return tensor
 
     def __contains__(self, name: object) -> bool:
-        return name in self._places
+        return name in self._locations
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._locations)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._locations)

@@ -1,7 +1,7 @@
-"""How far a quantized model's answers are from its source's.
+"""How far a quantized model's answers are from those of its source.
 
-The source answers greedily, and the other model is led along that answer: at each token its distribution is compared
-with the source's, so that one early difference does not make everything after it different.
+The source answers greedily, and the quantized model is forced along the same tokens: their distributions are compared
+at each token, so one early difference does not change everything after it.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from dsvl_cli.engine.progress import Listener
 
 ANSWER_TOKENS = 64
 _LARGEST = 1e6
-_SIDE = 384  # of the drawn pictures, in pixels
+_SIDE = 384  # pixels of the drawn pictures
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one model did.
+    """The answers of one model and what they cost.
 
     Attributes:
-        token_ids: the answers that were followed, one a picture.
-        log_probs: for each picture `(tokens, vocabulary)` in float32: before each token, what may come.
+        token_ids: the answers, one per picture.
+        log_probs: per picture `(tokens, vocabulary)` in float32: the distribution before each token.
         tokens_per_second: of decoding.
-        memory_bytes: what the process grew by while the model was loaded and answered, about.
+        memory_bytes: approximate growth of the process while the model was loaded and answered.
     """
 
     token_ids: tuple[tuple[int, ...], ...]
@@ -45,14 +45,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How two models' answers differ.
+    """How the answers of two models differ.
 
     Attributes:
-        pictures: how many were asked about.
-        same_answers: about how many both answer greedily with the same tokens.
-        tokens: of the source's answers, together.
-        agreement: the share of these for which both find the same token likeliest.
-        mean_kl, p99_kl: mean and 99th percentile of the divergence of the distributions, in nats.
+        pictures: the number of pictures.
+        same_answers: the number of pictures with identical greedy answers.
+        tokens: the number of tokens in the source's answers.
+        agreement: the share of tokens for which both models find the same token most likely.
+        mean_kl, p99_kl: mean and 99th percentile of the KL divergence per token, in nats.
     """
 
     pictures: int
@@ -66,7 +66,7 @@ class Comparison:
 def run_model(
     options: LoadOptions, pictures: Sequence[Picture], listener: Listener, paths: Sequence[Sequence[int]] | None = None
 ) -> Run:
-    """Load a model, let it describe pictures, and let it go; see `follow`.
+    """Load a model, let it describe pictures, and release it; see `follow`.
 
     Raises:
         DsvlError: it cannot be loaded.
@@ -84,9 +84,9 @@ def follow(model: VisionLanguageModel, pictures: Sequence[Picture], paths: Seque
     """Let a model describe pictures, greedily or along given answers.
 
     Args:
-        model: asked about one picture after the other.
-        pictures: what about.
-        paths: the token ids of each answer; None lets the model choose.
+        model: describes one picture after the other.
+        pictures: the pictures.
+        paths: the token ids of each answer; None decodes greedily.
     """
     answers, distributions = [], []
     seconds = 0.0
@@ -123,7 +123,7 @@ def _follow_one(
 
 
 def compare_answers(source: Run, quantized: Run) -> Comparison:
-    """Compare what two models expect along the same answers."""
+    """Compare the distributions of two models along the same answers."""
     agreements = [
         ours.argmax(-1) == theirs.argmax(-1) for ours, theirs in zip(source.log_probs, quantized.log_probs, strict=True)
     ]
@@ -145,12 +145,12 @@ def compare_answers(source: Run, quantized: Run) -> Comparison:
 
 
 def bounded(error: float) -> float:
-    """Give an error as it is up to a million; what is larger, or no number at all, counts as a million."""
-    return min(_LARGEST, error)  # in this order: NaN is never less
+    """Limit an error to a million; NaN becomes a million too."""
+    return min(_LARGEST, error)  # in this order: NaN compares as false
 
 
 def draw_pictures() -> list[Picture]:
-    """Draw three simple pictures, for when none is given: a disc, two squares, a number."""
+    """Draw three simple pictures, used if none is given: a disc, two squares, a number."""
     from PIL import Image, ImageDraw, ImageFont
 
     pictures = []

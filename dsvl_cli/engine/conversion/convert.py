@@ -1,10 +1,9 @@
-"""checkpoint -> a quantized checkpoint, tensor by tensor: no module is ever built with weights, nothing is computed.
+"""Checkpoint -> quantized checkpoint, tensor by tensor: no module with weights is built, and no forward pass is run.
 
-What is written is what transformers would have saved, and loads with it anywhere (tests/engine/conversion/
-test_convert.py).
-Loading the model, quantizing it and saving it would hold all of it in memory, and would write wrong weights if a
-prompt had gone through it before: on some CPUs bitsandbytes repacks its weights at the first use, and what it saves
-after that is damaged.
+The result is what transformers would have saved, and loads with plain transformers (tests/engine/conversion/
+test_convert.py). Loading, quantizing and saving the whole model would need memory for all of it. It would also write
+wrong weights after a forward pass: on some CPUs bitsandbytes repacks its weights at first use, and what it saves after
+that is damaged.
 """
 
 from __future__ import annotations
@@ -24,14 +23,13 @@ from dsvl_cli.engine.checkpoint.hub import is_needed
 from dsvl_cli.engine.conversion.model_card import write_model_card
 from dsvl_cli.engine.conversion.source import SourceWeights
 from dsvl_cli.engine.progress import Listener
+from dsvl_cli.engine.quantization.backends import make_quantization_config, make_skeleton
 from dsvl_cli.engine.quantization.formats import Recipe, find_stored_format
 from dsvl_cli.engine.quantization.library_logging import import_backend, mute_libraries
 from dsvl_cli.engine.quantization.packing import Tensors, pack_weight
 from dsvl_cli.engine.quantization.selection import (
     Selection,
     count_stored_bytes,
-    make_quantization_config,
-    make_skeleton,
     report_selection,
     select_layers,
     shorten_name,
@@ -47,12 +45,12 @@ _RESERVE = 64 * 2**20  # bytes to leave free on the disk
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A quantized checkpoint on the disk.
+    """A quantized checkpoint on disk.
 
     Attributes:
         path: the folder.
-        selection: which layers are quantized, and which are not though they were meant to be.
-        weight_bytes: the size of its weights.
+        selection: the quantized layers, and those whose shape does not allow it.
+        weight_bytes: the size of the weights.
     """
 
     path: Path
@@ -70,24 +68,24 @@ def quantize_checkpoint(
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
 ) -> Written:
-    """Write a quantized copy of a checkpoint. The folder appears at the end, whole, or not at all.
+    """Write a quantized copy of a checkpoint. The folder appears at the end, complete, or not at all.
 
     Args:
-        checkpoint: one that is not quantized.
+        checkpoint: the source, not quantized.
         target: the new folder.
-        recipe: what to quantize, and into what.
-        listener: is told each layer, and what cannot be quantized.
-        device: where torchao computes; its 4 bits are packed for one kind of device.
-        overwrite: replace a model's folder that stands there.
-        shard_bytes: begin another file when one would get larger than this.
+        recipe: what to quantize, and to which format.
+        listener: receives the progress, and the layers that cannot be quantized.
+        device: where torchao computes; its 4-bit packing depends on the kind of device.
+        overwrite: replace an existing model folder.
+        shard_bytes: the largest size of a file; a larger single tensor gets its own.
 
     Raises:
-        DsvlError: the target is not free, the disk is too small or cannot be written, or the files of the checkpoint
-            do not fit together.
+        DsvlError: the target exists, the disk is full or not writable, or the files of the checkpoint do not match each
+            other.
     """
     stored = find_stored_format(checkpoint)
     if stored is not None:
-        raise DsvlError(f"{checkpoint.name} is quantized already, as {stored}", "take the original model")
+        raise DsvlError(f"{checkpoint.name} is already quantized, as {stored}", "use the original model")
     target = check_target(checkpoint.path, target, overwrite=overwrite)
     import_backend(recipe.format.package)
     with mute_libraries():
@@ -111,33 +109,35 @@ def quantize_checkpoint(
             folder.commit()
     except OSError as exc:
         if exc.errno == errno.ENOSPC:
-            raise DsvlError(f"the disk is full: {target} was not written", "make room, or take another disk") from exc
-        raise DsvlError(f"{target} cannot be written: {exc.strerror}", "take another folder") from exc
+            raise DsvlError(
+                f"the disk is full: {target} was not written", "free some space, or use another disk"
+            ) from exc
+        raise DsvlError(f"{target} cannot be written: {exc.strerror}", "use another folder") from exc
     return Written(target, selection, shards.total_bytes)
 
 
 def check_target(source: Path, target: Path, *, overwrite: bool) -> Path:
-    """Refuse a folder that must not be written, and give the place that it really is, links followed.
+    """Refuse a target that must not be written; return its real path, with links resolved.
 
     Raises:
-        DsvlError: it is taken, or it holds the source or lies in it.
+        DsvlError: the target exists, contains the source, or is inside it.
     """
-    place, source = Path(os.path.realpath(target)), Path(os.path.realpath(source))
-    if place == source or place in source.parents or source in place.parents:
-        raise DsvlError(f"{target} and the model lie in each other", "name a folder apart from the model's")
-    if not os.path.lexists(place):
-        return place
-    if not place.is_dir():
-        raise DsvlError(f"{target} is a file", "name a folder")
+    path, source = Path(os.path.realpath(target)), Path(os.path.realpath(source))
+    if path == source or path in source.parents or source in path.parents:
+        raise DsvlError(f"{target} contains the model or is inside its folder", "use a separate folder")
+    if not os.path.lexists(path):
+        return path
+    if not path.is_dir():
+        raise DsvlError(f"{target} is a file", "use the name of a folder")
     if not overwrite:
-        raise DsvlError(f"{target} exists", "--overwrite replaces it")
-    if any(place.iterdir()) and not (place / "config.json").is_file():
-        raise DsvlError(f"{target} holds no model, and --overwrite replaces only models", "name another folder")
-    return place
+        raise DsvlError(f"{target} already exists", "--overwrite replaces it")
+    if any(path.iterdir()) and not (path / "config.json").is_file():
+        raise DsvlError(f"{target} is not a model, and --overwrite replaces only models", "use another folder")
+    return path
 
 
 def check_room(target: Path, needed: int) -> None:
-    """Refuse a disk that is too small.
+    """Refuse a disk without enough free space.
 
     Raises:
         DsvlError: with the figures.
@@ -145,20 +145,20 @@ def check_room(target: Path, needed: int) -> None:
     free = shutil.disk_usage(next(folder for folder in target.parents if folder.exists())).free
     if free < needed + _RESERVE:
         raise DsvlError(
-            f"{target} needs {format_bytes(needed + _RESERVE)}, and its disk has {format_bytes(free)} free",
-            "make room, or take another disk",
+            f"{target} needs {format_bytes(needed + _RESERVE)}, but its disk has {format_bytes(free)} free",
+            "free some space, or use another disk",
         )
 
 
 @dataclass
 class _Shards:
-    """Collects tensors and writes a file whenever there are enough of them.
+    """Collects tensors and writes them to files of limited size.
 
     Attributes:
-        folder: where the files go.
-        names: of the module's whole state; torchao's readers want the list in each file.
-        limit: of one file, in bytes.
-        is_torchao: whether the files carry torchao's metadata.
+        folder: where the files are written.
+        names: of the module's whole state; torchao's reader needs the list in every file.
+        limit: the largest size of a file, in bytes.
+        is_torchao: whether the files have torchao's metadata.
     """
 
     folder: NewFolder
@@ -171,7 +171,7 @@ class _Shards:
     _files: list[list[str]] = field(default_factory=list)
 
     def add(self, tensors: Tensors, metadata: dict[str, str]) -> None:
-        """Take the tensors of one weight."""
+        """Add the tensors of one weight."""
         size = sum(tensor.nbytes for tensor in tensors.values())
         if self._tensors and sum(tensor.nbytes for tensor in self._tensors.values()) + size > self.limit:
             self._flush()
@@ -186,7 +186,7 @@ class _Shards:
         self._tensors, self._metadata = {}, {}
 
     def finish(self) -> None:
-        """Write the rest, give the files their names, and write the index where there are several."""
+        """Write the rest, rename the files, and write an index if there are several."""
         self._flush()
         count = len(self._files)
         if count == 1:
@@ -227,11 +227,11 @@ def _write_weights(
 
 
 def _find_companions(checkpoint: Checkpoint) -> Iterator[Path]:
-    """List the files beside the weights: tokenizer, processor, chat template, generation config, licence."""
+    """List the other files to copy: tokenizer, processor, chat template, generation config, licence."""
     for path in sorted(checkpoint.path.iterdir()):
         if path.suffix == ".safetensors" or path.name in ("config.json", "model.safetensors.index.json"):
             continue
-        # A base model gets no template: with one it would be taken for a chat model.
+        # Not for a base model: with a template it would be treated as a chat model.
         if path.name.startswith("chat_template") and not checkpoint.has_chat:
             continue
         if path.is_file() and (is_needed(path.name) or path.name.upper().startswith("LICENSE")):

@@ -1,4 +1,4 @@
-"""The README.md of a quantized checkpoint: where it comes from, what was done, how to load it."""
+"""The README.md of a quantized checkpoint: its source, what was quantized, how to load it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from collections import Counter
 
 from dsvl_cli import __version__
 from dsvl_cli.engine.checkpoint.find import ALIASES, EMBEDDED, Checkpoint
+from dsvl_cli.engine.quantization.backends import describe_versions, find_model_class
 from dsvl_cli.engine.quantization.formats import Recipe
-from dsvl_cli.engine.quantization.selection import Selection, describe_versions, find_model_class
+from dsvl_cli.engine.quantization.selection import Selection
 from dsvl_cli.engine.units import format_bytes
 
 _NUMBER = re.compile(r"\.\d+(?=\.)")
 
 
 def write_model_card(checkpoint: Checkpoint, recipe: Recipe, selection: Selection, weight_bytes: int) -> str:
-    """Write the page, in Markdown.
+    """Return the model card in Markdown.
 
     Args:
         checkpoint: the source.
-        recipe: what was quantized, and into what.
+        recipe: what was quantized, and to which format.
         selection: the layers.
-        weight_bytes: the size of the quantized checkpoint's weights.
+        weight_bytes: the size of the quantized weights.
     """
     source = checkpoint.name if checkpoint.name == EMBEDDED else ALIASES.get(checkpoint.name, checkpoint.name)
     commit = f", commit {checkpoint.commit}" if checkpoint.commit else ""
@@ -31,13 +32,13 @@ def write_model_card(checkpoint: Checkpoint, recipe: Recipe, selection: Selectio
     lines = [
         f"# {source}, {recipe.format.name}",
         "",
-        f"A copy of {source}{commit} whose linear layers are quantized, made by dsvl {__version__}.",
+        f"A copy of {source}{commit} with quantized linear layers, made by dsvl {__version__}.",
         "The licence is that of the source.",
         "",
         "| | |",
         "|---|---|",
         f"| format | {recipe.format.name}{group} |",
-        f"| weights | {format_bytes(weight_bytes)}, of the source {format_bytes(checkpoint.weight_bytes)} |",
+        f"| weights | {format_bytes(weight_bytes)}; source: {format_bytes(checkpoint.weight_bytes)} |",
         f"| fingerprint of the source | {checkpoint.fingerprint} |",
         *(f"| {package} | {version} |" for package, version in describe_versions().items()),
         "",

@@ -1,4 +1,4 @@
-"""The weights that a checkpoint is quantized from, under the names and in the order of transformers' module."""
+"""The source weights of a quantization, by the names and in the order of transformers' module."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dsvl_cli.errors import DsvlError
 
 
 class SourceWeights:
-    """A checkpoint's weights by the names of its module; use it in a `with` statement.
+    """A checkpoint's weights by the names of its module, as a context manager.
 
     Args:
         checkpoint: the files, not quantized.
@@ -22,11 +22,11 @@ class SourceWeights:
 
     Attributes:
         names: of the module's whole state, in its order.
-        tied: those among them that are another one's and are not stored.
-        total_bytes: of all that `items` gives, about.
+        tied: the names of weights that share another one's tensor and are not stored.
+        total_bytes: the approximate size of everything that `items` yields.
 
     Raises:
-        DsvlError: on entering, when a tensor is missing.
+        DsvlError: on entering, if a tensor is missing.
     """
 
     def __init__(self, checkpoint: Checkpoint, skeleton: Any) -> None:
@@ -36,14 +36,14 @@ class SourceWeights:
         self.tied: set[str] = set(getattr(skeleton, "all_tied_weights_keys", {}))
         self.total_bytes = checkpoint.weight_bytes
         self._checkpoint = checkpoint
-        # For names that are known to transformers alone.
+        # For older names that only transformers knows.
         self._renamings: list[Any] = get_model_conversion_mapping(skeleton, add_legacy=False)
         self._tensors = StoredTensors(checkpoint, self._rename)
 
     def __enter__(self) -> SourceWeights:
         self._tensors.__enter__()
         try:
-            # transformers leaves out of a file what the model does not use.
+            # transformers does not save what the model does not use.
             self.names = [name for name in self.names if name in self._tensors or not name.startswith(POOLING_HEAD)]
             for name in self.names:
                 if name not in self.tied and self._stored(name) not in self._tensors:
@@ -63,11 +63,11 @@ class SourceWeights:
         return name
 
     def _stored(self, name: str) -> str:
-        """Give the name that a weight is stored under: of embeddings and a head that are one, either may be."""
+        """Return the stored name of a weight: tied embeddings may be stored under the name of the head."""
         return HEAD if name == EMBEDDINGS and HEAD in self.tied and name not in self._tensors else name
 
     def items(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Give each weight that is stored, in the module's order."""
+        """Yield each stored weight with its name, in the module's order."""
         for name in self.names:
             if name not in self.tied:
                 yield name, self._tensors[self._stored(name)]

@@ -1,8 +1,8 @@
-"""Whether a quantized checkpoint still is its source: weights first, then answers about pictures.
+"""Whether a quantized checkpoint is faithful to its source: weights first, then answers about pictures.
 
-The checkpoint is opened anew from the disk. Each layer's weights are brought back and compared with the source's, by
-the error of the layer and of its worst 64 neighbours; what is not quantized must be equal. Then both answer about
-pictures, see `fidelity.py`.
+The checkpoint is opened again from disk. Each layer's weights are dequantized and compared with the source, by the
+error of the whole layer and of its worst 64 neighbouring weights; tensors that are not quantized must be equal. Then
+both models describe pictures, see `compare.py`.
 """
 
 from __future__ import annotations
@@ -19,24 +19,25 @@ from dsvl_cli.engine.conversion.compare import Comparison, bounded, compare_answ
 from dsvl_cli.engine.conversion.source import SourceWeights
 from dsvl_cli.engine.options import LoadOptions
 from dsvl_cli.engine.progress import Listener
+from dsvl_cli.engine.quantization.backends import make_skeleton
 from dsvl_cli.engine.quantization.formats import FORMATS, Format, find_stored_format
 from dsvl_cli.engine.quantization.library_logging import import_backend, mute_libraries
 from dsvl_cli.engine.quantization.packing import unpack_weight
-from dsvl_cli.engine.quantization.selection import make_skeleton, shorten_name
+from dsvl_cli.engine.quantization.selection import shorten_name
 from dsvl_cli.errors import DsvlError
 
-MAX_MEAN_KL = {4: 0.5, 8: 0.05}  # by bits, in nats; damaged weights give several nats
+MAX_MEAN_KL = {4: 0.5, 8: 0.05}  # by bits, in nats; damaged weights cause several nats
 _NEIGHBOURS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class LayerError:
-    """How far a layer's weights are from the source, relative to the source's norm.
+    """The error of a layer's dequantized weights, relative to the norm of the source.
 
     Attributes:
         name: of the weight.
-        whole: of all weights.
-        worst: of the worst 64 neighbours.
+        whole: error of the whole layer.
+        worst: error of the worst 64 neighbouring weights.
     """
 
     name: str
@@ -46,12 +47,12 @@ class LayerError:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What came of comparing weights.
+    """The result of comparing weights.
 
     Attributes:
-        layers: the quantized ones.
-        changed: names of tensors that are not quantized and differ all the same.
-        damaged: names of quantized ones that are further from the source than their format can be.
+        layers: the errors of the quantized layers.
+        changed: names of tensors that are not quantized but differ from the source.
+        damaged: names of quantized weights with a larger error than their format explains.
     """
 
     layers: tuple[LayerError, ...]
@@ -61,11 +62,11 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one model costs.
+    """The costs of one model.
 
     Attributes:
-        disk_bytes: of its weights.
-        memory_bytes: what the process grew by while it was loaded and answered, about.
+        disk_bytes: the size of its weights.
+        memory_bytes: approximate growth of the process while it was loaded and answered.
         tokens_per_second: of decoding.
     """
 
@@ -76,13 +77,13 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What came of it all.
+    """The result of a verification.
 
     Attributes:
-        weights: compared one by one.
-        answers: compared token by token; None where the weights are damaged and nothing was asked.
-        source, quantized: what the models cost; None likewise.
-        problems: what is past a threshold, one line each; empty where all is well.
+        weights: the comparison of the weights.
+        answers: the comparison of the answers; None if the weights have problems, then no model is run.
+        source, quantized: the costs of the models; None likewise.
+        problems: one line for each failed check; empty if there is none.
     """
 
     weights: Weights
@@ -98,14 +99,14 @@ def verify_checkpoint(
     """Compare a quantized checkpoint with its source.
 
     Args:
-        source: what it was made of.
-        written: its folder.
-        options: device, dtype and so on for both; the model's name is left out of account.
-        pictures: what both are asked about.
-        listener: is told how far it is.
+        source: the original.
+        written: the quantized copy.
+        options: device, dtype and so on for both; the model in them is ignored.
+        pictures: the pictures to describe.
+        listener: receives the progress.
 
     Raises:
-        DsvlError: one of them is not complete or cannot be loaded.
+        DsvlError: one of them is incomplete or cannot be loaded.
     """
     weights = compare_weights(source, written, listener)
     problems = [f"{name} is damaged" for name in weights.damaged] + [f"{name} was changed" for name in weights.changed]
@@ -117,7 +118,7 @@ def verify_checkpoint(
     answers = compare_answers(ours, theirs)
     limit = MAX_MEAN_KL[FORMATS[find_stored_format(written) or ""].bits]
     if answers.mean_kl > limit:
-        problems.append(f"the answers diverge by {answers.mean_kl:.3f} nats a token, and {limit} is the limit")
+        problems.append(f"the answers diverge by {answers.mean_kl:.3f} nats per token; the limit is {limit}")
     return Verification(
         weights,
         answers,
@@ -128,10 +129,10 @@ def verify_checkpoint(
 
 
 def compare_weights(source: Checkpoint, written: Checkpoint, listener: Listener) -> Weights:
-    """Compare a quantized checkpoint's weights with its source's, one after the other.
+    """Compare a quantized checkpoint's weights with those of its source, one by one.
 
     Raises:
-        DsvlError: it is not quantized, or one of the two has not all tensors.
+        DsvlError: it is not quantized, or a tensor is missing in one of the two.
     """
     name = find_stored_format(written)
     if name is None:
@@ -158,7 +159,7 @@ def compare_weights(source: Checkpoint, written: Checkpoint, listener: Listener)
 
 
 class _QuantizedTensors:
-    """The tensors of a quantized checkpoint, grouped by the weight that they belong to."""
+    """The tensors of a quantized checkpoint, grouped by weight."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._name = checkpoint.name
@@ -172,10 +173,10 @@ class _QuantizedTensors:
         self._tensors.__exit__(*exception)
 
     def read(self, name: str) -> tuple[torch.Tensor, bool]:
-        """Give a weight, in float32 if it is quantized, and whether it is.
+        """Return a weight, dequantized to float32 if it is quantized, and whether it is.
 
         Raises:
-            DsvlError: it is not there.
+            DsvlError: it is missing.
         """
         tensors = {key: self._tensors[key] for key in self._keys(name)}
         if set(tensors) == {name}:

@@ -1,4 +1,4 @@
-"""Many requests -> outcomes, as many at a time as the memory bears."""
+"""Many requests -> outcomes, as many at a time as fit into memory."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dsvl_cli.engine.network.network import Network
 from dsvl_cli.errors import DsvlError, MemoryShortage, is_out_of_memory
 
 LARGEST_BATCH = 16
-_MEMORY_SHARE = 0.5  # of what is free, the part that the caches of a batch may fill
+_MEMORY_SHARE = 0.5  # the share of the free memory that a batch's KV caches may use
 
 
 def choose_batch_size(free_bytes: int, bytes_per_token: int, tokens: int) -> int:
-    """Foretell how many answers can be made together.
+    """Estimate how many answers can be generated together.
 
     Args:
-        free_bytes: what is free once the model is loaded.
-        bytes_per_token: of a cache.
-        tokens: of a prompt and its answer.
+        free_bytes: free memory once the model is loaded.
+        bytes_per_token: of a KV cache.
+        tokens: the length of a prompt with its answer.
     """
     return max(1, min(LARGEST_BATCH, int(free_bytes * _MEMORY_SHARE) // max(1, bytes_per_token * tokens)))
 
@@ -33,11 +33,11 @@ def answer_requests(
     Args:
         network: the model.
         requests: taken when there is room for them.
-        make_row: prepares one; its `DsvlError` becomes the outcome.
-        batch_size: at most so many at a time; halved when the memory does not do.
+        make_row: prepares a request; a `DsvlError` that it raises becomes the outcome.
+        batch_size: the maximum number to answer at a time; halved when memory runs out.
     """
     arriving = iter(requests)
-    again: deque[Request] = deque()  # what was in flight when the memory ran out
+    again: deque[Request] = deque()  # requests that were in flight when memory ran out
     flying: dict[int, tuple[Request, list[Chunk]]] = {}
     failed: deque[Outcome] = deque()
     number = 0
@@ -74,7 +74,7 @@ def answer_requests(
             network.forget()
             if batch_size == 1 or len(flying) == 1:
                 for request, _ in flying.values():
-                    yield Outcome(request.key, error=MemoryShortage("not enough memory even for this picture alone"))
+                    yield Outcome(request.key, error=MemoryShortage("not enough memory even for this one alone"))
             else:
                 again.extendleft(request for request, _ in reversed(flying.values()))
                 batch_size = max(1, min(batch_size, len(flying)) // 2)

@@ -1,11 +1,11 @@
-"""Prefill and decode: prompts -> chunks of answers, one at a time or many together.
+"""Prefill and decode: prompts -> chunks of answers, one at a time or in a batch.
 
-Plain generators without threads: an exception surfaces where it happens, closing the generator stops the work, and
-the caches stay usable. In float32 greedy answers equal `generate` of transformers token for token, alone, together,
-or continued from a cache (tests/engine/test_parity.py).
+Plain generators without threads: exceptions surface where they happen, closing a generator stops the work, and the
+caches stay usable. In float32, greedy answers equal those of `generate` in transformers token for token, whether
+computed alone, in a batch or continued from a cache (tests/engine/test_parity.py).
 
-Answers that are made together need not be alike: each has a cache of its own, takes part in the common steps from its
-prompt on, and leaves when it ends; the next one takes its place at once.
+This is continuous batching: every answer has its own KV cache, joins the batch after its prefill and leaves when it
+ends, and the next one takes its slot at once.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from dsvl_cli.engine.text.detokenizer import Answer
 from dsvl_cli.engine.text.prompt import PreparedPrompt
 from dsvl_cli.errors import ContextOverflow
 
-RESERVE = 256  # positions of a cache kept free for an answer at first
-_SHARED = 16  # positions in common from which a cache is copied rather than computed
+RESERVE = 256  # cache positions initially reserved for an answer
+_SHARED = 16  # minimum number of common positions for which a cache is forked rather than computed
 
 
 @dataclass(slots=True)
 class Row:
-    """One answer in the making.
+    """One answer being generated.
 
     Attributes:
-        index: its place among those that were asked for.
+        index: its position among the requests.
         prompt: what it answers.
         sampler: chooses its tokens.
-        answer: turns them into text and says when it ends.
-        context_length: prompt and answer together may have so many tokens.
+        answer: turns the tokens into text and decides when the answer ends.
+        context_length: the maximum number of tokens of prompt and answer together.
     """
 
     index: int
@@ -47,7 +47,7 @@ class Row:
     context_length: int
 
     def accept(self, token_id: int) -> Chunk:
-        """Take the token that was chosen."""
+        """Append a chosen token and return its chunk."""
         piece = self.answer.add(token_id)
         chunk = Chunk(piece.text, piece.token_ids, piece.finish_reason)
         full = len(self.prompt) + self.answer.count >= self.context_length
@@ -57,22 +57,22 @@ class Row:
 
 
 def check_length(prompt: PreparedPrompt, context_length: int) -> None:
-    """Refuse a prompt that leaves no room for a single token.
+    """Reject a prompt that leaves no room for a single token.
 
     Raises:
-        ContextOverflow: with the counts.
+        ContextOverflow: the prompt is too long.
     """
     if len(prompt) >= context_length:
         hint = None
         if prompt.pictures:
             tokens = len(prompt.pictures) * prompt.num_image_tokens
-            hint = f"{tokens:,} of them are {len(prompt.pictures)} picture(s): use fewer, or a shorter text"
+            hint = f"{len(prompt.pictures)} picture(s) take {tokens:,} of them: use fewer, or a shorter text"
         raise ContextOverflow(len(prompt), context_length, hint)
 
 
 @dataclass(slots=True)
 class _Going:
-    """A row whose answer has begun: its cache, the token to append next, and when it began."""
+    """A row in progress: its KV cache, the token to append next, and its timings."""
 
     row: Row
     cache: KVCache
@@ -87,8 +87,8 @@ def generate(network: Network, row: Row, prefix_cache: PrefixCache) -> Iterator[
 
     Args:
         network: the model.
-        row: a prompt that fits into the context, see `check_length`.
-        prefix_cache: what was computed earlier is taken from it, and it keeps what is computed now.
+        row: its prompt fits into the context, see `check_length`.
+        prefix_cache: reused for the common prefix, and extended with what is computed.
     """
     started = time.perf_counter()
     reused = prefix_cache.reuse(row.prompt.keys)
@@ -106,19 +106,19 @@ def generate(network: Network, row: Row, prefix_cache: PrefixCache) -> Iterator[
 
 
 def generate_many(network: Network, rows: Iterable[Row], capacity: int) -> Iterator[tuple[Row, Chunk]]:
-    """Answer many prompts, `capacity` at a time; each chunk comes with its row, the last one of a row with its stats.
+    """Answer many prompts, `capacity` at a time; yield each chunk with its row, a row's last one with its stats.
 
-    A row is taken from the iterable when there is room for it. A prompt that begins like the one before it takes what
-    they have in common from that one's cache.
+    Rows are taken from the iterable when there is room. A prompt that shares a prefix with the one before it copies
+    that part of its KV cache.
 
     Args:
         network: the model.
-        rows: prompts that fit into the context, see `check_length`.
-        capacity: at most so many at a time.
+        rows: their prompts fit into the context, see `check_length`.
+        capacity: the maximum number of rows at a time.
     """
     waiting = iter(rows)
     active: list[_Going] = []
-    # What the row before has computed; its cache is kept though its answer may have ended.
+    # The previous row's prompt and cache, kept even after its answer has ended.
     prompt: PreparedPrompt | None = None
     cache: KVCache | None = None
     while True:

@@ -1,12 +1,13 @@
-"""Prompts that were computed are kept on disk, so that a later process need not compute them again.
+"""An on-disk store of KV caches for prompt prefixes, so that a later process need not compute them again.
 
-A prompt is kept in parts: up to the end of each of its pictures, and the rest without its last token, from whose
-computation the answer follows. So the same question costs one token, and another one about the same pictures its text.
-Parts of different prompts that begin alike are the same part, and a longer conversation adds only what is new.
+A prompt is stored in parts: one up to the end of each picture, and one for the rest without the last token, which has
+to be computed to get the answer. Asking the same question again thus computes one token, and another question about
+the same pictures only its text. Prompts with a common prefix share its parts, and a longer conversation only adds
+new ones.
 
-A part is a file named after the hash of everything before it and the hash of everything up to its end: what was read
-(token ids, the pictures' SHA-256) and whatever else decides about the numbers (`identify`). Looking for the longest
-kept prefix of a prompt takes the names alone, and there is no index that could be wrong.
+A part is a file named by two hashes: of everything before it and of everything up to its end. They cover the prompt
+(token ids, the pictures' SHA-256) and everything else that determines the values (`identify`). The longest stored
+prefix of a prompt is found from the file names alone, without an index that could become stale.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ _DIGITS = 32  # of a hash in a name
 
 
 def identify(checkpoint: Checkpoint, plan: Plan, recipe: Recipe | None, decoder: Decoder) -> str:
-    """Write down what decides, beside a prompt, about the numbers in a cache."""
+    """Return everything besides the prompt that determines the values in a KV cache."""
     quantized = "" if recipe is None else f"{recipe.format.name} {recipe.group_size}"
     parts = () if recipe is None else (recipe.include_vision, recipe.include_head)
     kernels = decoder.kernels
     facts = [_VERSION, __version__, torch.__version__, checkpoint.fingerprint, plan.device, plan.device_map, plan.dtype]
     facts += [str(plan.attention), quantized, str(parts), kernels.name, str(kernels.compute_dtype)]
-    for name in ("preprocessor_config.json", "processor_config.json"):  # how pictures become pixels
+    for name in ("preprocessor_config.json", "processor_config.json"):  # the image preprocessing
         file = checkpoint.path / name
         facts.append(hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "")
     return "\n".join(facts)
@@ -51,21 +52,21 @@ def identify(checkpoint: Checkpoint, plan: Plan, recipe: Recipe | None, decoder:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A file with the positions from `start` to `end` of a prompt."""
+    """A file with the KV cache of a prompt's positions `start` to `end`."""
 
     path: Path
     start: int
     end: int
 
 
-class KeptPrefixes:
-    """The folder, for one model.
+class PrefixStore:
+    """The stored prefixes of one model.
 
     Args:
         identity: see `identify`.
-        decoder: whose states are kept.
-        listener: is told, once, when nothing can be kept.
-        folder: where; by default `kept_prefixes_folder()`.
+        decoder: whose KV caches are stored.
+        listener: notified, once, if nothing can be saved.
+        folder: where to store them; `kept_prefixes_folder()` by default.
     """
 
     def __init__(
@@ -75,16 +76,16 @@ class KeptPrefixes:
         self._identity = identity
         self._decoder = decoder
         self._listener = listener
-        self._can_keep = True
+        self._can_save = True
 
     @torch.inference_mode()
     def load(self, keys: Sequence[TokenKey], cache: KVCache, reserve: int) -> int:
-        """Append to a cache what is kept of a prompt; give how many positions it then holds.
+        """Append the longest stored prefix of a prompt to a cache and return the cache's new length.
 
         Args:
-            keys: the cache holds the first `cache.length` of them.
-            cache: grows.
-            reserve: positions to make room for if it is empty.
+            keys: of the prompt; the cache holds the first `cache.length` of them.
+            cache: is extended.
+            reserve: positions to allocate if it is empty.
         """
         chain = self._find_chain(self._hash_prefixes(keys))
         used = []
@@ -97,19 +98,19 @@ class KeptPrefixes:
         _touch(used)
         return cache.length
 
-    def keep(self, prompt: PreparedPrompt, cache: KVCache) -> None:
-        """Write what is not kept yet of a prompt; where that fails, it is told once and nothing is tried again.
+    def save(self, prompt: PreparedPrompt, cache: KVCache) -> None:
+        """Save the parts of a prompt that are not stored yet; after a failure, report it and stop trying.
 
         Args:
-            prompt: was computed.
-            cache: begins with it.
+            prompt: has been computed.
+            cache: starts with it.
         """
-        if not self._can_keep or cache.length < len(prompt):
+        if not self._can_save or cache.length < len(prompt):
             return
         hashes = self._hash_prefixes(prompt.keys[:-1])
         chain = self._find_chain(hashes)
         paths = [part.path for part in chain]
-        _touch(paths)  # before room is made
+        _touch(paths)  # before old files are evicted
         start = chain[-1].end if chain else 0
         try:
             for end in _cuts(prompt):
@@ -120,12 +121,12 @@ class KeptPrefixes:
                     paths.append(self.folder.place(name))
                     start = end
         except OSError as exc:
-            self._can_keep = False
-            self._listener.note(f"the prompt cannot be kept for a later process: {exc.strerror or exc}")
+            self._can_save = False
+            self._listener.note(f"the prompt cannot be cached on disk: {exc.strerror or exc}")
         _touch(paths)
 
     def _hash_prefixes(self, keys: Sequence[TokenKey]) -> list[str]:
-        """Give the hash of each prefix, the empty one first."""
+        """Return the hash of each prefix, starting with the empty one."""
         digest = hashlib.sha256(self._identity.encode())
         hashes = [digest.hexdigest()[:_DIGITS]]
         for key in keys:
@@ -134,13 +135,13 @@ class KeptPrefixes:
         return hashes
 
     def _find_chain(self, hashes: Sequence[str]) -> list[_Part]:
-        """Find the parts, each beginning where the one before it ends, that reach farthest."""
-        places = {digest: place for place, digest in enumerate(hashes)}
+        """Find the longest chain of parts in which each starts where the previous one ends."""
+        positions = {digest: position for position, digest in enumerate(hashes)}
         parts = []
         for path in _list_names(self.folder.path):
             start, _, end = path.stem.partition("-")
-            if places.get(start, len(hashes)) < places.get(end, 0):
-                parts.append(_Part(path, places[start], places[end]))
+            if positions.get(start, len(hashes)) < positions.get(end, 0):
+                parts.append(_Part(path, positions[start], positions[end]))
         chains: dict[int, list[_Part]] = {0: []}
         for part in sorted(parts, key=lambda part: (part.start, part.end)):
             if part.start in chains:
@@ -148,7 +149,7 @@ class KeptPrefixes:
         return chains[max(chains)]
 
     def _read(self, part: _Part, cache: KVCache, reserve: int) -> bool:
-        """Append a part, or what a cache does not hold of it; a damaged one is removed, to be written anew."""
+        """Append a part, or the positions of it that a cache lacks; a damaged file is deleted, to be saved again."""
         try:
             with safe_open(part.path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
@@ -165,51 +166,51 @@ class KeptPrefixes:
         return True
 
     def _check(self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None, part: _Part) -> None:
-        """Compare a file with what it must be.
+        """Check that a file has the expected contents.
 
         Raises:
-            ValueError: it is something else.
+            ValueError: it has not.
         """
         config = self._decoder.config
         shape = (config.kv_heads, part.end - part.start, config.head_dim)
         names = {f"{kind}.{index}" for kind in ("keys", "values") for index in range(config.layers)}
         are_right = all(x.shape == shape and x.dtype == self._decoder.cache_dtype for x in tensors.values())
         if set(tensors) != names or not are_right:
-            raise ValueError("not such a file")
+            raise ValueError("unexpected tensors")
         described = _describe(part.path.stem, tensors)
         if {name: (metadata or {}).get(name) for name in described} != described:
             raise ValueError("damaged")
 
 
-class LastingPrefixCache(PrefixCache):
-    """A `PrefixCache` that also takes from the disk what an earlier process has kept.
+class StoredPrefixCache(PrefixCache):
+    """A `PrefixCache` that also loads what an earlier process has saved to disk.
 
     Args:
         cache: empty.
-        kept: where that is.
+        store: the prefixes on disk.
     """
 
-    def __init__(self, cache: KVCache, kept: KeptPrefixes) -> None:
+    def __init__(self, cache: KVCache, store: PrefixStore) -> None:
         super().__init__(cache)
-        self._kept = kept
+        self._store = store
 
     def reuse(self, keys: Sequence[TokenKey]) -> int:
-        """Cut the cache back to what it has in common with a prompt, and add what is kept of the rest."""
+        """Truncate the cache to its common prefix with a prompt, and append what is stored of the rest."""
         common = super().reuse(keys)
-        reached = self._kept.load(keys[:-1], self.cache, len(keys) + GROWTH)
+        reached = self._store.load(keys[:-1], self.cache, len(keys) + GROWTH)
         self.commit(keys[common:reached])
         return reached
 
 
 def _cuts(prompt: PreparedPrompt) -> Iterator[int]:
-    """Give where parts of a prompt end: behind each picture, and before the last token."""
+    """Yield where the parts of a prompt end: after each picture, and before the last token."""
     last = len(prompt) - 1
     is_picture = [token_id == prompt.image_token_id for token_id in prompt.token_ids]
     seen = 0
-    for place in range(last):
-        seen += is_picture[place]
-        if is_picture[place] and seen % prompt.num_image_tokens == 0:
-            yield place + 1
+    for position in range(last):
+        seen += is_picture[position]
+        if is_picture[position] and seen % prompt.num_image_tokens == 0:
+            yield position + 1
     yield last
 
 
@@ -222,7 +223,7 @@ def _slice(cache: KVCache, start: int, end: int) -> dict[str, torch.Tensor]:
 
 
 def _describe(name: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """Give what a file says about itself: its name, and its bits added up, which is much faster than a hash."""
+    """Return a file's metadata: its name, and the sum of its words as a checksum, much faster than a hash."""
     total = sum(int(tensor.reshape(-1).view(torch.int32).sum(dtype=torch.int64)) for tensor in tensors.values())
     return {"name": name, "checksum": str(total)}
 
@@ -234,9 +235,9 @@ def _list_names(folder: Path) -> list[Path]:
 
 
 def _touch(paths: Sequence[Path]) -> None:
-    """Mark files as just used; a part goes before those it builds upon, without which it is of no use."""
+    """Mark files as just used; a part is evicted before those that it depends on."""
     now = time.time_ns()
-    for place, path in enumerate(paths):
+    for position, path in enumerate(paths):
         with contextlib.suppress(OSError):
-            # Microseconds: not every file system counts in smaller steps.
-            os.utime(path, ns=(now - place * 1000, now - place * 1000))
+            # Steps of a microsecond: not every file system has a finer resolution.
+            os.utime(path, ns=(now - position * 1000, now - position * 1000))

@@ -1,4 +1,4 @@
-"""Logits -> the next token: repetition penalty, temperature, top-k, top-p, min-p, in this order, then a draw.
+"""Logits -> next token: repetition penalty, temperature, top-k, top-p and min-p, in this order, then sampling.
 
 The scores are bit for bit those of the logits processors of transformers. Only which of several equal scores at the
 border of top-p stay is defined here and left open there, and a penalty or a temperature next to zero gives what it
@@ -19,12 +19,12 @@ _HIGHEST = 1e30  # of a penalized score: no temperature from _COLD on makes it i
 class Sampler:
     """Chooses the tokens of one answer.
 
-    Each answer draws from a generator of its own on the CPU, so that a seed gives the same answer alone or in a
-    batch, on every device. The order of the steps is that of `transformers.generate`.
+    Each answer has its own random generator on the CPU: with a seed, it is the same alone and in a batch, on every
+    device. The order of the steps is that of `generate` in transformers.
 
     Args:
-        params: how to choose.
-        prompt_ids: the prompt; a repetition penalty counts its tokens too.
+        params: the sampling parameters.
+        prompt_ids: the prompt; the repetition penalty applies to its tokens too.
     """
 
     def __init__(self, params: SamplingParams, prompt_ids: tuple[int, ...]) -> None:
@@ -40,18 +40,18 @@ class Sampler:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is the likeliest token in any case, so that rows of a batch can be chosen in one operation."""
+        """Whether it always takes the argmax, so that a batch can be chosen in one operation."""
         return self._greedy and not self._penalizes
 
     def choose(self, logits: torch.Tensor) -> int:
-        """Choose from logits `(vocabulary,)` in float32."""
+        """Choose a token from logits `(vocabulary,)` in float32."""
         scores = self.score(logits)
         if self._greedy:
             return int(scores.argmax(dim=-1))
         return draw(scores, self._generator)
 
     def score(self, logits: torch.Tensor) -> torch.Tensor:
-        """Give the scores `(vocabulary,)` that the draw is made from: -inf for what must not be chosen."""
+        """Return the scores `(vocabulary,)` to sample from: -inf for tokens that must not be chosen."""
         params, scores = self._params, logits
         if self._penalizes:
             scores = penalize(scores, self._seen, params.repetition_penalty)
@@ -70,7 +70,7 @@ class Sampler:
         return scores
 
     def accept(self, token_id: int) -> None:
-        """Note a token that was chosen."""
+        """Record a chosen token."""
         if self._penalizes:
             self._seen.add(token_id)
 
@@ -87,13 +87,13 @@ def choose_all(samplers: list[Sampler], logits: torch.Tensor) -> list[int]:
 
 
 def draw(scores: torch.Tensor, generator: torch.Generator) -> int:
-    """Draw a token with the probabilities `softmax(scores)`.
+    """Draw a token with probabilities `softmax(scores)`.
 
-    One random number is looked up in the running sum; `torch.multinomial` draws one for each token of the
-    vocabulary, which takes ten times as long.
+    Looks up one random number in the cumulative sum; `torch.multinomial` draws one for each token of the vocabulary,
+    which takes ten times as long.
     """
     sums = scores.softmax(dim=-1).cpu().double().cumsum(dim=-1)
-    # Rounding may lift the number to the very end, beyond the last token that has a probability.
+    # Rounding may move the number to the very end, past the last token with a nonzero probability.
     number = torch.rand(1, generator=generator, dtype=torch.float64) * sums[-1]
     number = torch.minimum(number, sums[-1].nextafter(torch.zeros((), dtype=torch.float64)))
     return int(torch.searchsorted(sums, number, right=True))
@@ -108,25 +108,25 @@ def penalize(scores: torch.Tensor, token_ids: set[int], penalty: float) -> torch
 
 
 def keep_top_k(scores: torch.Tensor, k: int) -> torch.Tensor:
-    """Keep the k highest scores, and those equal to the last of them."""
+    """Keep the k highest scores, including ties with the lowest of them."""
     lowest = scores.topk(min(k, len(scores))).values[-1]
     return scores.masked_fill(scores < lowest, -torch.inf)
 
 
 def keep_top_p(scores: torch.Tensor, p: float) -> torch.Tensor:
-    """Keep the likeliest tokens whose probabilities sum to p or more (nucleus sampling, Holtzman et al. 2019)."""
+    """Keep the most likely tokens whose probabilities sum to p or more (nucleus sampling, Holtzman et al. 2019)."""
     ordered = _ascending(scores)
     dropped = min(int((ordered.softmax(dim=-1).cumsum(dim=-1) <= 1 - p).sum()), len(ordered) - 1)
     lowest = ordered[dropped]
     drop = scores < lowest
-    # Of equal scores at the border, those with the smaller ids go first.
+    # Of equal scores at the threshold, those with the smaller ids are dropped first.
     equal_ones = (scores == lowest).nonzero().squeeze(-1)
     drop[equal_ones[: dropped - int(drop.sum())]] = True
     return scores.masked_fill(drop, -torch.inf)
 
 
 def keep_min_p(scores: torch.Tensor, p: float) -> torch.Tensor:
-    """Keep tokens at least p times as likely as the likeliest (Nguyen et al. 2024)."""
+    """Keep tokens at least p times as likely as the most likely one (Nguyen et al. 2024)."""
     probabilities = scores.softmax(dim=-1)
     return scores.masked_fill(probabilities < p * probabilities.amax(dim=-1), -torch.inf)
 
@@ -134,7 +134,7 @@ def keep_min_p(scores: torch.Tensor, p: float) -> torch.Tensor:
 def _ascending(scores: torch.Tensor) -> torch.Tensor:
     if scores.device.type != "cpu":
         return scores.sort().values
-    # Without the indices that torch's sort brings along, numpy's takes a tenth of the time.
+    # numpy's sort takes a tenth of the time of torch's, which also computes the indices.
     ordered = torch.empty_like(scores)
     ordered.copy_(scores).numpy().sort()
     return ordered

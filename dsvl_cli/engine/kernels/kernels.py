@@ -1,12 +1,13 @@
-"""Linear layers and attention of one query, behind one small interface.
+"""Linear layers and single-query attention behind one small interface.
 
-`PlainKernels` is torch alone, on every device: the reference. `NativeKernels` takes over what bounds a decode step on a
-CPU: products of few rows and attention, compiled from native/kernels.c. Both agree exactly in float32 up to rounding;
-in 8 and 4 bits the native ones bring the activations to 8 bits too (tests/engine/kernels/test_kernels.py).
+`PlainKernels` is the reference: torch only, on every device. `NativeKernels` replaces what dominates a decode step on a
+CPU, products of few rows and attention, with code compiled from native/kernels.c. In float32 both agree up to rounding;
+with 8- and 4-bit weights the native kernels quantize the activations to 8 bits too (tests/engine/kernels/
+test_kernels.py).
 
-Weights stay as they are stored, in 16, 8 or 4 bits, and often in the file that is mapped into memory. Products of many
-rows (a prompt) widen one layer at a time into a buffer that all layers share: to bfloat16 where the CPU multiplies that
-itself, else to float32. A CPU that multiplies 8 bits itself does so with 8-bit weights (integer_products.py).
+Weights stay in their stored format of 16, 8 or 4 bits, often memory-mapped from the file. For products of many rows (a
+prompt), one layer at a time is dequantized into a buffer that all layers share: to bfloat16 if the CPU has native
+bfloat16 products, else to float32. CPUs with native 8-bit products use them for 8-bit weights (integer_products.py).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch.nn import functional
 
-from dsvl_cli.engine.kernels.integer_products import is_slow, multiply_narrow, narrow_rows
+from dsvl_cli.engine.kernels.integer_products import is_slow, multiply_quantized, quantize_rows
 from dsvl_cli.engine.kernels.native.compiler import load_library
 from dsvl_cli.engine.kernels.stored_weights import GROUP, Kind, Linear, Weight, dequantize, quantize
 from dsvl_cli.engine.progress import Choice
@@ -26,41 +27,41 @@ from dsvl_cli.engine.progress import Choice
 if TYPE_CHECKING:
     from dsvl_cli.engine.machine.detect import Machine
 
-_COLUMNS = 32  # in-features are a multiple of it where a row of them is multiplied in compiled code
-_FEW_PLAIN_ROWS = 4  # up to so many torch multiplies in bfloat16 sooner than it widens, on any CPU
+_COLUMNS = 32  # compiled products need in-features that are a multiple of this
+_FEW_PLAIN_ROWS = 4  # up to this many, torch's bfloat16 product is faster than an upcast, on any CPU
 _FLOATS = {torch.float32: Kind.FLOAT32, torch.bfloat16: Kind.BFLOAT16, torch.float16: Kind.FLOAT16}
-_FEW_ROWS = 40  # up to so many a row at a time is faster than widening the weights for them
+_FEW_ROWS = 40  # up to this many, row by row is faster than dequantizing the weights first
 
 KeysAndValues = tuple[torch.Tensor, torch.Tensor]
 
 
 class Kernels(Protocol):
-    """What a backend does; activations are `compute_dtype`."""
+    """The operations of a backend; activations are in `compute_dtype`."""
 
     name: str
     compute_dtype: torch.dtype
 
     def linear(self, x: torch.Tensor, weight: Linear) -> torch.Tensor:
-        """Multiply `(rows, in_features)` with a weight: `(rows, out_features)`."""
+        """Multiply `(rows, in_features)` by a weight; returns `(rows, out_features)`."""
         ...
 
     def linears(self, x: torch.Tensor, weights: Sequence[Linear]) -> list[torch.Tensor]:
-        """Multiply the same rows with several weights."""
+        """Multiply the same rows by several weights."""
         ...
 
     def normalize(self, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
-        """Divide rows `(rows, hidden)` by their root mean square, and multiply with `(hidden,)`."""
+        """RMS normalization of rows `(rows, hidden)`, scaled by `(hidden,)`."""
         ...
 
     def rotate(self, states: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
-        """Turn `(tokens, heads, head_dim)` by `(tokens, head_dim)`; the states may be overwritten.
+        """Apply rotary embeddings `(tokens, head_dim)` to `(tokens, heads, head_dim)`; may overwrite the states.
 
-        After Su et al., "RoFormer", 2021; the two halves of a head are paired, as transformers has it.
+        Su et al., "RoFormer", 2021; the two halves of a head are paired, as in transformers.
         """
         ...
 
     def quantize(self, weight: torch.Tensor, kind: Kind) -> Weight:
-        """Bring a weight `(out_features, in_features)` to 8 or 4 bits; in-features are a multiple of 64."""
+        """Quantize a weight `(out_features, in_features)` to 8 or 4 bits; in-features must be a multiple of 64."""
         ...
 
     def attend(
@@ -70,10 +71,10 @@ class Kernels(Protocol):
 
         Args:
             queries: `(sequences, heads, head_dim)`.
-            caches: one layer's keys and values of each sequence, each `(kv_heads, capacity, head_dim)`; the queries'
-                heads are a multiple of theirs.
-            lengths: the positions that count.
-            scale: of the products.
+            caches: one layer's keys and values of each sequence, each `(kv_heads, capacity, head_dim)`; `heads` is a
+                multiple of `kv_heads`.
+            lengths: the number of valid positions of each sequence.
+            scale: factor of the attention scores.
 
         Returns:
             `(sequences, heads, head_dim)`.
@@ -82,12 +83,12 @@ class Kernels(Protocol):
 
 
 class PlainKernels:
-    """Everything in torch.
+    """All operations in torch.
 
     Args:
         compute_dtype: of activations and products.
-        native_bf16: whether the device multiplies bfloat16 itself; else such weights are widened to multiply them.
-        native_int8: whether it is a CPU that multiplies 8 bits itself; a prompt is then brought to 8 bits for INT8.
+        native_bf16: whether the device has native bfloat16 products; otherwise bfloat16 weights are upcast first.
+        native_int8: whether the CPU has native 8-bit products; a prompt is then quantized to 8 bits for INT8 weights.
     """
 
     name = "torch"
@@ -98,23 +99,23 @@ class PlainKernels:
         self.compute_dtype = compute_dtype
         self.native_bf16 = native_bf16
         self.native_int8 = native_int8
-        # Of weights in other kinds than bfloat16 before they are multiplied.
+        # What weights of kinds other than bfloat16 are dequantized to.
         self._wide_dtype = torch.bfloat16 if native_bf16 and compute_dtype == torch.float32 else compute_dtype
-        self._room = torch.empty(0)
+        self._shared = torch.empty(0)
 
     def linear(self, x: torch.Tensor, weight: Linear) -> torch.Tensor:
         """Multiply."""
         return self.linears(x, [weight])[0]
 
     def linears(self, x: torch.Tensor, weights: Sequence[Linear]) -> list[torch.Tensor]:
-        """Multiply, one after the other."""
+        """Multiply one weight after the other."""
         if not self.native_int8 or len(x) <= _FEW_ROWS:
             return [self._linear(x, weight) for weight in weights]
         rows, products = None, []
         for weight in weights:
             if isinstance(weight, Weight) and weight.kind is Kind.INT8:
-                rows = rows or narrow_rows(x)
-                products.append(multiply_narrow(rows, weight))
+                rows = rows or quantize_rows(x)
+                products.append(multiply_quantized(rows, weight))
             else:
                 products.append(self._linear(x, weight))
         return products
@@ -126,7 +127,7 @@ class PlainKernels:
             return functional.linear(x, weight.data)
         if weight.kind is Kind.BFLOAT16 and (self.native_bf16 or len(x) <= _FEW_PLAIN_ROWS):
             return functional.linear(x.to(weight.data.dtype), weight.data).to(x.dtype)
-        wide = self.widen(weight)
+        wide = self.dequantize(weight)
         return functional.linear(x.to(wide.dtype), wide).to(x.dtype)
 
     def normalize(self, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
@@ -134,15 +135,15 @@ class PlainKernels:
         return functional.rms_norm(x, weight.shape, weight, epsilon)
 
     def rotate(self, states: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
-        """Turn."""
+        """Rotate."""
         half = states.shape[-1] // 2
-        turned = torch.cat((-states[..., half:], states[..., :half]), dim=-1)
-        return states * cosines.unsqueeze(1) + turned * sines.unsqueeze(1)
+        rotated = torch.cat((-states[..., half:], states[..., :half]), dim=-1)
+        return states * cosines.unsqueeze(1) + rotated * sines.unsqueeze(1)
 
-    def widen(self, weight: Weight) -> torch.Tensor:
-        """Give the weight as `(out_features, in_features)`, in a buffer until the next call.
+    def dequantize(self, weight: Weight) -> torch.Tensor:
+        """Return the weight as `(out_features, in_features)`, in a buffer that the next call overwrites.
 
-        It is of `compute_dtype`; where the CPU multiplies bfloat16 itself, it is of that.
+        The dtype is `compute_dtype`, or bfloat16 where the CPU has native bfloat16 products. 16-bit weights are upcast.
         """
         wide = self._buffer(weight)
         if weight.scales is None:
@@ -150,20 +151,20 @@ class PlainKernels:
         return wide.copy_(dequantize(weight))
 
     def quantize(self, weight: torch.Tensor, kind: Kind) -> Weight:
-        """Bring a weight `(out_features, in_features)` to 8 or 4 bits; in-features are a multiple of 64."""
+        """Quantize a weight `(out_features, in_features)` to 8 or 4 bits; in-features must be a multiple of 64."""
         return quantize(weight, kind)
 
     def _buffer(self, weight: Weight) -> torch.Tensor:
         size = weight.shape[0] * weight.shape[1]
         dtype = self.compute_dtype if weight.kind is Kind.BFLOAT16 else self._wide_dtype
-        if self._room.nbytes < size * dtype.itemsize:
-            self._room = torch.empty(size * dtype.itemsize, dtype=torch.uint8, device=weight.data.device)
-        return self._room[: size * dtype.itemsize].view(dtype).view(weight.shape)
+        if self._shared.nbytes < size * dtype.itemsize:
+            self._shared = torch.empty(size * dtype.itemsize, dtype=torch.uint8, device=weight.data.device)
+        return self._shared[: size * dtype.itemsize].view(dtype).view(weight.shape)
 
     def attend(
         self, queries: torch.Tensor, caches: Sequence[KeysAndValues], lengths: Sequence[int], scale: float
     ) -> torch.Tensor:
-        """Attend, a sequence at a time."""
+        """Attend one sequence at a time."""
         outputs = []
         for query, cache, length in zip(queries, caches, lengths, strict=True):
             keys, values = (states[:, :length].to(query.dtype).unsqueeze(0) for states in cache)
@@ -177,17 +178,17 @@ class PlainKernels:
 
 
 class NativeKernels(PlainKernels):
-    """Few rows and single queries in compiled code; the rest in torch. Activations are float32, on the CPU."""
+    """Compiled code for few rows and single queries, torch for the rest. For float32 activations on a CPU."""
 
     name = "native"
 
     def __init__(self, library: ctypes.CDLL, *, native_bf16: bool = False, native_int8: bool = False) -> None:
         super().__init__(torch.float32, native_bf16=native_bf16, native_int8=native_int8)
         self._library = library
-        self._bytes = torch.empty(0, dtype=torch.int8)
+        self._scratch = torch.empty(0, dtype=torch.int8)
 
     def linears(self, x: torch.Tensor, weights: Sequence[Linear]) -> list[torch.Tensor]:
-        """Multiply; weights of one kind in one call, which divides them among the threads once."""
+        """Multiply; weights of the same kind share one call, so the work is split among the threads once."""
         rows = len(x)
         stored = [weight for weight in weights if isinstance(weight, Weight)]
         kind = stored[0].kind if stored else None
@@ -203,9 +204,9 @@ class NativeKernels(PlainKernels):
         x = x.contiguous()
         count, columns = len(stored), x.shape[1]
         results = [torch.empty((rows, weight.shape[0])) for weight in stored]
-        room = rows * columns * 5 // 4 if kind in (Kind.INT8, Kind.INT4) else 0
-        if self._bytes.numel() < room:
-            self._bytes = torch.empty(room, dtype=torch.int8)
+        size = rows * columns * 5 // 4 if kind in (Kind.INT8, Kind.INT4) else 0
+        if self._scratch.numel() < size:
+            self._scratch = torch.empty(size, dtype=torch.int8)
         pointers = ctypes.c_void_p * count
         scales = [None if weight.scales is None else weight.scales.data_ptr() for weight in stored]
         self._library.dsvl_linear(
@@ -218,7 +219,7 @@ class NativeKernels(PlainKernels):
             pointers(*scales),
             (ctypes.c_int64 * count)(*(weight.shape[0] for weight in stored)),
             pointers(*(result.data_ptr() for result in results)),
-            _address(self._bytes),
+            _address(self._scratch),
             torch.get_num_threads(),
         )
         return results
@@ -234,19 +235,19 @@ class NativeKernels(PlainKernels):
         return y
 
     def rotate(self, states: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
-        """Turn in place."""
+        """Rotate in place."""
         states = states.contiguous()
         sizes = (ctypes.c_int64(size) for size in states.shape)
         self._library.dsvl_rotate(_address(states), _address(cosines), _address(sines), *sizes)
         return states
 
-    def widen(self, weight: Weight) -> torch.Tensor:
-        """Widen."""
+    def dequantize(self, weight: Weight) -> torch.Tensor:
+        """Dequantize."""
         if weight.scales is None:
-            return super().widen(weight)
+            return super().dequantize(weight)
         wide = self._buffer(weight)
         outs, columns = weight.shape
-        self._library.dsvl_widen(
+        self._library.dsvl_dequantize(
             int(weight.kind),
             _address(weight.data),
             _address(weight.scales),
@@ -281,7 +282,7 @@ class NativeKernels(PlainKernels):
     def attend(
         self, queries: torch.Tensor, caches: Sequence[KeysAndValues], lengths: Sequence[int], scale: float
     ) -> torch.Tensor:
-        """Attend; all heads of all sequences share the threads."""
+        """Attend; the threads share all heads of all sequences."""
         sequences, heads, head_dim = queries.shape
         dtype = caches[0][0].dtype
         if head_dim % 8 or dtype not in _FLOATS:
@@ -308,22 +309,22 @@ class NativeKernels(PlainKernels):
 
 
 def choose_kernels(device: str, dtype: torch.dtype, machine: Machine) -> tuple[Kernels, Choice]:
-    """Choose the backend, with its reason.
+    """Choose the backend; returns it with the reason.
 
-    On a CPU activations are float32 whatever the weights are: they cost little, and the answer is that of a float32
-    model with the weights' values. Elsewhere they are of the weights' dtype. Where float32 is asked for, nothing is
-    multiplied in bfloat16, though the CPU could.
+    On a CPU activations are always float32: they cost little, and answers match a float32 model with these weights.
+    On other devices they have the dtype of the weights. If the dtype is float32, bfloat16 products are not used even
+    where the CPU has them.
 
     Args:
-        device: where.
+        device: where the model runs.
         dtype: of the weights, as planned.
-        machine: tells what the CPU multiplies itself.
+        machine: which products the CPU has natively.
     """
     if device != "cpu":
         return PlainKernels(dtype, native_bf16=True), Choice("kernels", "torch", f"the device is {device}")
     compiled = load_library()
     library = compiled.library
-    reasons = [compiled.reason if library is not None else f"no native ones: {compiled.reason}"]
+    reasons = [compiled.reason if library is not None else f"no native kernels: {compiled.reason}"]
 
     native_bf16 = machine.native_bf16 and dtype != torch.float32
 
@@ -335,17 +336,17 @@ def choose_kernels(device: str, dtype: torch.dtype, machine: Machine) -> tuple[K
     kernels = build(machine.native_int8)
     fault = find_fault(kernels)
     if machine.native_int8 and (fault is not None or is_slow()):
-        why = "are slow" if fault is None else f"fail in {fault}"
-        reasons.append(f"without products of integers: they {why}")
+        why = "slow" if fault is None else f"wrong in {fault}"
+        reasons.append(f"integer products are not used: they are {why}")
         kernels = build(False)
         fault = find_fault(kernels)
     if fault is not None:
-        kernels, reasons = PlainKernels(native_bf16=native_bf16), [f"the native ones fail in {fault}"]
+        kernels, reasons = PlainKernels(native_bf16=native_bf16), [f"the native kernels are wrong in {fault}"]
     return kernels, Choice("kernels", kernels.name, "; ".join(reasons))
 
 
 def find_fault(kernels: Kernels) -> str | None:
-    """Compare a backend with the plain one on a small problem; name what disagrees, None where nothing does."""
+    """Compare a backend with the reference on a small problem; return what disagrees, or None if nothing does."""
     generator = torch.Generator().manual_seed(0)
     plain = PlainKernels()
     dense = torch.randn((36, 640), generator=generator)
@@ -358,10 +359,10 @@ def find_fault(kernels: Kernels) -> str | None:
         quantize(dense, Kind.INT4),
     ):
         for rows in (1, 3, len(x)):
-            # A product of many rows may be made in bfloat16.
-            widens = isinstance(kernels, NativeKernels) and weight.scales is None and rows <= _FEW_ROWS
-            tolerance = 1e-4 if weight.kind is Kind.FLOAT32 or widens else 0.05
-            wanted, found = functional.linear(x[:rows], plain.widen(weight)), kernels.linear(x[:rows], weight)
+            # Products of many rows may be computed in bfloat16.
+            upcasts = isinstance(kernels, NativeKernels) and weight.scales is None and rows <= _FEW_ROWS
+            tolerance = 1e-4 if weight.kind is Kind.FLOAT32 or upcasts else 0.05
+            wanted, found = functional.linear(x[:rows], plain.dequantize(weight)), kernels.linear(x[:rows], weight)
             if not torch.allclose(wanted, found, rtol=0, atol=tolerance * float(wanted.abs().max())):
                 return f"{weight.kind.name} products of {rows} rows"
     scale, angles = torch.rand(x.shape[1], generator=generator), torch.rand((2, 32), generator=generator)
@@ -369,8 +370,8 @@ def find_fault(kernels: Kernels) -> str | None:
     if not torch.allclose(plain.normalize(x, scale, 1e-6), kernels.normalize(x, scale, 1e-6), atol=1e-4):
         return "norms"
     query = torch.randn((2, 4, 32), generator=generator)
-    turned = kernels.rotate(query.clone(), angles, angles)
-    if not torch.allclose(plain.rotate(query, angles, angles), turned, atol=1e-4):
+    rotated = kernels.rotate(query.clone(), angles, angles)
+    if not torch.allclose(plain.rotate(query, angles, angles), rotated, atol=1e-4):
         return "positions"
     query = query[:1]
     states = torch.randn((2, 2, 70, 32), generator=generator)

@@ -1,4 +1,4 @@
-"""How the weights of linear layers are stored: as they are, or in dsvl's own 8 and 4 bits."""
+"""How the weights of linear layers are stored: in 16 or 32 bits, or in dsvl's own 8- and 4-bit formats."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GROUP = 64  # int4 weights that share a scale
 
 
 class Kind(IntEnum):
-    """How weights are stored; the numbers are those of kernels.c."""
+    """Storage formats of weights; the numbers match kernels.c."""
 
     FLOAT32 = 0
     BFLOAT16 = 1
@@ -23,11 +23,11 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """The weight of a linear layer without a bias.
+    """The weight of a linear layer without bias.
 
     Attributes:
-        kind: how `data` is stored.
-        data: `(out_features, in_features)`; of INT4 two weights a byte, `(out_features, in_features / 2)`.
+        kind: the format of `data`.
+        data: `(out_features, in_features)`; INT4 packs two weights per byte, `(out_features, in_features / 2)`.
         scales: INT8: `(out_features,)` in float32; INT4: `(out_features, in_features / 64)` in bfloat16.
         shape: `(out_features, in_features)`.
     """
@@ -39,26 +39,26 @@ class Weight:
 
     @classmethod
     def dense(cls, data: torch.Tensor) -> Weight:
-        """Take a weight of 16 or 32 bits as it is."""
+        """Wrap a 16- or 32-bit weight without a copy."""
         kinds = {torch.float32: Kind.FLOAT32, torch.bfloat16: Kind.BFLOAT16, torch.float16: Kind.FLOAT16}
         return cls(kinds[data.dtype], data, None, (data.shape[0], data.shape[1]))
 
     @property
     def nbytes(self) -> int:
-        """What it takes."""
+        """Size in bytes, including the scales."""
         return self.data.nbytes + (self.scales.nbytes if self.scales is not None else 0)
 
 
-# A linear layer: stored here, or a module of another library that multiplies itself.
+# A linear layer: a stored weight, or a module of another library that does its own product.
 Linear = Weight | Callable[[torch.Tensor], torch.Tensor]
 
 
 def quantize(weight: torch.Tensor, kind: Kind) -> Weight:
-    """Bring a weight `(out_features, in_features)` to 8 or 4 bits.
+    """Quantize a weight `(out_features, in_features)` to 8 or 4 bits.
 
-    INT8: -127 to 127, one scale a row. INT4: -8 to 7 in groups of 64 along a row; of each group the weight that is
-    largest becomes -8 or a little less, as in llama.cpp's q4_0, so that all 16 values are used; in-features are a
-    multiple of 64.
+    INT8: -127 to 127, one scale per row. INT4: -8 to 7 in groups of 64 along a row; the weight of largest magnitude in
+    a group maps to -8 or a little less, as in llama.cpp's q4_0, to use all 16 values. In-features must be a multiple
+    of 64.
     """
     wide = weight.float()
     shape = (weight.shape[0], weight.shape[1])
@@ -73,9 +73,9 @@ def quantize(weight: torch.Tensor, kind: Kind) -> Weight:
 
 
 def _choose_scales(groups: torch.Tensor) -> torch.Tensor:
-    """Choose each group's scale `(out_features, groups)` in bfloat16: of a few, that of the least squared error."""
-    places = groups.abs().argmax(dim=2, keepdim=True)
-    largest = groups.gather(2, places).squeeze(2)
+    """Choose the scale of each group, `(out_features, groups)` in bfloat16, with the least squared error of a few."""
+    positions = groups.abs().argmax(dim=2, keepdim=True)
+    largest = groups.gather(2, positions).squeeze(2)
     best = torch.full_like(largest, float("inf"))
     chosen = torch.ones_like(largest, dtype=torch.bfloat16)
     for steps in (-8.0, -8.5, -7.5, -9.0, 7.5):
@@ -90,7 +90,7 @@ def _choose_scales(groups: torch.Tensor) -> torch.Tensor:
 
 
 def dequantize(weight: Weight) -> torch.Tensor:
-    """Bring a weight of 8 or 4 bits back to `(out_features, in_features)` in float32."""
+    """Dequantize an 8- or 4-bit weight to `(out_features, in_features)` in float32."""
     assert weight.scales is not None
     if weight.kind is Kind.INT8:
         return weight.data.float() * weight.scales.unsqueeze(1)

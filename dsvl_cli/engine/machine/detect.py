@@ -1,19 +1,20 @@
-"""What this machine computes with: CPU features, GPUs, free memory."""
+"""What this machine has for computing: CPU features, GPUs, free memory."""
 
 from __future__ import annotations
 
 import platform
+import subprocess
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dsvl_cli.engine.kernels.native.compiler import load_library
-
-# What lets a CPU multiply bfloat16, and 8 bits, natively, by torch's and Linux' names of the features.
+# CPU features with native bfloat16 and 8-bit products, by their names in torch and Linux.
 NATIVE_BF16 = {"amx_bf16": "AMX-BF16", "avx512_bf16": "AVX-512-BF16", "bf16": "Arm's BF16"}
 NATIVE_INT8 = {"amx_int8": "AMX-INT8", "avx512_vnni": "AVX-512-VNNI", "avx_vnni": "AVX-VNNI"}
+_NVIDIA_SMI_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +22,9 @@ class Gpu:
     """One CUDA or XPU device.
 
     Attributes:
-        name: what its maker calls it.
-        free_bytes: of its memory.
-        capability: CUDA's compute capability; (0, 0) on others.
+        name: the product name.
+        free_bytes: free memory.
+        capability: CUDA's compute capability; (0, 0) for other devices.
     """
 
     name: str
@@ -33,17 +34,16 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A description that every choice of device, dtype and attention is made from.
+    """A description of a machine; device, dtype and attention are chosen from it alone.
 
     Attributes:
         cpu_features: those of `NATIVE_BF16` and `NATIVE_INT8` that the CPU has.
-        memory_free: what the process may still take, in bytes; a container's limit counts.
+        memory_free: bytes that the process may still allocate, within a container's limit too.
         cuda, xpu: the devices in torch's order.
-        mps_free: bytes that Apple's GPU may take; None without one.
+        mps_free: bytes that Apple's GPU may use; None without one.
         macos: the version of macOS; (0, 0) elsewhere.
         flash_attn: whether the package flash_attn is installed.
-        torch_without_cuda: an NVIDIA driver is there, and torch is built without CUDA.
-        native_kernels: whether dsvl's compiled kernels are there.
+        torch_without_cuda: whether there is an NVIDIA driver, but torch is built without CUDA.
     """
 
     cpu_features: frozenset[str] = frozenset()
@@ -54,16 +54,15 @@ class Machine:
     macos: tuple[int, int] = (0, 0)
     flash_attn: bool = False
     torch_without_cuda: bool = False
-    native_kernels: bool = False
 
     @property
     def native_bf16(self) -> bool:
-        """Whether the CPU multiplies bfloat16 itself."""
+        """Whether the CPU has native bfloat16 products."""
         return not self.cpu_features.isdisjoint(NATIVE_BF16)
 
     @property
     def native_int8(self) -> bool:
-        """Whether the CPU multiplies 8 bits itself."""
+        """Whether the CPU has native 8-bit products."""
         return not self.cpu_features.isdisjoint(NATIVE_INT8)
 
     @property
@@ -73,13 +72,13 @@ class Machine:
         return ("cpu", *cuda, *(("mps",) if self.mps_free is not None else ()), *(("xpu",) if self.xpu else ()))
 
     def gpu(self, device: str) -> Gpu | None:
-        """Look up a CUDA or XPU device of `devices`; None for `cpu` and `mps`."""
+        """Return a CUDA or XPU device of `devices`; None for `cpu` and `mps`."""
         kind, _, index = device.partition(":")
         gpus = {"cuda": self.cuda, "xpu": self.xpu}.get(kind, ())
         return gpus[int(index or 0)] if gpus else None
 
     def free_bytes(self, device: str) -> int:
-        """How much memory a device of `devices` has free, in bytes."""
+        """Return the free memory of a device of `devices`, in bytes."""
         gpu = self.gpu(device)
         if gpu is not None:
             return gpu.free_bytes
@@ -87,12 +86,16 @@ class Machine:
 
 
 def detect_machine() -> Machine:
-    """Look at this machine. Opens each GPU, because only so does its free memory become known."""
+    """Describe this machine.
+
+    Compiles and loads nothing. A single GPU is opened, because only then is its free memory known; of several, those
+    that nvidia-smi does not report.
+    """
     import torch
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about drivers: a GPU that torch cannot use is none
-        cuda = _detect_gpus(torch.cuda)
+        warnings.simplefilter("ignore")  # about drivers: a GPU that torch cannot use does not count
+        cuda = _detect_gpus(torch.cuda, query_free_memory)
         xpu = _detect_gpus(torch.xpu)
     memory_free = detect_free_memory()
     return Machine(
@@ -100,29 +103,61 @@ def detect_machine() -> Machine:
         memory_free=memory_free,
         cuda=cuda,
         xpu=xpu,
-        # The memory is shared with the CPU; Metal recommends not to take all of it.
+        # The memory is shared with the CPU; Metal recommends a maximum.
         mps_free=min(memory_free, torch.mps.recommended_max_memory()) if torch.backends.mps.is_available() else None,
         macos=_detect_macos(),
         flash_attn=find_spec("flash_attn") is not None,
         torch_without_cuda=torch.version.cuda is None and Path("/proc/driver/nvidia/version").exists(),
-        native_kernels=load_library().library is not None,
     )
 
 
-def _detect_gpus(backend: Any) -> tuple[Gpu, ...]:
-    """List the devices of `torch.cuda` or `torch.xpu`."""
+def _detect_gpus(backend: Any, query: Callable[[], Mapping[str, int]] | None = None) -> tuple[Gpu, ...]:
+    """List the devices of `torch.cuda` or `torch.xpu`.
+
+    `mem_get_info` creates a context, which takes some hundred MB of GPU memory. With several GPUs this would happen on
+    those that are not chosen too, so free memory comes from `query`, which returns bytes by UUID. CUDA_VISIBLE_DEVICES
+    reorders torch's devices, so the index cannot identify them. GPUs that `query` does not report are opened.
+    """
     if not backend.is_available():
         return ()
+    count = backend.device_count()
+    # Tested with fakes only, never run on a machine with several GPUs.
+    free_by_uuid = query() if query is not None and count > 1 else {}
     gpus = []
-    for index in range(backend.device_count()):
-        try:
-            free, _ = backend.mem_get_info(index)
-        except RuntimeError:
-            free = 0  # so full, or so exclusively another's, that not even this can be asked
+    for index in range(count):
+        free = free_by_uuid.get(_normalize_uuid(backend.get_device_properties(index).uuid)) if free_by_uuid else None
+        if free is None:
+            free = _open_and_measure(backend, index)
         capability = backend.get_device_capability(index)
-        version = capability if isinstance(capability, tuple) else (0, 0)  # XPU answers with a table of features
+        version = capability if isinstance(capability, tuple) else (0, 0)  # XPU returns a dictionary of features
         gpus.append(Gpu(backend.get_device_name(index), free, version))
     return tuple(gpus)
+
+
+def _open_and_measure(backend: Any, index: int) -> int:
+    """Return the free bytes of a GPU; this creates a context on it."""
+    try:
+        return int(backend.mem_get_info(index)[0])
+    except RuntimeError:
+        return 0  # full, or in exclusive use by another process
+
+
+def query_free_memory() -> dict[str, int]:
+    """Ask nvidia-smi for the free bytes of all NVIDIA GPUs, by UUID; what it does not report is left out."""
+    command = ["nvidia-smi", "--query-gpu=uuid,memory.free", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True, timeout=_NVIDIA_SMI_SECONDS
+        )
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return {}
+    rows = (line.partition(",") for line in done.stdout.splitlines())
+    return {_normalize_uuid(uuid): int(free) * 2**20 for uuid, _, free in rows if free.strip().isdecimal()}
+
+
+def _normalize_uuid(uuid: object) -> str:
+    """nvidia-smi writes `GPU-` in front, torch does not."""
+    return str(uuid).strip().lower().removeprefix("gpu-")
 
 
 def _detect_cpu_features() -> frozenset[str]:
@@ -130,8 +165,8 @@ def _detect_cpu_features() -> frozenset[str]:
 
     onednn: Any = torch.backends.mkldnn
     if not onednn.is_available():
-        return frozenset()  # without oneDNN torch has no native products, whatever the CPU has
-    ask = getattr(torch.cpu, "get_capabilities", None)  # newer than the oldest torch that dsvl runs with
+        return frozenset()  # without oneDNN torch has no native products on any CPU
+    ask = getattr(torch.cpu, "get_capabilities", None)  # missing in the oldest torch that dsvl supports
     if ask is not None:
         found = ask()
         return frozenset(name for name in (*NATIVE_BF16, *NATIVE_INT8) if found.get(name))
@@ -140,7 +175,7 @@ def _detect_cpu_features() -> frozenset[str]:
 
 
 def read_cpu_features(cpuinfo: str) -> frozenset[str]:
-    """Find what `Machine` names in the text of Linux' `/proc/cpuinfo` (`flags` on x86, `Features` on Arm)."""
+    """Find the features of `Machine` in the text of Linux' `/proc/cpuinfo` (`flags` on x86, `Features` on Arm)."""
     lines = (line.partition(":") for line in cpuinfo.splitlines())
     return frozenset(
         word for key, _, words in lines if key.strip() in ("flags", "Features") for word in words.split()
@@ -154,11 +189,11 @@ def _detect_macos() -> tuple[int, int]:
 
 
 def detect_free_memory(cgroups: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int:
-    """How many bytes the process may still take: the machine's available memory, or less under a container's limit.
+    """Return the bytes that the process may still allocate: available memory, or less under a container's limit.
 
     Args:
         cgroups: where Linux' control groups are mounted.
-        membership: names the groups that the process is in.
+        membership: the file that names the groups of the process.
     """
     import psutil
 
@@ -178,18 +213,18 @@ def detect_free_memory(cgroups: Path = Path("/sys/fs/cgroup"), membership: Path 
 
 
 def _free_in_groups(root: Path, group: str, limit_name: str, usage_name: str, reclaimable_name: str) -> list[int]:
-    """Return what each limit from the group up to the root leaves, in bytes; file pages that can go count as free."""
+    """Return the bytes left under each limit from the group up to the root; reclaimable file pages count as free."""
     folder = root / group.lstrip("/")
     left = []
-    for place in (folder, *folder.parents):
-        if not place.is_relative_to(root):
+    for level in (folder, *folder.parents):
+        if not level.is_relative_to(root):
             break
         try:
-            limit = int((place / limit_name).read_text())
-            usage = int((place / usage_name).read_text())
-            entries = (entry.split() for entry in (place / "memory.stat").read_text().splitlines())
+            limit = int((level / limit_name).read_text())
+            usage = int((level / usage_name).read_text())
+            entries = (entry.split() for entry in (level / "memory.stat").read_text().splitlines())
             reclaimable = {name: int(value) for name, value in entries}.get(reclaimable_name, 0)
         except (OSError, ValueError):
-            continue  # no limit here: no such file, or the word max
+            continue  # no limit: the file is missing, or it says max
         left.append(limit - usage + reclaimable)
     return left

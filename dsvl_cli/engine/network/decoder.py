@@ -1,11 +1,11 @@
-"""The language model of DeepSeek-VL, a Llama, over several sequences of any lengths at once.
+"""The language model of DeepSeek-VL, a Llama, for several sequences of any lengths at once.
 
-The sequences' new tokens stand in one row after the other, `(tokens, hidden)`, without padding: every linear layer sees
-all of them in one product, and only attention looks at each sequence with its own cache. So a prompt, a step of one
-answer and a step of many are the same function, and rows come and go freely.
+The new tokens of all sequences are concatenated, `(tokens, hidden)`, without padding: every linear layer multiplies all
+of them at once, and only attention handles each sequence with its own cache. A prefill, a decode step and a batched
+decode step are therefore the same function, and sequences can join and leave at any step.
 
-After Touvron et al., "LLaMA: Open and Efficient Foundation Language Models", 2023, as transformers' `LlamaModel`
-computes it; in float32 the logits are the same up to rounding (tests/engine/network/test_decoder.py).
+Touvron et al., "LLaMA: Open and Efficient Foundation Language Models", 2023, as in transformers' `LlamaModel`; in
+float32 the logits are equal up to rounding (tests/engine/network/test_decoder.py).
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class DecoderConfig:
         """Read `config.json`.
 
         Raises:
-            DsvlError: it asks for something that this decoder does not do.
+            DsvlError: it needs something that this decoder does not support.
         """
         text = text_settings(config)
         rope = text["rope_parameters"]
         if rope["rope_type"] != "default":
-            raise DsvlError(f"the language model has {rope['rope_type']} positions, which dsvl does not run")
+            raise DsvlError(f"the language model uses {rope['rope_type']} positions, which dsvl does not support")
         if text["hidden_act"] != "silu":
-            raise DsvlError(f"the language model has {text['hidden_act']} activations, which dsvl does not run")
+            raise DsvlError(f"the language model uses {text['hidden_act']} activations, which dsvl does not support")
         return cls(
             hidden_size=text["hidden_size"],
             layers=text["num_hidden_layers"],
@@ -67,19 +67,19 @@ class DecoderConfig:
 
     @property
     def linear_parameters(self) -> int:
-        """How many numbers the linear layers hold, the head not among them."""
+        """The number of parameters of the linear layers, without the head."""
         attention = 2 * self.hidden_size * self.head_dim * (self.heads + self.kv_heads)
         return self.layers * (attention + 3 * self.hidden_size * self.intermediate_size)
 
     @property
     def head_parameters(self) -> int:
-        """How many numbers the head holds."""
+        """The number of parameters of the head."""
         return self.vocab_size * self.hidden_size
 
 
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
-    """One layer: the norms `(hidden,)` in the dtype of activations, and seven linear layers without biases."""
+    """One layer: norms `(hidden,)` in the dtype of activations, and seven linear layers without biases."""
 
     attention_norm: torch.Tensor
     query: Linear
@@ -97,8 +97,8 @@ class Segment:
     """One sequence's share of a forward pass.
 
     Attributes:
-        cache: what came before; it grows.
-        count: how many new tokens there are.
+        cache: the positions before; the new ones are appended.
+        count: the number of new tokens.
     """
 
     cache: KVCache
@@ -109,13 +109,13 @@ class Decoder:
     """A language model with its head.
 
     Args:
-        config: its shape.
+        config: the shape.
         embeddings: `(vocabulary, hidden)`.
         layers: the weights.
-        norm: the last norm's, `(hidden,)`.
+        norm: the final norm, `(hidden,)`.
         head: `(vocabulary, hidden)`.
-        kernels: multiply and attend.
-        attention: `sdpa`, `eager` or `flash_attention_2`; with the first, single queries are left to the kernels.
+        kernels: the backend for products and single-query attention.
+        attention: `sdpa`, `eager` or `flash_attention_2`; only with `sdpa` the kernels compute single queries.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Decoder:
         self.kernels = kernels
         self.attention = attention
         self.device = embeddings.device
-        # In bfloat16 a cache takes half; float32 weights ask for float32 throughout.
+        # A bfloat16 cache takes half the memory; with float32 weights everything is float32.
         self.cache_dtype = embeddings.dtype
         self._frequencies = 1.0 / config.rope_theta ** (
             torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=self.device) / config.head_dim
@@ -144,21 +144,21 @@ class Decoder:
 
     @property
     def bytes_per_token(self) -> int:
-        """What one position takes in a cache."""
+        """The size of one position in a cache."""
         shape = self.config
         return 2 * shape.layers * shape.kv_heads * shape.head_dim * self.cache_dtype.itemsize
 
     @torch.inference_mode()
     def embed(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """Give `(tokens, hidden)` of ids `(tokens,)`."""
+        """Return the embeddings `(tokens, hidden)` of ids `(tokens,)`."""
         return functional.embedding(token_ids, self.embeddings).to(self.kernels.compute_dtype)
 
     @torch.inference_mode()
     def forward(self, embeddings: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
-        """Append new tokens to the caches of their sequences; give the logits of the next token of each.
+        """Append new tokens to the caches of their sequences; return the next token's logits of each.
 
         Args:
-            embeddings: `(sum of counts, hidden)`, the sequences one after the other.
+            embeddings: `(sum of counts, hidden)`, the sequences concatenated.
             segments: their caches and counts.
 
         Returns:
@@ -174,37 +174,37 @@ class Decoder:
             caches = [segment.cache.layers[index] for segment in segments]
             attended = self._attend(layer, self.normalized(x, layer.attention_norm), segments, caches, cos, sin, index)
             if index == last and len(x) > len(ends):
-                x = x[ends]  # of what follows only the sequences' last tokens matter
+                x = x[ends]  # only the last token of each sequence is needed from here on
             x = self.feed_forward(layer, x + self.kernels.linear(attended, layer.output))
         for segment in segments:
             segment.cache.length += segment.count
         x = x.to(self.norm.device)
-        return self.read_out(x)
+        return self.logits(x)
 
     def feed_forward(self, layer: LayerWeights, x: torch.Tensor) -> torch.Tensor:
-        """Run a layer's second half over `(tokens, hidden)`."""
+        """Run the feed-forward half of a layer on `(tokens, hidden)`."""
         normed = self.normalized(x, layer.feed_forward_norm)
         gate, up = self.kernels.linears(normed, (layer.gate, layer.up))
         return x + self.kernels.linear(functional.silu(gate).mul_(up), layer.down)
 
-    def read_out(self, x: torch.Tensor) -> torch.Tensor:
-        """Give the logits `(tokens, vocabulary)` in float32 of what left the last layer."""
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits `(tokens, vocabulary)`, in float32, of the last layer's output."""
         return self.kernels.linear(self.normalized(x, self.norm), self.head).float()
 
     def normalized(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Normalize rows `(tokens, hidden)` with one of the model's norms."""
+        """Normalize rows `(tokens, hidden)` by one of the model's norms."""
         return self.kernels.normalize(x, weight, self.config.rms_norm_eps)
 
     def _rotations(self, segments: Sequence[Segment]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give cosines and sines `(tokens, head_dim)` of the new positions."""
-        places = torch.cat(
+        """Return cosines and sines `(tokens, head_dim)` of the new positions."""
+        positions = torch.cat(
             [torch.arange(one.cache.length, one.cache.length + one.count, device=self.device) for one in segments]
         )
-        return self.rotate_places(places)
+        return self.rotate_positions(positions)
 
-    def rotate_places(self, places: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give cosines and sines `(tokens, head_dim)` of positions `(tokens,)`."""
-        angles = torch.outer(places.float(), self._frequencies)
+    def rotate_positions(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return cosines and sines `(tokens, head_dim)` of positions `(tokens,)`."""
+        angles = torch.outer(positions.float(), self._frequencies)
         angles = torch.cat((angles, angles), dim=1)
         dtype = self.kernels.compute_dtype
         return angles.cos().to(dtype), angles.sin().to(dtype)
@@ -219,21 +219,21 @@ class Decoder:
         sin: torch.Tensor,
         index: int,
     ) -> torch.Tensor:
-        """Attend in one layer; give `(tokens, hidden)`, in the last layer that of each sequence's last token."""
+        """Attend in one layer; return `(tokens, hidden)`, in the last layer only of the last token of each sequence."""
         config = self.config
         tokens = len(x)
         ends = _ends(segments)
         is_pruned = index == len(self.layers) - 1 and tokens > len(segments)
-        if is_pruned:  # only the sequences' last tokens ask; all give keys and values
-            places = [end - 1 for end in ends]
-            (queries,) = self.kernels.linears(x[places], (layer.query,))
+        if is_pruned:  # queries of the last tokens only, keys and values of all
+            last = [end - 1 for end in ends]
+            (queries,) = self.kernels.linears(x[last], (layer.query,))
             keys, values = self.kernels.linears(x, (layer.key, layer.value))
         else:
             queries, keys, values = self.kernels.linears(x, (layer.query, layer.key, layer.value))
         keys = self.kernels.rotate(keys.view(tokens, config.kv_heads, config.head_dim), cos, sin)
         values = values.view(tokens, config.kv_heads, config.head_dim)
         if is_pruned:
-            cos, sin = cos[places], sin[places]
+            cos, sin = cos[last], sin[last]
         queries = self.kernels.rotate(queries.view(-1, config.heads, config.head_dim), cos, sin)
         keys, values = keys.to(self.cache_dtype).transpose(0, 1), values.to(self.cache_dtype).transpose(0, 1)
         for segment, cache, end in zip(segments, caches, ends, strict=True):
@@ -246,27 +246,27 @@ class Decoder:
             return self.kernels.attend(queries, states, lengths, scale).view(len(queries), -1)
         outputs = []
         for row, (segment, cache, end) in enumerate(zip(segments, caches, ends, strict=True)):
-            asking = queries[row : row + 1] if is_pruned else queries[end - segment.count : end]
-            before = segment.cache.length + segment.count - len(asking)
-            outputs.append(_attend_many(asking, cache, before, scale, self.attention))
+            own = queries[row : row + 1] if is_pruned else queries[end - segment.count : end]
+            before = segment.cache.length + segment.count - len(own)
+            outputs.append(_attend_many(own, cache, before, scale, self.attention))
         return torch.cat(outputs).reshape(len(queries), -1)
 
 
 def _attend_many(queries: torch.Tensor, cache: LayerCache, before: int, scale: float, backend: str) -> torch.Tensor:
-    """Attend for the new tokens of one sequence, `(tokens, heads, head_dim)`, each to all up to itself."""
+    """Causal attention for the new tokens of one sequence, `(tokens, heads, head_dim)`."""
     count = len(queries)
     keys, values = (states.to(queries.dtype) for states in cache.read(before + count))
     if backend == "flash_attention_2":
         from flash_attn import flash_attn_func
 
-        # Its causal mask stands at the lower right: the last query sees the last key.
+        # Its causal mask is aligned to the lower right: the last query sees the last key.
         flat: torch.Tensor = flash_attn_func(
             queries.unsqueeze(0), keys.transpose(0, 1).unsqueeze(0), values.transpose(0, 1).unsqueeze(0),
             softmax_scale=scale, causal=True,
         )[0]  # fmt: skip
         return flat
-    places = torch.arange(before + count, device=queries.device)
-    mask = places <= places[before:].unsqueeze(1)
+    positions = torch.arange(before + count, device=queries.device)
+    mask = positions <= positions[before:].unsqueeze(1)
     queries = queries.transpose(0, 1)
     if backend == "eager":
         repeats = len(queries) // len(keys)
@@ -286,7 +286,7 @@ def _attend_many(queries: torch.Tensor, cache: LayerCache, before: int, scale: f
 
 
 def _ends(segments: Sequence[Segment]) -> list[int]:
-    """Give where each sequence's tokens end."""
+    """Return the end index of each sequence's tokens."""
     ends, end = [], 0
     for segment in segments:
         end += segment.count
@@ -295,7 +295,7 @@ def _ends(segments: Sequence[Segment]) -> list[int]:
 
 
 def read_module(module: Any, config: DecoderConfig, kernels: Kernels, attention: str) -> Decoder:
-    """Take the weights of transformers' module, which are shared with it; quantized layers multiply themselves."""
+    """Build a decoder that shares the weights of transformers' module; quantized layers do their own products."""
     model = module.model.language_model
     dtype = kernels.compute_dtype
 

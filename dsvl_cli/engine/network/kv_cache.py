@@ -1,9 +1,9 @@
-"""The KV cache: it grows in place, can be cut back to any length, copied, and knows which tokens it holds.
+"""The KV cache: it grows in place, can be truncated and copied, and knows which tokens it holds.
 
-transformers' `DynamicCache` concatenates every key and value of every layer at every token; here a layer writes into
-a buffer with room to spare, and a step costs only the new position. Each sequence has a cache of its own, so sequences
-of any lengths can be computed together, and join and leave at any step. `PrefixCache` keeps one from turn to turn and
-finds how much of the next prompt it already holds.
+transformers' `DynamicCache` concatenates the keys and values of every layer at every token. Here a layer writes into a
+buffer with spare capacity, and a step costs only the new position. Each sequence has its own cache, so sequences of
+different lengths can be computed together, and join and leave at any step. `PrefixCache` keeps a cache between turns
+and finds how much of the next prompt it already holds.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class LayerCache:
         self.values: torch.Tensor | None = None
 
     def write(self, start: int, keys: torch.Tensor, values: torch.Tensor, reserve: int) -> None:
-        """Put states `(kv_heads, new, head_dim)` at the positions from `start` on; what lies behind them is void.
+        """Write states `(kv_heads, new, head_dim)` at the positions from `start` on; later positions become invalid.
 
         Args:
-            start: how many positions count already.
-            keys: in the dtype in which they are kept.
+            start: the number of valid positions.
+            keys: in the dtype in which they are stored.
             values: likewise.
-            reserve: positions to make room for at the first use.
+            reserve: positions to allocate at the first use.
         """
         end = start + keys.shape[1]
         if self.keys is None or self.values is None:
@@ -44,19 +44,19 @@ class LayerCache:
         self.values[:, start:end] = values
 
     def ensure_room(self, end: int, kept: int) -> None:
-        """Let buffers that are there hold `end` positions; the first `kept` stay as they are."""
+        """Grow existing buffers to hold `end` positions; the first `kept` are copied."""
         if self.keys is not None and self.values is not None and end > self.keys.shape[1]:
             capacity = _round_up(end + end // 8)
             self.keys, self.values = _grown(self.keys, capacity, kept), _grown(self.values, capacity, kept)
 
     def buffers(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give the keys and values, each `(kv_heads, capacity, head_dim)`, of a cache that was written to."""
+        """Return keys and values, each `(kv_heads, capacity, head_dim)`; the cache must have been written to."""
         assert self.keys is not None
         assert self.values is not None
         return self.keys, self.values
 
     def read(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give views `(kv_heads, length, head_dim)` of the keys and values of the first positions."""
+        """Return views `(kv_heads, length, head_dim)` of the keys and values of the first positions."""
         keys, values = self.buffers()
         return keys[:, :length], values[:, :length]
 
@@ -65,11 +65,11 @@ class KVCache:
     """The keys and values of one sequence.
 
     Args:
-        layers: how many layers the language model has.
-        reserve: positions to make room for at the first use.
+        layers: the number of layers of the language model.
+        reserve: positions to allocate at the first use.
 
     Attributes:
-        length: the positions that every layer surely holds: an interrupted step leaves no trace.
+        length: the positions that all layers hold; an interrupted step does not count.
     """
 
     def __init__(self, layers: int, reserve: int = 0) -> None:
@@ -79,21 +79,21 @@ class KVCache:
 
     @property
     def capacity(self) -> int:
-        """How many positions the buffers hold; 0 before the first use."""
+        """The number of positions that the buffers can hold; 0 before the first use."""
         keys = self.layers[0].keys
         return 0 if keys is None else keys.shape[1]
 
     def ensure_room(self, end: int) -> None:
-        """Let the buffers hold `end` positions, once they are there."""
+        """Grow the buffers to hold `end` positions; does nothing before the first use."""
         for layer in self.layers:
             layer.ensure_room(end, self.length)
 
     def truncate(self, length: int) -> None:
-        """Forget what lies behind `length`; the memory stays for what comes next."""
+        """Drop all positions from `length` on; the memory is kept."""
         self.length = min(self.length, length)
 
     def fork(self, length: int, reserve: int) -> KVCache:
-        """Copy the first `length` positions into a cache of its own, with room for `reserve`."""
+        """Copy the first `length` positions into a new cache that has room for `reserve`."""
         copy = KVCache(len(self.layers), reserve)
         copy.length = min(self.length, length)
         for layer, source in zip(copy.layers, self.layers, strict=True):
@@ -103,10 +103,10 @@ class KVCache:
 
 
 class PrefixCache:
-    """A cache for one conversation: keeps what was computed in one turn for the next.
+    """A cache for one conversation, kept from one turn to the next.
 
-    Positions are known by `TokenKey`s: a text token by its id, a picture's token by the picture's content and its
-    place in it. `keys` lists only positions that every layer surely holds.
+    Positions are identified by `TokenKey`s: a text token by its id, a picture's token by the picture's content and its
+    index in it. `keys` lists only positions that all layers hold.
 
     Args:
         cache: empty.
@@ -117,9 +117,9 @@ class PrefixCache:
         self.keys: list[TokenKey] = []
 
     def reuse(self, keys: Sequence[TokenKey]) -> int:
-        """Cut the cache back to the longest common prefix with a prompt and return that prefix's length.
+        """Truncate the cache to the longest common prefix with a prompt; return the length of that prefix.
 
-        At least one token of the prompt is left to be computed, since the next one follows from its hidden state.
+        At least the last token of the prompt is left to compute: the next token's logits come from it.
         """
         common = count_common(self.keys, keys[:-1])
         self.cache.truncate(common)
@@ -127,12 +127,12 @@ class PrefixCache:
         return common
 
     def commit(self, keys: Sequence[TokenKey]) -> None:
-        """Say which tokens the positions now hold that were computed since the last `reuse` or `commit`."""
+        """Record the tokens of the positions that were computed since the last `reuse` or `commit`."""
         self.keys.extend(keys)
 
 
 def count_common(one: Sequence[TokenKey], other: Sequence[TokenKey]) -> int:
-    """Give the length of the longest common prefix."""
+    """Return the length of the longest common prefix."""
     longest = min(len(one), len(other))
     return next((i for i in range(longest) if one[i] != other[i]), longest)
 
@@ -143,7 +143,7 @@ def _round_up(positions: int) -> int:
 
 def _buffer_like(states: torch.Tensor, capacity: int) -> torch.Tensor:
     heads, _, head_dim = states.shape
-    # Zeros: a step that looks at the whole buffer behind a mask must find numbers there.
+    # Zeros, not uninitialized memory: a static step reads the whole buffer under a mask, and NaN would pass it.
     return torch.zeros((heads, capacity, head_dim), dtype=states.dtype, device=states.device)
 
 

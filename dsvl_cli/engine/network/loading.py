@@ -1,9 +1,9 @@
-"""A checkpoint on the disk -> a `Network` in memory, in one of two ways.
+"""A checkpoint on disk -> a `Network` in memory, by one of two loaders.
 
-own            on a CPU, 1.3b and `tiny`, in 16 or 32 bits, in dsvl's own formats, or stored in bitsandbytes' 8 bits:
-tensors are mapped from the files, and nothing of transformers is imported
-transformers   everything else, and files in a layout that is not known here: its modules hold and quantize the weights;
-our decoder calls its linear layers
+own            1.3b and `tiny` on a CPU, in 16 or 32 bits, in dsvl's own formats, or stored in bitsandbytes' 8 bits:
+               tensors are memory-mapped, and transformers is not imported
+transformers   everything else, and files in an unknown layout: its modules hold and quantize the weights, and our
+               decoder calls its linear layers
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ def load_network(
     """Load a checkpoint as planned.
 
     Args:
-        checkpoint: its files.
-        plan: where, in which dtype.
-        recipe: what to quantize while loading; a checkpoint that is stored so already needs none.
+        checkpoint: the files.
+        plan: device, dtype and attention.
+        recipe: what to quantize while loading; not needed for a checkpoint that is stored quantized.
         machine: what it runs on.
-        listener: is told what was chosen.
-        force: load whatever the forecast says.
+        listener: receives the choice of kernels.
+        force: load even if the estimated memory is not available.
 
     Raises:
-        DsvlError: it will not fit, or its files do not fit together.
+        DsvlError: there is not enough memory, or the files do not match each other.
     """
     kernels, choice = choose_kernels(plan.device, getattr(torch, plan.dtype), machine)
     listener.choice(choice)
@@ -75,18 +75,18 @@ def load_network(
                         raise
                     raise _misfit(checkpoint) from exc
             if find_unknown_names(checkpoint.config, tensors) is not None:
-                listener.note(f"{checkpoint.name} is laid out in a way that dsvl does not know: transformers loads it")
+                listener.note(f"{checkpoint.name} has a layout that dsvl does not know: it is loaded by transformers")
     if own:
-        why = obstacle or "they are for the 1.3b on a CPU"
+        why = obstacle or "they support only the 1.3b on a CPU"
         raise DsvlError(
-            f"{checkpoint.name} cannot be loaded in dsvl's own formats: {why}",
+            f"{checkpoint.name} cannot be loaded in the formats int8 and int4: {why}",
             "use --quantization bnb-nf4 or bnb-int8",
         )
     return _load_module(checkpoint, plan, config, recipe if stored is None else None, kernels, listener, force=force)
 
 
 def can_map(checkpoint: Checkpoint, recipe: Recipe | None) -> bool:
-    """Whether our own decoder can use the weights where they lie in the files, on a CPU and as far as it knows them."""
+    """Whether our decoder might use the checkpoint's weights memory-mapped on a CPU; its tensors are not checked."""
     stored = find_stored_format(checkpoint)
     return (
         checkpoint.model_type == "deepseek_vl"
@@ -122,7 +122,7 @@ def _load_own(
         if recipe.include_head:
             if HEAD not in tensors:
                 raise DsvlError(
-                    "the head shares its weights with the embeddings and cannot be quantized", "drop --include-head"
+                    "the head shares its weights with the embeddings and cannot be quantized", "omit --include-head"
                 )
             names.append(HEAD.removesuffix(".weight"))
         kind = _KINDS[recipe.format.name]
@@ -153,9 +153,9 @@ def _load_module(
     *,
     force: bool,
 ) -> Network:
-    """Let transformers load, and quantize where that is asked for."""
+    """Let transformers load and, if requested, quantize the weights."""
+    from dsvl_cli.engine.quantization.backends import cast_unquantized
     from dsvl_cli.engine.quantization.library_logging import import_backend, mute_libraries
-    from dsvl_cli.engine.quantization.selection import cast_unquantized
 
     stored = find_stored_format(checkpoint)
     backend = FORMATS[stored].package if stored is not None else recipe.format.package if recipe is not None else None
@@ -176,13 +176,8 @@ def _load_module(
 
 
 def _quantize_module(checkpoint: Checkpoint, plan: Plan, recipe: Recipe, listener: Listener, *, force: bool) -> Any:
-    from dsvl_cli.engine.quantization.selection import (
-        count_stored_bytes,
-        make_quantization_config,
-        make_skeleton,
-        report_selection,
-        select_layers,
-    )
+    from dsvl_cli.engine.quantization.backends import make_quantization_config, make_skeleton
+    from dsvl_cli.engine.quantization.selection import count_stored_bytes, report_selection, select_layers
 
     skeleton = make_skeleton(checkpoint)
     selection = select_layers(skeleton, recipe)
@@ -193,9 +188,9 @@ def _quantize_module(checkpoint: Checkpoint, plan: Plan, recipe: Recipe, listene
 
 
 def _read_module_files(checkpoint: Checkpoint, plan: Plan, quantization_config: Any = None) -> Any:
-    from dsvl_cli.engine.quantization.selection import find_model_class
+    from dsvl_cli.engine.quantization.backends import find_model_class
 
-    # transformers takes the presence of the argument for a request.
+    # Even None would count as a request in transformers.
     given = {} if quantization_config is None else {"quantization_config": quantization_config}
     if checkpoint.has_own_head:
         given["tie_word_embeddings"] = False
@@ -216,7 +211,7 @@ def _read_module_files(checkpoint: Checkpoint, plan: Plan, quantization_config: 
         if isinstance(exc, torch.OutOfMemoryError):
             raise DsvlError(f"out of memory on {plan.device}", "use a smaller dtype or model, or --device cpu") from exc
         raise _misfit(checkpoint) from exc
-    # What a file lacks is drawn at random there, with a warning.
+    # transformers only warns about missing weights, and initializes them at random.
     missing = sorted(name for name in found["missing_keys"] if not name.startswith(POOLING_HEAD))
     if missing:
         raise DsvlError(f"{checkpoint.name} has no {missing[0]}", "download it again")
@@ -224,18 +219,18 @@ def _read_module_files(checkpoint: Checkpoint, plan: Plan, quantization_config: 
 
 
 def _misfit(checkpoint: Checkpoint) -> DsvlError:
-    return DsvlError(f"{checkpoint.name} cannot be loaded: its files do not fit together", "download it again")
+    return DsvlError(f"{checkpoint.name} cannot be loaded: its files do not match each other", "download it again")
 
 
 class _ModuleTower:
-    """Encodes pictures with transformers' module."""
+    """The vision towers of transformers' module."""
 
     def __init__(self, module: Any) -> None:
         self._module = module
         self._weight: torch.Tensor = next(module.model.vision_model.parameters())
 
     def __call__(self, pixels: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Encode; SAM's tower does not cast its input itself."""
+        """Encode a picture; SAM's tower does not cast its input, so it is cast here."""
         cast = {name: values.to(self._weight.device, self._weight.dtype) for name, values in pixels.items()}
         features: torch.Tensor = self._module.model.get_image_features(**cast, return_dict=True).pooler_output[0]
         return features

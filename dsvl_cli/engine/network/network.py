@@ -1,7 +1,7 @@
 """The neural network behind three calls: pixels of a picture, features of pictures, logits of the next tokens.
 
-The language model is our own decoder; pictures go through whatever tower the model was loaded with. Features are
-computed once for each content.
+The language model is our own decoder; the vision tower is ours or that of transformers. Features are cached by the
+picture's content.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from dsvl_cli.engine.network.static_step import StaticStep, can_record
 from dsvl_cli.engine.pictures.images import decode
 from dsvl_cli.engine.text.prompt import PreparedPrompt
 
-FEATURE_CACHE_BYTES = 256 * 2**20  # of picture features: 2.3 MB a picture at full size in bf16
+FEATURE_CACHE_BYTES = 256 * 2**20  # of picture features, 2.3 MB per picture at full size in bf16
 
 # `pixel_values` and, for 7b, `high_res_pixel_values` of one picture -> features `(num_image_tokens, hidden)`.
 Tower = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
 
 
 class Network:
-    """A DeepSeek-VL in memory.
+    """A loaded DeepSeek-VL.
 
     Args:
         decoder: the language model.
-        tower: encodes a picture and aligns it with the language model.
-        image_processor: makes pixels of it.
-        module: transformers' module, where the weights were loaded by it; it shares them.
+        tower: encodes the pixels of a picture into features for the language model.
+        image_processor: turns a picture into pixels.
+        module: transformers' module if it loaded the weights; the decoder shares them.
     """
 
     def __init__(self, decoder: Decoder, tower: Tower, image_processor: ImageProcessor, module: Any = None) -> None:
@@ -53,19 +53,19 @@ class Network:
         self._features: OrderedDict[str, torch.Tensor] = OrderedDict()
 
     def new_cache(self, reserve: int = 0) -> KVCache:
-        """Make an empty cache for one sequence, with room for `reserve` positions at its first use."""
+        """Make an empty cache for one sequence that allocates `reserve` positions at its first use."""
         return KVCache(self.decoder.config.layers, reserve)
 
     def pixels(self, picture: Picture) -> dict[str, torch.Tensor]:
-        """Give `pixel_values` `(1, 3, side, side)` in float32, for 7b also `high_res_pixel_values`, on the CPU."""
+        """Return `pixel_values` `(1, 3, side, side)` in float32, for 7b also `high_res_pixel_values`, on the CPU."""
         return self.image_processor(decode(picture))
 
     @torch.inference_mode()
     def features(self, pictures: Sequence[Picture]) -> torch.Tensor:
-        """Give the aligned features `(pictures * num_image_tokens, hidden)` on the device.
+        """Return the aligned features `(pictures * num_image_tokens, hidden)` on the device.
 
-        Pictures are encoded one by one: the time is the same on a CPU, the memory is bounded, and a picture's
-        features do not depend on its company.
+        Pictures are encoded one by one: on a CPU this takes no longer, memory is bounded, and a picture's features do
+        not depend on the others in the batch.
         """
         return torch.cat([self._features_of(picture) for picture in pictures])
 
@@ -88,18 +88,18 @@ class Network:
 
     @torch.inference_mode()
     def prefill(self, prompt: PreparedPrompt, cache: KVCache) -> torch.Tensor:
-        """Compute what a cache does not hold yet of a prompt; give the next token's logits `(1, vocabulary)`.
+        """Compute the part of a prompt that is not in the cache; return the next token's logits `(1, vocabulary)`.
 
         Args:
             prompt: its first `cache.length` positions are in the cache, and at least one is not.
-            cache: grows.
+            cache: the new positions are appended.
         """
         ids = torch.tensor(prompt.token_ids[cache.length :], device=self.device)
         embeddings = self.decoder.embed(ids)
         mask = ids == prompt.image_token_id
         new = int(mask.sum())
         if new:
-            # The prefix may end anywhere: the features that are missing are the last ones.
+            # The cached prefix may end within a picture: the missing features are the last ones.
             missing = -(-new // prompt.num_image_tokens)
             features = self.features(prompt.pictures[-missing:])[-new:]
             embeddings = embeddings.masked_scatter(mask.unsqueeze(1), features.to(embeddings.device, embeddings.dtype))
@@ -107,23 +107,23 @@ class Network:
 
     @torch.inference_mode()
     def step(self, token_ids: Sequence[int], caches: Sequence[KVCache]) -> torch.Tensor:
-        """Append one token to each of several sequences; give their next logits `(sequences, vocabulary)`."""
+        """Append one token to each of several sequences; return the next logits `(sequences, vocabulary)`."""
         if len(caches) == 1 and self._can_record:
             return self._replay(token_ids[0], caches[0])
         embeddings = self.decoder.embed(torch.tensor(token_ids, device=self.device))
         return self.decoder.forward(embeddings, [Segment(cache, 1) for cache in caches])
 
     def _replay(self, token_id: int, cache: KVCache) -> torch.Tensor:
-        """Append one token to the one sequence that is answered on a GPU."""
+        """Append one token to a single sequence by a CUDA graph."""
         if self._static is None or self._static.cache is not cache:
             self._static = StaticStep(self.decoder, cache, record=True)
         return self._static(token_id)
 
     def peak_memory(self) -> int | None:
-        """Give the most bytes that were in use at once: of the GPU, else of the process; None if unknown."""
+        """Return the peak memory in bytes, of the GPU if there is one, else of the process; None if unknown."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         if resource is None:
             return None
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+        return peak if sys.platform == "darwin" else peak * 1024  # KiB on Linux

@@ -1,4 +1,4 @@
-"""Weights in dsvl's own formats, kept in the cache folder: packed once, mapped into memory from then on."""
+"""Weights in dsvl's own formats, kept in the cache folder: quantized once, memory-mapped from then on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dsvl_cli.engine.kernels.stored_weights import Kind, Weight
 from dsvl_cli.engine.progress import Listener
 from dsvl_cli.engine.storage.cache_folder import BoundedFolder, packed_weights_folder
 
-_VERSION = "2"  # of the way of packing
+_VERSION = "2"  # of the packed format
 
 
 def pack_weights(
@@ -27,48 +27,50 @@ def pack_weights(
     listener: Listener,
     folder: BoundedFolder | None = None,
 ) -> dict[str, Weight]:
-    """Give linear layers in a narrow format, from the cache folder or packed now.
+    """Return linear layers in 8 or 4 bits, from the cache folder or quantized now.
 
     Args:
         name: identifies the checkpoint.
-        tensors: the checkpoint's.
+        tensors: of the checkpoint.
         layers: the names of the layers, without `.weight`.
         kind: INT8 or INT4.
-        kernels: pack.
-        listener: is told of the progress.
-        folder: where it is kept; by default `packed_weights_folder()`.
+        kernels: quantize the weights.
+        listener: receives the progress.
+        folder: where they are kept; `packed_weights_folder()` by default.
 
     Returns:
-        the weights by the names of their layers.
+        the weights by layer name.
     """
     folder = folder or packed_weights_folder()
     name = f"{name[:32]}-{kind.name.lower()}-{len(layers)}-{_VERSION}"
-    kept = _read(folder.place(name), layers, kind)
-    if kept is not None:
-        return kept
+    cached = _read(folder.place(name), layers, kind)
+    if cached is not None:
+        return cached
     total = sum(tensors[f"{layer}.weight"].nbytes for layer in layers)
     done = 0
     weights = {}
     for layer in layers:
-        listener.progress(f"packing for {kind.name.lower()}", done, total)
+        listener.progress(f"quantizing to {kind.name.lower()}", done, total)
         weight = tensors[f"{layer}.weight"]
         weights[layer] = kernels.quantize(weight, kind)
         done += weight.nbytes
-    listener.progress(f"packing for {kind.name.lower()}", total, total)
+    listener.progress(f"quantizing to {kind.name.lower()}", total, total)
     try:
         folder.write(name, dict(_parts(weights)), {})
     except OSError as exc:
-        listener.note(f"the packed weights cannot be kept: {exc.strerror or exc}; they are packed anew next time")
+        listener.note(
+            f"the quantized weights cannot be cached: {exc.strerror or exc}; next time they are quantized again"
+        )
         return weights
-    # Mapped, they are shared by all processes and need not be written to swap.
+    # Memory-mapped, they are shared between processes and need no swap.
     return _read(folder.place(name), layers, kind) or weights
 
 
-def _read(place: Path, layers: list[str], kind: Kind) -> dict[str, Weight] | None:
+def _read(path: Path, layers: list[str], kind: Kind) -> dict[str, Weight] | None:
     try:
-        with safe_open(place, framework="pt") as file:
+        with safe_open(path, framework="pt") as file:
             weights = {layer: _weight(file, layer, kind) for layer in layers}
-        os.utime(place)
+        os.utime(path)
     except (OSError, SafetensorError):
         return None
     return weights

@@ -1,7 +1,7 @@
-"""A picture -> the numbers that the vision towers read: resized, padded to a square, scaled, normalized.
+"""A picture -> the input of the vision towers: resized, padded to a square, scaled, normalized.
 
-The pixels are bit for bit those of transformers' PIL image processors of DeepSeek-VL. Its torchvision ones, which
-`AutoProcessor` takes where torchvision is installed, differ a little.
+The pixels are bit-identical to those of transformers' PIL image processors for DeepSeek-VL. The torchvision ones, which
+`AutoProcessor` selects where torchvision is installed, differ slightly.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _DEFAULTS: dict[str, Any] = {
     "do_rescale": True,
     "do_normalize": True,
 }
-# Switches that the networks leave no choice about: they take RGB squares of one size.
+# Switches that must have these values: the networks need RGB squares of one size.
 _FIXED = {"do_resize": True, "do_pad": True, "do_convert_rgb": True, "do_center_crop": False}
-# What transformers writes or takes without its changing a pixel. The background is always made from the mean.
+# Settings without any effect on the pixels. The background colour is always computed from the mean.
 _IDLE = {
     "image_processor_type", "processor_class", "background_color", "high_res_background_color", "default_to_square",
     "crop_size", "pad_size", "data_format", "input_data_format", "device", "return_tensors", "disable_grouping",
@@ -47,14 +47,14 @@ _IDLE = {
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """How a picture is brought to the square that one tower takes.
+    """How a picture becomes the square input of one tower.
 
     Attributes:
         side: of the square, in pixels.
         min_size: no edge becomes shorter than this, in pixels.
-        resample: the filter, as Pillow numbers it.
-        background: RGB, of the padding.
-        table: `(3, 256)` in float32: the value of each level of each channel.
+        resample: the filter, by Pillow's number.
+        background: RGB colour of the padding.
+        table: `(3, 256)` in float32: the normalized value of each level of each channel.
     """
 
     side: int
@@ -78,19 +78,19 @@ class Resolution:
         return square
 
     def numbers(self, square: Image) -> torch.Tensor:
-        """Give the values `(1, 3, side, side)` of a square's pixels."""
+        """Return the normalized pixels `(1, 3, side, side)` of a square picture."""
         levels = np.frombuffer(square.tobytes(), np.uint8).reshape(square.height, square.width, 3)
-        # numpy, for torch would start threads for each of these small steps.
+        # numpy: torch would start threads for each of these small operations.
         channels = [values.take(levels[:, :, i]) for i, values in enumerate(self.table.numpy())]
         return torch.from_numpy(np.stack(channels)).unsqueeze(0)
 
 
 class ImageProcessor:
-    """What a checkpoint's processor files say about pictures, and its doing.
+    """The preprocessing that a checkpoint's processor files describe.
 
     Args:
         low: for SigLIP.
-        high: for SAM; None where there is only SigLIP.
+        high: for SAM; None if there is only SigLIP.
     """
 
     def __init__(self, low: Resolution, high: Resolution | None = None) -> None:
@@ -98,7 +98,7 @@ class ImageProcessor:
         self.high = high
 
     def __call__(self, image: Image) -> dict[str, torch.Tensor]:
-        """Give `pixel_values`, and with two towers `high_res_pixel_values`, each `(1, 3, side, side)` in float32.
+        """Return `pixel_values`, and with two towers `high_res_pixel_values`, each `(1, 3, side, side)` in float32.
 
         Args:
             image: RGB.
@@ -112,7 +112,7 @@ class ImageProcessor:
         }
 
     def view(self, image: Image) -> Image:
-        """Give the picture as SigLIP gets it: RGB, `(side, side)` pixels."""
+        """Return the picture as SigLIP sees it: RGB, `(side, side)` pixels."""
         return self.low.fit(image if self.high is None else self.high.fit(image))
 
 
@@ -120,7 +120,7 @@ def read_image_processor(folder: Path, model_type: str) -> ImageProcessor:
     """Read a checkpoint's image processor.
 
     Raises:
-        DsvlError: neither can be used, or one asks for something that would give other pixels.
+        DsvlError: there is no usable one, or a setting is not supported.
     """
     settings = read_image_settings(folder)
     try:
@@ -130,38 +130,38 @@ def read_image_processor(folder: Path, model_type: str) -> ImageProcessor:
 
 
 def make_image_processor(settings: Mapping[str, Any], *, hybrid: bool) -> ImageProcessor:
-    """Make the processor that a file's settings describe; what they leave out is as in transformers.
+    """Make the processor that a file's settings describe, with the defaults of transformers.
 
     Raises:
-        DsvlError: a setting is unknown here, or one that the networks cannot follow.
-        TypeError, ValueError, ArithmeticError: a value is not of its kind.
+        DsvlError: a setting is unknown, or has a value that the networks cannot handle.
+        TypeError, ValueError, ArithmeticError: a value is invalid.
     """
     given = {name: value for name, value in settings.items() if value is not None}
     unknown = sorted(given.keys() - _DEFAULTS.keys() - _FIXED.keys() - _IDLE)
     refused = [name for name, value in _FIXED.items() if given.get(name, value) != value]
     if unknown or refused:
         names = ", ".join(unknown + refused)
-        raise DsvlError(f"the image processor's setting {names} is not supported", "the picture would look different")
+        raise DsvlError(f"the image processor's setting {names} is not supported", "without it the pixels would differ")
     values = {**_DEFAULTS, **given}
     low = _resolution(values)
     return ImageProcessor(low, _resolution(values, "high_res_") if hybrid else None)
 
 
 def _resolution(values: Mapping[str, Any], kind: str = "") -> Resolution:
-    """Gather the settings of one tower, whose names begin with `kind`."""
+    """Read the settings of one tower, whose names begin with `kind`."""
     mean = _triple(values[f"{kind}image_mean"])
     red, green, blue = (int(255 * level) for level in mean)
     return Resolution(
         side=_side(values[f"{kind}size"]),
         min_size=int(values["min_size"]),
-        resample=int(values[f"{kind}resample"] or values["resample"]),  # 0 falls back on the other tower's, as there
+        resample=int(values[f"{kind}resample"] or values["resample"]),  # 0 means the other tower's, as in transformers
         background=(red, green, blue),
         table=_table(values, mean, _triple(values[f"{kind}image_std"])),
     )
 
 
 def _table(values: Mapping[str, Any], mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
-    """Compute the values of the 256 levels, rounded at the steps at which transformers rounds."""
+    """Compute the values of the 256 levels, rounded at the same steps as in transformers."""
     levels = torch.arange(256, dtype=torch.float64).expand(3, 256)
     if values["do_rescale"]:
         levels = levels * float(values["rescale_factor"])
@@ -172,13 +172,13 @@ def _table(values: Mapping[str, Any], mean: tuple[float, ...], std: tuple[float,
 
 
 def _side(size: object) -> int:
-    """Give the side of a square that is written as one number, as two, or by names."""
+    """Return the side of a square that is given as one number, as two, or by names."""
     if isinstance(size, Mapping):
         edges = [size["height"], size["width"]] if size.keys() == {"height", "width"} else []
     else:
         edges = list(size) if isinstance(size, (list, tuple)) else [size, size]
     if len(edges) != 2 or edges[0] != edges[1] or not isinstance(edges[0], int) or edges[0] < 1:
-        raise ValueError(f"{size} is no square")
+        raise ValueError(f"{size} is not a square")
     return edges[0]
 
 

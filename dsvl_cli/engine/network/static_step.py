@@ -1,12 +1,11 @@
-"""A decode step of one sequence in which every shape stays the same, recorded once and replayed: for CUDA.
+"""A decode step of one sequence with static shapes, recorded as a CUDA graph and replayed.
 
-A step of a small model on a GPU is bound by launching some hundred kernels from Python; a CUDA graph launches all of
-them at once. That needs shapes and addresses that do not change: the position is a number on the device, the new key
-and value are written where it says, and attention looks at the whole buffer behind a mask. The buffer grows as ever, a
-few hundred positions at a time, and the step is recorded anew then. One number a token, the token itself, comes back
-to the host.
+On a GPU a step of a small model is bound by launching hundreds of kernels from Python; a CUDA graph launches all of
+them at once. It needs fixed shapes and addresses: the position is a number on the device, the new key and value are
+written at that index, and attention reads the whole buffer under a mask. When the buffer grows, by a few hundred
+positions at a time, the step is recorded again. Only the token itself is copied back to the host.
 
-Written for CUDA and not measured there; on a CPU the same step without recording gives the decoder's logits
+Written for CUDA and not measured there. On a CPU the same step without recording returns the decoder's logits
 (tests/engine/network/test_static_step.py).
 """
 
@@ -19,11 +18,11 @@ from dsvl_cli.engine.kernels.stored_weights import Weight
 from dsvl_cli.engine.network.decoder import Decoder, LayerWeights
 from dsvl_cli.engine.network.kv_cache import KVCache, LayerCache
 
-_WARM_UPS = 3  # runs before recording, as torch asks for
+_WARM_UPS = 3  # runs before recording, as torch requires
 
 
 def can_record(decoder: Decoder) -> bool:
-    """Tell whether a decoder's step can be recorded: on one CUDA device, with weights that are tensors, not modules."""
+    """Whether a decoder's step can be recorded: it is on one CUDA device, and no layer is a foreign module."""
     linears = [
         getattr(layer, name)
         for layer in decoder.layers
@@ -42,9 +41,9 @@ class StaticStep:
     """Appends one token at a time to one cache.
 
     Args:
-        decoder: computes.
+        decoder: the language model.
         cache: holds at least one position.
-        record: record a CUDA graph; otherwise the step is run as it is.
+        record: record and replay a CUDA graph; otherwise each step runs directly.
     """
 
     def __init__(self, decoder: Decoder, cache: KVCache, *, record: bool) -> None:
@@ -52,17 +51,17 @@ class StaticStep:
         self._decoder = decoder
         self._record = record
         self._token = torch.zeros(1, dtype=torch.long, device=decoder.device)
-        self._place = torch.zeros(1, dtype=torch.long, device=decoder.device)
+        self._position = torch.zeros(1, dtype=torch.long, device=decoder.device)
         self._capacity = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._logits = torch.empty(0)
 
     @torch.inference_mode()
     def __call__(self, token_id: int) -> torch.Tensor:
-        """Append a token; give the logits of the next one `(1, vocabulary)`, valid until the next call."""
+        """Append a token; return the logits of the next one, `(1, vocabulary)`, valid until the next call."""
         self.cache.ensure_room(self.cache.length + 1)
         self._token.fill_(token_id)
-        self._place.fill_(self.cache.length)
+        self._position.fill_(self.cache.length)
         if not self._record:
             self._logits = self._run()
         else:
@@ -74,7 +73,7 @@ class StaticStep:
         return self._logits
 
     def _capture(self) -> None:
-        """Record the step; running it before overwrites nothing but the position that it is about to write."""
+        """Record the step; the warm-up runs write only the position that the step itself writes next."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -88,14 +87,14 @@ class StaticStep:
 
     def _run(self) -> torch.Tensor:
         decoder, kernels = self._decoder, self._decoder.kernels
-        cos, sin = decoder.rotate_places(self._place)
-        mask = torch.arange(self.cache.capacity, device=decoder.device) <= self._place
+        cos, sin = decoder.rotate_positions(self._position)
+        mask = torch.arange(self.cache.capacity, device=decoder.device) <= self._position
         x = decoder.embed(self._token)
         for layer, cache in zip(decoder.layers, self.cache.layers, strict=True):
             normed = decoder.normalized(x, layer.attention_norm)
             attended = self._attend(layer, normed, cache, cos, sin, mask)
             x = decoder.feed_forward(layer, x + kernels.linear(attended, layer.output))
-        return decoder.read_out(x)
+        return decoder.logits(x)
 
     def _attend(
         self,
@@ -112,8 +111,8 @@ class StaticStep:
         query = kernels.rotate(query.view(1, config.heads, config.head_dim), cos, sin)
         key = kernels.rotate(key.view(1, config.kv_heads, config.head_dim), cos, sin)
         value = value.view(1, config.kv_heads, config.head_dim)
-        keys.index_copy_(1, self._place, key.transpose(0, 1).to(keys.dtype))
-        values.index_copy_(1, self._place, value.transpose(0, 1).to(values.dtype))
+        keys.index_copy_(1, self._position, key.transpose(0, 1).to(keys.dtype))
+        values.index_copy_(1, self._position, value.transpose(0, 1).to(values.dtype))
         output = functional.scaled_dot_product_attention(
             query.transpose(0, 1).unsqueeze(0),
             keys.to(query.dtype).unsqueeze(0),

@@ -1,7 +1,7 @@
-"""The vision encoder of DeepSeek-VL: SigLIP's vision tower and the aligner, over a checkpoint's tensors by their names.
+"""The vision encoder of DeepSeek-VL: SigLIP's vision tower and the aligner, on a checkpoint's tensors.
 
-After Zhai et al., "Sigmoid Loss for Language Image Pre-Training", 2023, as transformers' `SiglipVisionModel` computes
-it; in float32 the features are the same up to rounding (tests/engine/network/test_vision.py).
+Zhai et al., "Sigmoid Loss for Language Image Pre-Training", 2023, as in transformers' `SiglipVisionModel`; in float32
+the features are equal up to rounding (tests/engine/network/test_vision.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LAYER = (
     "layer_norm1", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "layer_norm2",
     "mlp.fc1", "mlp.fc2",
 )  # fmt: skip
-_ACTIVATIONS = {"gelu": "none", "gelu_pytorch_tanh": "tanh"}  # to what torch calls the approximation
+_ACTIVATIONS = {"gelu": "none", "gelu_pytorch_tanh": "tanh"}  # torch's name of the approximation
 
 Multiply = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -32,12 +32,12 @@ class VisionTower:
     Args:
         tensors: the checkpoint's, by name.
         config: `config.json`.
-        dtype: of activations, and of what is added or scales.
-        weights_dtype: of matrices; those that are stored in it stay in the mapped file.
-        multiply: `(rows, in) x (out, in) -> (rows, out)`; torch's own by default.
+        dtype: of activations, biases and norms.
+        weights_dtype: of matrices; those stored in it stay memory-mapped.
+        multiply: `(rows, in) x (out, in) -> (rows, out)`; torch's by default.
 
     Raises:
-        DsvlError: the configuration asks for something else than SigLIP as DeepSeek-VL uses it.
+        DsvlError: the configuration is not SigLIP as DeepSeek-VL uses it.
         KeyError: a tensor is missing.
     """
 
@@ -52,7 +52,7 @@ class VisionTower:
         settings = vision_settings(config)
         obstacle = find_vision_obstacle(config)
         if obstacle is not None:
-            raise DsvlError(f"the vision tower cannot be run: {obstacle}")
+            raise DsvlError(f"the vision tower is not supported: {obstacle}")
         self._approximation = _ACTIVATIONS[settings["hidden_act"]]
         self._side: int = settings["image_size"]
         self._heads: int = settings["num_attention_heads"]
@@ -78,7 +78,7 @@ class VisionTower:
             `(pictures, patches, hidden of the language model)`.
 
         Raises:
-            ValueError: the pixels are not of the tower's size.
+            ValueError: the pictures do not have the tower's size.
         """
         if pixels.shape[-2:] != (self._side, self._side):
             raise ValueError(f"pictures are {tuple(pixels.shape[-2:])} pixels, not {self._side} x {self._side}")
@@ -95,7 +95,7 @@ class VisionTower:
         return x.view(pictures, patches, -1)
 
     def _embed(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Give `(pictures * patches, hidden)`: a patch is multiplied with the filters as one row."""
+        """Return `(pictures * patches, hidden)`; each patch is one row of the product with the filters."""
         pictures, channels, side, _ = pixels.shape
         grid = side // self._patch
         pixels = pixels[..., : grid * self._patch, : grid * self._patch]
@@ -133,7 +133,7 @@ def _is_matrix(name: str) -> bool:
 
 
 def list_vision_tensors(config: Mapping[str, Any]) -> list[str]:
-    """Name the tensors of the tower and the aligner; a pooling head, which some files have, is not used."""
+    """List the tensors of the tower and the aligner; a pooling head, which some files have, is unused."""
     modules = [f"{_TOWER}embeddings.patch_embedding"]
     for index in range(vision_settings(config)["num_hidden_layers"]):
         layer = f"{_TOWER}encoder.layers.{index}."
@@ -144,6 +144,6 @@ def list_vision_tensors(config: Mapping[str, Any]) -> list[str]:
 
 
 def find_vision_obstacle(config: Mapping[str, Any]) -> str | None:
-    """Tell what a configuration asks of the tower that is not done here; None where nothing is."""
+    """Return what a configuration needs of the tower that is not supported here, or None."""
     activation = vision_settings(config)["hidden_act"]
     return None if activation in _ACTIVATIONS else f"its activations are {activation}"

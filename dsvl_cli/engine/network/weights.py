@@ -1,7 +1,7 @@
 """A checkpoint's files -> the language model, without transformers.
 
-Tensors are mapped from the files: a weight that is used as it is stored takes no memory of its own. What is quantized
-for dsvl's own kernels is packed once, and mapped from then on (`packed.py`).
+Tensors are memory-mapped: a weight used in its stored format takes no extra memory. Weights in dsvl's own formats are
+quantized once and memory-mapped from then on (`packed_weights.py`).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _NORMS = ("input_layernorm", "post_attention_layernorm")
 
 
 def find_obstacle(config: Mapping[str, Any], names: Iterable[str]) -> str | None:
-    """Tell why a 1.3b cannot be read here, though transformers might read it; None where it can.
+    """Return why a 1.3b checkpoint cannot be loaded here, though transformers might load it, or None if it can.
 
     Args:
         config: `config.json`.
-        names: of the tensors, as of today.
+        names: of the tensors, in the current layout.
     """
     text, names = text_settings(config), set(names)
     if text.get("attention_bias") or text.get("mlp_bias"):
@@ -41,7 +41,7 @@ def find_obstacle(config: Mapping[str, Any], names: Iterable[str]) -> str | None
 
 
 def find_unknown_names(config: Mapping[str, Any], names: Iterable[str]) -> str | None:
-    """Name the first tensor of a 1.3b that is not there under its name of today; None where all are."""
+    """Name the first tensor of a 1.3b that is missing under its current name; None if all are there."""
     names = set(names)
     language = DecoderConfig.read(config)
     wanted = [f"{_LANGUAGE_MODEL}norm.weight"]
@@ -57,14 +57,14 @@ def find_unknown_names(config: Mapping[str, Any], names: Iterable[str]) -> str |
 
 
 def list_linears(config: DecoderConfig) -> Iterator[str]:
-    """Name the linear layers of the language model, the head not among them, in their order."""
+    """List the linear layers of the language model in order, without the head."""
     for index in range(config.layers):
         for name in _LINEARS:
             yield f"{_LANGUAGE_MODEL}layers.{index}.{name}"
 
 
 def read_linear(tensors: Mapping[str, torch.Tensor], name: str, dtype: torch.dtype) -> Weight:
-    """Take a linear layer as it is stored: in 16 or 32 bits, or in bitsandbytes' 8 bits with a scale a row."""
+    """Read a linear layer in its stored format: 16 or 32 bits, or bitsandbytes' 8 bits with one scale per row."""
     data = tensors[f"{name}.weight"]
     if f"{name}.SCB" in tensors:
         scales = tensors[f"{name}.SCB"].float() / 127
@@ -79,14 +79,14 @@ def read_decoder(
     kernels: Kernels,
     linear: Callable[[str], Linear] | None = None,
 ) -> Decoder:
-    """Put the language model together.
+    """Build the language model.
 
     Args:
-        tensors: by their names.
+        tensors: by name.
         config: the shape.
-        dtype: of embeddings, head and what is not quantized.
-        kernels: multiply.
-        linear: gives a linear layer by its name; as it is stored by default.
+        dtype: of embeddings, head and everything that is not quantized.
+        kernels: the backend.
+        linear: returns a linear layer by name; by default in its stored format.
     """
     get = linear or (lambda name: read_linear(tensors, name, dtype))
 
@@ -95,15 +95,15 @@ def read_decoder(
 
     layers = []
     for index in range(config.layers):
-        place = f"layers.{index}."
-        query, key, value, output, gate, up, down = (get(f"{_LANGUAGE_MODEL}{place}{name}") for name in _LINEARS)
+        prefix = f"layers.{index}."
+        query, key, value, output, gate, up, down = (get(f"{_LANGUAGE_MODEL}{prefix}{name}") for name in _LINEARS)
         layers.append(
             LayerWeights(
-                norm(f"{place}input_layernorm"), query, key, value, output,
-                norm(f"{place}post_attention_layernorm"), gate, up, down,
+                norm(f"{prefix}input_layernorm"), query, key, value, output,
+                norm(f"{prefix}post_attention_layernorm"), gate, up, down,
             )
         )  # fmt: skip
-    # Tied, either may be the one that is stored; with two that differ, each counts, as in transformers.
+    # Tied weights may be stored under either name; two different tensors are both used, as in transformers.
     embeddings = tensors[EMBEDDINGS if EMBEDDINGS in tensors else HEAD].to(dtype)
     head = get(HEAD.removesuffix(".weight")) if HEAD in tensors else Weight.dense(embeddings)
     return Decoder(config, embeddings, layers, norm("norm"), head, kernels)

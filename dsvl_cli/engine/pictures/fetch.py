@@ -1,4 +1,4 @@
-"""A picture from an http(s) address that the user typed: few bytes, few seconds, few redirects."""
+"""Fetches a picture from a URL, with limits on size, time and redirects."""
 
 from __future__ import annotations
 
@@ -21,46 +21,46 @@ MAX_BYTES = 20 * 2**20
 MAX_REDIRECTS = 5
 DEADLINE_SECONDS = 10.0
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# What servers call a file whose kind they do not know; the bytes decide then.
+# Types that servers send for unknown files; the file's content decides then.
 _UNSPECIFIC_TYPES = frozenset({"application/octet-stream", "binary/octet-stream"})
 _WEB_PAGES = frozenset({"text/html", "application/xhtml+xml"})
 
 
 def fetch_picture(url: str, *, offline: bool = False) -> tuple[bytes, str]:
-    """Fetch what stands at `url`; whether it really is a picture shows when it is decoded.
+    """Fetch `url`; whether the response is really a picture is only known once it is decoded.
 
-    A password in the address is sent to its host only, and neither shown nor sent on by a redirect. Proxies are those
-    of the environment.
+    A password in the URL is only sent to its host: it is neither shown nor forwarded by a redirect. Proxies are taken
+    from the environment.
 
     Returns:
-        The bytes, and the name to show: the address without user and password.
+        The bytes, and the name to show: the URL without user name and password.
 
     Raises:
         ImageError: offline, unreachable, too slow, too large, too many redirects, an HTTP error, not a picture.
     """
     parts, name = _split(url)
     if offline:
-        raise ImageError(f"{name}: not fetched, because of --offline", "save the picture to a file first")
-    # A socket's timeout starts again with every byte that comes, and looking up a host has none at all. Only waiting
-    # from outside bounds the whole; the thread left behind ends by itself or with the process.
+        raise ImageError(f"{name}: not downloaded because of --offline", "save the picture to a file first")
+    # A socket's timeout restarts with every byte received, and looking up a host name has none. Only waiting for a
+    # thread bounds the total time; if it is abandoned, it ends by itself or with the process.
     future: Future[bytes] = Future()
     threading.Thread(target=_work, args=(future, parts, name), name="dsvl-fetch", daemon=True).start()
     try:
         return future.result(timeout=DEADLINE_SECONDS), name
     except (OSError, HTTPException, ValueError) as exc:  # urllib's URLError is an OSError, and so is TimeoutError
-        raise _told(exc, name) from exc
+        raise _explain(exc, name) from exc
 
 
 def _split(url: str) -> tuple[SplitResult, str]:
-    """Return the parts of an address, and the address without user and password."""
+    """Return the parts of a URL, and the URL without user name and password."""
     try:
         parts = urlsplit(url)
-        _ = parts.port  # raises on what is not a port
+        _ = parts.port  # raises if it is not a port
     except ValueError as exc:
-        raise ImageError("an address is not valid", "an address looks like https://example.org/photo.jpg") from exc
+        raise ImageError("invalid URL", "a URL looks like https://example.org/photo.jpg") from exc
     name = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ImageError(f"{name}: not an http(s) address", "an address looks like https://example.org/photo.jpg")
+        raise ImageError(f"{name}: not an http(s) URL", "a URL looks like https://example.org/photo.jpg")
     return parts, name
 
 
@@ -72,9 +72,9 @@ def _work(future: Future[bytes], parts: SplitResult, name: str) -> None:
 
 
 def _follow(parts: SplitResult, name: str, deadline: float) -> bytes:
-    """Ask for the picture and go where redirects lead.
+    """Request the picture and follow redirects.
 
-    Redirects are followed here, not by urllib, which reads their bodies without a limit and goes round in loops.
+    Not by urllib's own handler, which reads their bodies without a limit and follows loops.
     """
     opener = urllib.request.OpenerDirector()
     for handler in (ProxyHandler(), HTTPHandler(), HTTPSHandler(), UnknownHandler()):
@@ -85,11 +85,11 @@ def _follow(parts: SplitResult, name: str, deadline: float) -> bytes:
             if response.status not in _REDIRECTS:
                 return _read(response, name, deadline)
             parts = _redirected(parts, response.headers.get("location", ""), name)
-    raise ImageError(f"{name}: more than {MAX_REDIRECTS} redirects", "use the address that they lead to")
+    raise ImageError(f"{name}: more than {MAX_REDIRECTS} redirects", "use the URL that they lead to")
 
 
 def _request(parts: SplitResult) -> urllib.request.Request:
-    """Ask for an address that may hold a user, a password, and letters that no request may hold."""
+    """Make the request for a URL that may contain a user name, a password, and non-ASCII characters."""
     host = parts.netloc.rpartition("@")[2]
     if not host.isascii():
         host = host.encode("idna").decode("ascii")
@@ -103,19 +103,19 @@ def _request(parts: SplitResult) -> urllib.request.Request:
 
 
 def _redirected(parts: SplitResult, location: str, name: str) -> SplitResult:
-    """Where a redirect leads, without user and password."""
+    """Return the target of a redirect, without user name and password."""
     target = urlsplit(urljoin(parts.geturl(), location))
     if not location or target.scheme not in ("http", "https") or not target.hostname:
-        raise ImageError(f"{name}: a redirect leads to no http(s) address")
+        raise ImageError(f"{name}: a redirect does not lead to an http(s) URL")
     if (parts.scheme, target.scheme) == ("https", "http"):
         raise ImageError(f"{name}: a redirect leads from https to http, which is not followed")
     return target._replace(netloc=target.netloc.rpartition("@")[2])
 
 
 def _read(response: HTTPResponse, name: str, deadline: float) -> bytes:
-    """Read the body of an answer once its head promises a picture of a bearable size."""
+    """Read the body of a response after checking in its headers that it is a picture within the size limit."""
     _check_head(response, name)
-    promised = response.length
+    expected = response.length
     data = bytearray()
     while chunk := response.read1(2**16):
         data += chunk
@@ -123,8 +123,8 @@ def _read(response: HTTPResponse, name: str, deadline: float) -> bytes:
             raise _too_large(name)
         if time.monotonic() > deadline:
             raise TimeoutError
-    if promised is not None and len(data) < promised:
-        raise HTTPException("the body is shorter than promised")
+    if expected is not None and len(data) < expected:
+        raise HTTPException("the body is shorter than the Content-Length")
     return bytes(data)
 
 
@@ -133,9 +133,9 @@ def _check_head(response: HTTPResponse, name: str) -> None:
         raise ImageError(f"{name}: the server answered {_status_text(response.status)}")
     kind = response.headers.get_content_type() if "content-type" in response.headers else "application/octet-stream"
     if kind in _WEB_PAGES:
-        raise ImageError(f"{name}: a web page, not a picture", "use the address of the picture itself")
+        raise ImageError(f"{name}: a web page, not a picture", "use the URL of the picture itself")
     if not kind.startswith("image/") and kind not in _UNSPECIFIC_TYPES:
-        raise ImageError(f"{name}: not a picture but {kind}")
+        raise ImageError(f"{name}: not a picture, but {kind}")
     if response.length is not None and response.length > MAX_BYTES:
         raise _too_large(name)
 
@@ -149,23 +149,23 @@ def _status_text(status: int) -> str:
 
 def _too_large(name: str) -> ImageError:
     return ImageError(
-        f"{name}: larger than the limit of {MAX_BYTES // 2**20} MiB", "download it and name the file instead"
+        f"{name}: larger than the limit of {MAX_BYTES // 2**20} MiB", "download it and pass the file instead"
     )
 
 
-def _told(exc: OSError | HTTPException | ValueError, name: str) -> ImageError:
-    """Tell an error in our own words."""
+def _explain(exc: OSError | HTTPException | ValueError, name: str) -> ImageError:
+    """Turn a network error into a message for the user."""
     cause = exc.reason if isinstance(exc, urllib.error.URLError) else exc
     if isinstance(cause, TimeoutError):
-        return ImageError(f"{name}: not fetched within {DEADLINE_SECONDS:g} seconds", "download it first")
+        return ImageError(f"{name}: not downloaded within {DEADLINE_SECONDS:g} seconds", "download it first")
     if isinstance(cause, gaierror):
-        return ImageError(f"{name}: the host cannot be found", "check the address and the network")
+        return ImageError(f"{name}: host not found", "check the URL and the network")
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return ImageError(f"{name}: the host's certificate is not trusted")
+        return ImageError(f"{name}: the server's certificate is not trusted")
     if isinstance(cause, ConnectionRefusedError):
-        return ImageError(f"{name}: the host refuses the connection")
+        return ImageError(f"{name}: the server refused the connection")
     if isinstance(cause, (ValueError, InvalidURL)):
-        return ImageError(f"{name}: the address is not valid")
+        return ImageError(f"{name}: invalid URL")
     if isinstance(cause, HTTPException):
-        return ImageError(f"{name}: the connection broke off", "try again")
-    return ImageError(f"{name}: the host cannot be reached", "check the address and the network")
+        return ImageError(f"{name}: the connection was interrupted", "try again")
+    return ImageError(f"{name}: the server cannot be reached", "check the URL and the network")

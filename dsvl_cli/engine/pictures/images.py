@@ -1,8 +1,8 @@
-"""Pictures: where they come from, whether they are sound, and their pixels.
+"""Loading, checking and decoding pictures.
 
-A `Picture` keeps the bytes that came in; `decode` is a function of those bytes alone. Two decisions hold everywhere:
-transparent pictures stand on white, since diagrams, logos and drawings are made for white pages and dark lines on black
-would vanish; and colour profiles are left alone, as DeepSeek-VL's own code and transformers leave them.
+A `Picture` holds the encoded bytes, and `decode` is a function of those bytes alone. Transparent pictures are put on
+white, because diagrams, logos and drawings are made for white pages and their dark lines would vanish on black. Colour
+profiles are ignored, as in DeepSeek-VL's own code and in transformers.
 """
 
 from __future__ import annotations
@@ -39,32 +39,32 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_BYTES = 256 * 2**20
-MAX_PIXELS = 175_000_000  # a little below where Pillow itself refuses, so that its process-wide limit can stay
-# Pillow knows 43 formats, and some run other programs; these are the ones that are opened, whatever the file's name.
+MAX_PIXELS = 175_000_000  # a little below Pillow's own process-wide limit, which need not be changed
+# Pillow supports 43 formats, some by running other programs; only these are opened, whatever the file name.
 SUPPORTED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000")
 PICTURE_EXTENSIONS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff",
     ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".ico", ".avif", ".jp2", ".j2k", ".heic", ".heif",
 )  # fmt: skip
 
-_NARROW = 24  # length over width from which a picture is said to be narrow
+_NARROW = 24  # aspect ratio from which the user is warned
 _MANY_SCANS = 30
-_MAX_SCANNED_PIXELS = 1_500_000_000  # about 4 seconds' worth
-_CACHED_PICTURES = 32  # a batch decodes so many ahead
+_MAX_SCANNED_PIXELS = 1_500_000_000  # about 4 seconds of decoding
+_CACHED_PICTURES = 32  # a batch decodes this many ahead
 _CACHED_BYTES = 256 * 2**20
 _silence = logging.NullHandler()
 
 
 def read_picture(source: str, *, stdin: BinaryIO | None = None, offline: bool = False) -> Picture:
-    """Read a picture from a path, from stdin (`-`), or from an http(s) address.
+    """Read a picture from a path, from stdin (`-`), or from an http(s) URL.
 
     Args:
-        source: the path, `-`, or the address.
-        stdin: where the bytes of `-` come from; the process's own stdin by default.
-        offline: refuse addresses.
+        source: the path, `-`, or the URL.
+        stdin: read for `-`; the process's stdin by default.
+        offline: reject URLs.
 
     Raises:
-        ImageError: there is no sound picture of a bearable size.
+        ImageError: it is missing, damaged, too large, or not a supported picture.
     """
     if source == "-":
         return picture_from_bytes(_read_stdin(stdin), source)
@@ -76,27 +76,27 @@ def read_picture(source: str, *, stdin: BinaryIO | None = None, offline: bool = 
 
 
 def picture_from_path(path: Path, name: str | None = None) -> Picture:
-    """Read a picture from a regular file; `name` is what it is called, the path by default.
+    """Read a picture from a regular file; `name` is its name in messages, the path by default.
 
     Raises:
-        ImageError: there is no sound picture of a bearable size.
+        ImageError: it is missing, damaged, too large, or not a supported picture.
     """
     name = str(path) if name is None else name
     return picture_from_bytes(read_file(path, name), name)
 
 
 def read_file(path: Path, name: str) -> bytes:
-    """Read the bytes of a regular file of a bearable size; whether they are a picture is not looked at.
+    """Read the bytes of a regular file within the size limit, without checking that they are a picture.
 
     Raises:
-        ImageError: there is no such file, or it cannot be read; `name` is what it is called.
+        ImageError: the file does not exist, is too large or cannot be read; `name` is its name in the message.
     """
     try:
-        status = path.stat()  # before opening, for opening a pipe would wait for its other end
+        status = path.stat()  # before opening: opening a pipe would block until the other end is opened
         if stat.S_ISDIR(status.st_mode):
             raise ImageError(f"{name}: a folder, not a picture", _folder_hint(name))
         if not stat.S_ISREG(status.st_mode):
-            raise ImageError(f"{name}: a pipe or a device, not a file", "pipe the picture's bytes in and name it `-`")
+            raise ImageError(f"{name}: a pipe or a device, not a file", "pipe the picture in and pass `-` as its name")
         if status.st_size > MAX_BYTES:
             raise _too_large(name)
         with path.open("rb") as file:
@@ -107,12 +107,12 @@ def read_file(path: Path, name: str) -> bytes:
         raise ImageError(f"{name}: permission denied") from exc
     except OSError as exc:
         raise ImageError(f"{name}: cannot be read: {exc.strerror or 'the system refuses'}") from exc
-    except ValueError as exc:  # a NUL in the path
+    except ValueError as exc:  # the path contains a NUL
         raise ImageError(f"{name}: not a valid path") from exc
 
 
 def picture_from_bytes(data: bytes, name: str) -> Picture:
-    """Make a picture of an encoded file, decoding it once to see that it is sound.
+    """Create a picture from an encoded file, decoding it once to check that it is valid.
 
     Raises:
         ImageError: it is empty, too large, damaged, or not a picture.
@@ -128,9 +128,9 @@ def picture_from_bytes(data: bytes, name: str) -> Picture:
 
 
 def decode(picture: Picture) -> Image:
-    """Return the pixels: RGB, upright, on white where it was transparent; a function of `picture.data` alone.
+    """Return the pixels: RGB, upright, transparency on white; a function of `picture.data` alone.
 
-    The last few are kept, so the image is shared: copy it before changing it.
+    The most recent images are cached and shared: copy one before changing it.
 
     Raises:
         ImageError: it cannot be decoded.
@@ -143,15 +143,15 @@ def decode(picture: Picture) -> Image:
 
 
 def crop(picture: Picture, x: int, y: int, w: int, h: int) -> Picture:
-    """Cut a region of `w` x `h` pixels whose top left corner is (x, y) out of the upright picture, losslessly.
+    """Crop the upright picture losslessly to `w` x `h` pixels whose top left corner is (x, y).
 
     Raises:
-        ImageError: the region is empty or does not lie within the picture.
+        ImageError: the region is empty or not within the picture.
     """
     if min(x, y) < 0 or min(w, h) < 1 or x + w > picture.width or y + h > picture.height:
         raise ImageError(
             f"{picture.name}: the region {x},{y},{w},{h} is not within its {picture.width} x {picture.height} pixels",
-            "a region is x,y,width,height in pixels, counted from the top left corner",
+            "a region is x,y,width,height in pixels from the top left corner",
         )
     buffer = io.BytesIO()
     decode(picture).crop((x, y, x + w, y + h)).save(buffer, "PNG")
@@ -159,10 +159,10 @@ def crop(picture: Picture, x: int, y: int, w: int, h: int) -> Picture:
 
 
 def expand_sources(arguments: Sequence[str]) -> list[str]:
-    """Replace patterns that the shell did not expand by the files that they match, in natural order (2 before 10).
+    """Expand glob patterns that the shell did not, in natural order (2 before 10).
 
-    `**` matches folders at any depth. A file that exists wins over a pattern; `-`, addresses and files that do not
-    exist pass through.
+    `**` matches folders at any depth. The name of an existing file is not treated as a pattern; `-`, URLs and files
+    that do not exist are returned unchanged.
 
     Raises:
         DsvlError: a pattern matches no file, or an argument is a folder.
@@ -184,7 +184,7 @@ def expand_sources(arguments: Sequence[str]) -> list[str]:
 
 
 class _RecentImages:
-    """The last few decoded pictures by the SHA-256 of their files, so that checking and preparing decode once."""
+    """An LRU cache of decoded pictures by SHA-256, so that checking and preprocessing decode only once."""
 
     def __init__(self) -> None:
         self._images: OrderedDict[str, Image] = OrderedDict()
@@ -204,14 +204,14 @@ class _RecentImages:
                 self._images.popitem(last=False)
 
     def _size(self) -> int:
-        return sum(4 * image.width * image.height for image in self._images.values())  # Pillow keeps RGB in 4 bytes
+        return sum(4 * image.width * image.height for image in self._images.values())  # Pillow stores RGB in 4 bytes
 
 
 _recent = _RecentImages()
 
 
 def is_address(source: str) -> bool:
-    """Whether a source is an http(s) address."""
+    """Whether a source is an http(s) URL."""
     return source[:8].lower().startswith(("http://", "https://"))
 
 
@@ -221,18 +221,18 @@ def _read_stdin(stdin: BinaryIO | None) -> bytes:
         raise ImageError("-: no picture on standard input", "pipe one in: `dsvl describe - < photo.jpg`")
     data: bytes = stream.read(MAX_BYTES + 1)
     if not data:
-        raise ImageError("-: nothing came on standard input")
+        raise ImageError("-: standard input is empty")
     return data
 
 
 def _natural(path: str) -> list[tuple[int, int, str]]:
-    """Make a sorting key by which `b2` comes before `b10`."""
+    """Return a sort key that puts `b2` before `b10`."""
     parts = re.split(r"([0-9]+)", path)
     return [(1, int(part), part) if index % 2 else (0, 0, part) for index, part in enumerate(parts)]
 
 
 def _folder_hint(name: str) -> str:
-    return f"name the pictures in it, such as {shlex.quote(name.rstrip('/'))}/*.jpg"
+    return f"pass the pictures in it, such as {shlex.quote(name.rstrip('/'))}/*.jpg"
 
 
 def _similar_name(path: Path) -> str | None:
@@ -250,7 +250,7 @@ def _too_large(name: str, limit: str = f"{MAX_BYTES // 2**20} MiB") -> ImageErro
 
 
 def _decode(data: bytes, name: str) -> tuple[Image, tuple[str, ...]]:
-    """Return the pixels as `decode` gives them, and what the user should know about them."""
+    """Return the pixels as `decode` does, and notes for the user."""
     from PIL import Image, UnidentifiedImageError
 
     _quiet_pillow()
@@ -271,27 +271,27 @@ def _decode(data: bytes, name: str) -> tuple[Image, tuple[str, ...]]:
         raise _too_large(name, f"{MAX_PIXELS // 10**6} megapixels") from exc
     except MemoryError as exc:
         raise ImageError(f"{name}: not enough memory to decode it", "make it smaller first") from exc
-    except Exception as exc:  # a damaged file can make Pillow raise nearly anything
+    except Exception as exc:  # a damaged file can make Pillow raise almost anything
         raise damaged(name) from exc
 
 
 def _check_scans(image: Image, data: bytes, name: str) -> None:
-    """Refuse a JPEG that goes over all its pixels so often that decoding takes longer than a few seconds.
+    """Reject a progressive JPEG with so many scans that decoding would take more than a few seconds.
 
     The attack: https://libjpeg-turbo.org/pmwiki/uploads/About/TwoIssueswiththeJPEGStandard.pdf
     """
     if image.format not in ("JPEG", "MPO"):
         return
-    scans = data.count(b"\xff\xda")  # cannot stand within a scan
+    scans = data.count(b"\xff\xda")  # cannot occur within a scan
     if scans > _MANY_SCANS and scans * image.width * image.height > _MAX_SCANNED_PIXELS:
-        raise ImageError(f"{name}: a JPEG of {scans} scans, more than any camera or program writes", SAVE_AS_PNG)
+        raise ImageError(f"{name}: a JPEG with {scans} scans, more than any camera or program writes", SAVE_AS_PNG)
 
 
 def _quiet_pillow() -> None:
-    """Keep the warnings and the log of Pillow, and what libtiff says about damaged files, off stderr.
+    """Keep Pillow's warnings and log, and libtiff's messages about damaged files, off stderr.
 
-    The filter is narrow and stays: `warnings.catch_warnings` swaps the state of the whole process, so that threads
-    would restore each other's. It is set again each time because others may have replaced the list.
+    The filter is specific and permanent: `warnings.catch_warnings` swaps state of the whole process, and threads would
+    restore each other's. It is set each time because other code may have replaced the list of filters.
     """
     warnings.filterwarnings("ignore", module=r"(PIL|pillow_heif)\b")
     logging.getLogger("PIL").addHandler(_silence)
@@ -302,18 +302,18 @@ def _quiet_pillow() -> None:
 def _quiet_libtiff() -> None:
     from PIL import _imaging
 
-    with contextlib.suppress(OSError, AttributeError):  # where it is linked in such that it cannot be reached
+    with contextlib.suppress(OSError, AttributeError):  # linked in a way that hides the symbol
         ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
 def _formats(data: bytes, name: str) -> tuple[str, ...]:
-    """Choose the formats to try on a file."""
+    """Return the formats to try for a file."""
     if not is_heic(data):
         return SUPPORTED_FORMATS
     try:
         from pillow_heif import register_heif_opener
     except ImportError as exc:
-        raise ImageError(f"{name}: reading HEIC needs an extra", "pip install 'dsvl[heic]'") from exc
+        raise ImageError(f"{name}: reading HEIC needs an optional package", "pip install 'dsvl[heic]'") from exc
     register_heif_opener()
     return ("HEIF",)
 
@@ -324,11 +324,11 @@ def _notes(image: Image, data: bytes) -> tuple[str, ...]:
     if frames > 1 and image.format == "TIFF":
         notes.append(f"only the first of {frames} pages is used")
     elif frames > 1 and image.format == "HEIF":
-        notes.append(f"only the main one of {frames} pictures is used")
-    elif frames > 1 and image.format != "MPO":  # there, the others are previews or gain maps of the first
+        notes.append(f"only the primary one of {frames} pictures is used")
+    elif frames > 1 and image.format != "MPO":  # in an MPO the others are previews or gain maps of the first
         notes.append(f"animated: only the first of {frames} frames is used")
     if max(image.size) >= _NARROW * min(image.size):
-        notes.append(f"long and narrow ({image.width} x {image.height}): the model sees little of it")
+        notes.append(f"long and narrow ({image.width} x {image.height}): the model sees few details")
     return tuple(notes)
 
 
@@ -339,17 +339,17 @@ def _upright(image: Image) -> Image:
         ImageOps.exif_transpose(image, in_place=True)
     except MemoryError:
         raise
-    except Exception:  # damaged EXIF data says nothing about which side is up
+    except Exception:  # damaged EXIF data: the orientation is unknown
         pass
     return image
 
 
 def _to_rgb(image: Image, name: str) -> Image:
-    """RGB of any mode that Pillow reads, on white where it is transparent."""
+    """Convert an image of any mode to RGB, transparency on white."""
     from PIL import Image
 
     if image.mode == "LAB":
-        raise ImageError(f"{name}: its colours are Lab, which is not supported", SAVE_AS_PNG)
+        raise ImageError(f"{name}: Lab colours are not supported", SAVE_AS_PNG)
     if image.mode[0] in "IF":
         return _eight_bits(image, name).convert("RGB")
     if image.has_transparency_data:
@@ -361,19 +361,19 @@ def _to_rgb(image: Image, name: str) -> Image:
 
 
 def _eight_bits(image: Image, name: str) -> Image:
-    """Grey of 8 bits from integers of 16 or 32 bits or floats, where Pillow alone would clip at 255.
+    """Convert 16- or 32-bit integers or floats to 8-bit grey, where Pillow itself would clip at 255.
 
-    Integers up to 65535 are taken for 16 bits, floats up to 1 for shares of white; what has no such range is stretched
-    from its least value to its greatest.
+    Integers up to 65535 are taken as 16 bits, and floats up to 1 as fractions of white; any other range is scaled from
+    its minimum and maximum.
     """
     depth16 = image.mode.startswith("I;16")
     wide = image.convert("I") if depth16 else image
     low, high = wide.getextrema()
     if not isinstance(low, (int, float)) or not isinstance(high, (int, float)) or not math.isfinite(high - low):
-        raise ImageError(f"{name}: holds values that are not numbers", SAVE_AS_PNG)
+        raise ImageError(f"{name}: contains values that are not numbers", SAVE_AS_PNG)
     scale, offset = 255 / ((high - low) or 1), 0.0
     if depth16 or (image.mode == "I" and low >= 0 and high <= 65535):
-        scale = 1 / 256  # exact, and cut off after it: the high byte
+        scale = 1 / 256  # exact, and then truncated to the high byte
     elif image.mode == "F" and low >= 0 and high <= 1:
         scale = 255.0
     else:

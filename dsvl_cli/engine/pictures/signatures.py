@@ -1,4 +1,4 @@
-"""What the first bytes of a file say about its kind, for the errors of files that are not read as pictures."""
+"""Detects file types by their first bytes, for error messages about files that are not readable pictures."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ _KNOWN_STARTS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"
 
 
 def is_heic(data: bytes) -> bool:
-    """Whether it is a picture of HEVC frames, as telephones write it."""
+    """Whether it is an HEIC picture, as phones write them."""
     brands = _brands(data)
     return bool(brands & _HEIC_BRANDS) and not brands & _AVIF_BRANDS
 
 
 def damaged(name: str) -> ImageError:
-    """Say that the file is of a known kind but unsound."""
-    return ImageError(f"{name}: damaged or cut off", "copy or download it again")
+    """Return the error for a damaged file of a known type."""
+    return ImageError(f"{name}: damaged or truncated", "copy or download it again")
 
 
 def not_a_picture(data: bytes, name: str) -> ImageError:
-    """Say what the bytes look like that no decoder wants."""
+    """Return the error for a file that no decoder accepts, naming its likely type."""
     for start, kind, hint in _FOREIGN:
         if data.startswith(start):
-            return ImageError(f"{name}: {kind}, not a picture that can be read", hint)
+            return ImageError(f"{name}: {kind}, not a supported picture", hint)
     if brands := _brands(data):
         if brands & (_HEIC_BRANDS | _AVIF_BRANDS):
             return damaged(name)
-        return ImageError(f"{name}: a video or an unknown kind of picture", "save it, or a frame of it, as PNG first")
+        return ImageError(f"{name}: a video or an unknown type of picture", "save it, or a frame of it, as PNG first")
     head = data[:4096].lstrip(b"\xef\xbb\xbf").lstrip().lower()
     if head.startswith((b"<!doctype html", b"<html")):
         return ImageError(f"{name}: a web page, not a picture")
@@ -52,11 +52,11 @@ def not_a_picture(data: bytes, name: str) -> ImageError:
         return ImageError(f"{name}: text, not a picture")
     if data.startswith(_KNOWN_STARTS) or (data[:4] == b"RIFF" and b"WEBP".startswith(data[8:12])):
         return damaged(name)
-    return ImageError(f"{name}: not a picture of a known format", SAVE_AS_PNG)
+    return ImageError(f"{name}: not a picture in a known format", SAVE_AS_PNG)
 
 
 def _brands(data: bytes) -> set[bytes]:
-    """Return the kinds that a file of the ISO base media format (HEIC, AVIF, MP4) says it is; empty for others."""
+    """Return the brands of an ISO base media file (HEIC, AVIF, MP4); empty for any other file."""
     if data[4:8] != b"ftyp":
         return set()
     box = data[8 : min(int.from_bytes(data[:4], "big"), 256)]
@@ -65,7 +65,7 @@ def _brands(data: bytes) -> set[bytes]:
 
 def _is_text(head: bytes) -> bool:
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(head)  # which may end within a character
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # it may end in the middle of a character
     except UnicodeDecodeError:
         return False
     return b"\0" not in head

@@ -1,13 +1,13 @@
 """Formats of quantized weights, where each of them works, and what is refused before anything is loaded.
 
-No torch here: which layers are quantized is chosen in `layers.py`, how a weight is stored in `packing.py`.
+This module does not import torch. `selection.py` chooses the layers, `packing.py` quantizes a weight.
 
-    bnb-nf4, bnb-fp4        4 bits in blocks of 64, the blocks' scales in 8 bits (double quantization), computes in bf16
-    bnb-int8                8 bits, one scale a row; outlying activations are multiplied in 16 bits (LLM.int8())
-    torchao-int8            8 bits, one scale a row; the weight alone
-    torchao-int8-dynamic    the same, and activations are brought to 8 bits on the fly
+    bnb-nf4, bnb-fp4        4 bits in blocks of 64, block scales in 8 bits (double quantization), computes in bf16
+    bnb-int8                8 bits, one scale per row; outlier activations are multiplied in 16 bits (LLM.int8())
+    torchao-int8            8 bits, one scale per row; weights only
+    torchao-int8-dynamic    the same, and activations are quantized to 8 bits on the fly
     torchao-int4            4 bits in groups of `group_size`
-    int8, int4              dsvl's own kernels for CPUs (kernels.py), only while loading: 8 bits with one scale a row,
+    int8, int4              for dsvl's own CPU kernels (kernels.py), only at load time: 8 bits with one scale per row,
                             4 bits in groups of 64
 """
 
@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from dsvl_cli.engine.kernels.native.compiler import load_library
 from dsvl_cli.engine.machine.plan import DTYPE_BYTES, choose_device, choose_devices, choose_dtype
 from dsvl_cli.engine.options import DEFAULT_GROUP_SIZE, DEVICE_KINDS
 from dsvl_cli.engine.progress import Choice, Listener
@@ -38,12 +39,11 @@ class Format:
 
     Attributes:
         name: as `--quantization` takes it.
-        bits: of one weight, without its share of the scales.
-        package: that computes with it.
-        in_multiple, out_multiple: a layer can be quantized where its in-features and out-features are multiples of
-            these. The limits of the 4-bit formats of bitsandbytes are those of its kernels for CPUs with AVX-512-BF16.
-        layer_error: a layer whose dequantized weights are further from the source than this, in the Frobenius norm
-            and relative to it, is damaged.
+        bits: per weight, without the scales.
+        package: the one that computes with it.
+        in_multiple, out_multiple: a layer can be quantized if its in-features and out-features are multiples of these.
+            The values of bitsandbytes' 4-bit formats are those of its kernels for CPUs with AVX-512-BF16.
+        layer_error: the largest relative error of an undamaged layer's dequantized weights, in the Frobenius norm.
         block_error: likewise for 64 neighbouring weights.
     """
 
@@ -57,7 +57,7 @@ class Format:
 
     @property
     def is_stored(self) -> bool:
-        """Whether a checkpoint can be written in it; dsvl's own formats exist in memory and in its cache only."""
+        """Whether checkpoints can be stored in it; dsvl's own formats exist only in memory and in its cache."""
         return self.package != OWN_PACKAGE
 
 
@@ -75,13 +75,13 @@ FORMATS = {
     )
 }
 STORED_FORMATS = {name: entry for name, entry in FORMATS.items() if entry.is_stored}
-# Of each width the formats to try, best first. bnb-int8 before torchao-int8: on a CPU a decode step of 1.3b took 275
-# to 320 ms against 640 to 800 ms.
+# For each width the formats to try, best first. bnb-int8 is before torchao-int8 because a decode step of 1.3b on a CPU
+# took 275 to 320 ms, compared with 640 to 800 ms.
 WIDTHS = {"4bit": ("int4", "bnb-nf4", "torchao-int4"), "8bit": ("int8", "bnb-int8", "torchao-int8")}
 
 
 class Verdict(StrEnum):
-    """What is known about a cell."""
+    """What is known about a combination of format, device and dtype."""
 
     WORKS = "works"
     FAILS = "does not work"
@@ -90,12 +90,12 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Whether one format works on one kind of device in one dtype.
+    """Whether a format works on a kind of device in a dtype.
 
     Attributes:
         verdict: what is known.
         reason: how it is known, or why it fails.
-        instead: where it fails, the flags of the nearest that can work.
+        instead: if it fails, the flags of the nearest combination that can work.
     """
 
     verdict: Verdict
@@ -104,7 +104,7 @@ class Cell:
 
 
 def _nearest_stored(name: str) -> str:
-    """Give the best format of the same width that a checkpoint can be written in."""
+    """Return the best format of the same width that checkpoints can be stored in."""
     return next(other for other in WIDTHS[f"{FORMATS[name].bits}bit"] if FORMATS[other].is_stored)
 
 
@@ -135,13 +135,13 @@ CELLS = {
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What to quantize, and into what.
+    """What to quantize, and to which format.
 
     Attributes:
-        format: of the linear layers of the language model.
-        group_size: of torchao-int4: so many neighbouring weights share a scale.
-        include_vision: the vision towers and the aligner too.
-        include_head: the output head too.
+        format: of the language model's linear layers.
+        group_size: for torchao-int4, the number of neighbouring weights that share a scale.
+        include_vision: quantize the vision towers and the aligner too.
+        include_head: quantize the output head too.
     """
 
     format: Format
@@ -151,15 +151,15 @@ class Recipe:
 
     @property
     def in_multiple(self) -> int:
-        """What a layer's in-features must be a multiple of."""
+        """The number that a layer's in-features must be a multiple of."""
         return self.group_size if self.format.name == "torchao-int4" else self.format.in_multiple
 
     @property
     def bits_stored(self) -> float:
-        """How many bits a weight takes with its share of the scales, about.
+        """Approximate bits per weight, scales included.
 
-        Double quantization takes 8 bits for each 64 weights and 32 for each 64 * 256, torchao-int4 32 for each group;
-        one scale a row is next to nothing.
+        Double quantization adds 8 bits per 64 weights and 32 per 64 * 256, torchao-int4 32 per group; one scale per row
+        is negligible.
         """
         if self.format.name == "torchao-int4":
             return 4 + 32 / self.group_size
@@ -169,12 +169,12 @@ class Recipe:
 
 
 def find_cell(name: str, device: str, dtype: str) -> Cell:
-    """Look up what is known about a format on a device, such as `cuda:0`, in a dtype."""
+    """Return what is known about a format on a device, such as `cuda:0`, in a dtype."""
     return CELLS[name, device.partition(":")[0], dtype]
 
 
 def group_dtypes(name: str, kind: str) -> dict[Cell, list[str]]:
-    """Tell what is known about a format on a kind of device, with the dtypes of which it is known."""
+    """Return what is known about a format on a kind of device, each with the dtypes that it applies to."""
     groups: dict[Cell, list[str]] = {}
     for dtype in DTYPE_BYTES:
         groups.setdefault(find_cell(name, kind, dtype), []).append(dtype)
@@ -184,16 +184,18 @@ def group_dtypes(name: str, kind: str) -> dict[Cell, list[str]]:
 def resolve_recipe(
     options: LoadOptions, machine: Machine, listener: Listener, *, to_store: bool = False
 ) -> Recipe | None:
-    """Make sense of `--quantization` on a machine; what cannot work is refused here, before anything is fetched.
+    """Resolve `--quantization` on a machine, and refuse what cannot work before anything is downloaded.
+
+    For `4bit` and `8bit` on a CPU this loads dsvl's kernels, and compiles them at their first use.
 
     Args:
-        options: what is asked for.
-        machine: what it would run on.
-        listener: is told what was chosen.
-        to_store: a checkpoint is to be written, so that only formats which have one count.
+        options: what the user requested.
+        machine: where the model would run.
+        listener: receives the choice.
+        to_store: a checkpoint is to be written, which excludes dsvl's own formats.
 
     Returns:
-        None where no quantization is asked for.
+        the recipe, or None if no quantization is requested.
 
     Raises:
         DsvlError: the format does not work on the device in the dtype, or its package is missing.
@@ -209,8 +211,8 @@ def resolve_recipe(
             name
             for name in WIDTHS[requested]
             if find_cell(name, device, dtype).verdict is not Verdict.FAILS
-            # Without compiled kernels each step would widen all weights anew.
-            and (FORMATS[name].is_stored or (machine.native_kernels and not to_store))
+            # Without compiled kernels each step would dequantize all weights again.
+            and (FORMATS[name].is_stored or (not to_store and load_library().library is not None))
         )
         name = next(fitting)
         reason = f"the best {FORMATS[name].bits} bits on this device; {find_cell(name, device, dtype).verdict}"
@@ -220,18 +222,18 @@ def resolve_recipe(
     check_format(name, device, dtype)
     if to_store and not FORMATS[name].is_stored:
         raise DsvlError(
-            f"{name} is a format for loading, and no checkpoint is written in it",
+            f"{name} is only for loading; a checkpoint cannot be written in it",
             f"use --format {_nearest_stored(name)}",
         )
     if options.include_vision and not FORMATS[name].is_stored:
-        hint = f"use {_nearest_stored(name)}, or drop --include-vision"
+        hint = f"use {_nearest_stored(name)}, or omit --include-vision"
         raise DsvlError(f"{name} quantizes only the language model", hint)
-    warn_widened(options, listener)
+    warn_about_quality(options, listener)
     return Recipe(FORMATS[name], options.group_size, options.include_vision, options.include_head)
 
 
-def warn_widened(options: LoadOptions, listener: Listener) -> None:
-    """Say what it costs to quantize more than the language model's layers."""
+def warn_about_quality(options: LoadOptions, listener: Listener) -> None:
+    """Note what it costs to quantize more than the language model's layers."""
     if options.include_vision:
         listener.note("the vision towers are quantized too: answers about small details get worse")
     if options.include_head:
@@ -239,10 +241,10 @@ def warn_widened(options: LoadOptions, listener: Listener) -> None:
 
 
 def check_format(name: str, device: str, dtype: str) -> None:
-    """Refuse what cannot work.
+    """Refuse a format that cannot work here.
 
     Raises:
-        DsvlError: with the nearest that can, or with the package that is missing.
+        DsvlError: with the nearest combination that can, or with the missing package.
     """
     cell = find_cell(name, device, dtype)
     if cell.verdict is Verdict.FAILS:
@@ -250,15 +252,15 @@ def check_format(name: str, device: str, dtype: str) -> None:
         raise DsvlError(f"{name} does not work on {where}: {cell.reason}", f"use {cell.instead}")
     package = FORMATS[name].package
     if find_spec(package) is None:
-        way = "pip install 'dsvl[torchao]'" if package == "torchao" else f"pip install {package}"
-        raise DsvlError(f"{name} needs the package {package}, which is not installed", way)
+        command = "pip install 'dsvl[torchao]'" if package == "torchao" else f"pip install {package}"
+        raise DsvlError(f"{name} needs the package {package}, which is not installed", command)
 
 
 def find_stored_format(checkpoint: Checkpoint) -> str | None:
-    """Tell the format that a checkpoint is quantized in; None where it is not quantized.
+    """Return the format that a checkpoint is quantized in, or None if it is not quantized.
 
     Raises:
-        DsvlError: it is quantized in a way that dsvl does not run.
+        DsvlError: dsvl does not support the format.
     """
     if not checkpoint.is_quantized:
         return None
@@ -267,8 +269,8 @@ def find_stored_format(checkpoint: Checkpoint) -> str | None:
     if name is None:
         method = config.get("quant_method") if isinstance(config, dict) else config
         raise DsvlError(
-            f"{checkpoint.name} is quantized with {method!r}, which dsvl does not run",
-            "take the original model; dsvl quantize makes a smaller copy of it",
+            f"{checkpoint.name} is quantized with {method!r}, which dsvl does not support",
+            "use the original model; dsvl quantize makes a smaller copy of it",
         )
     return name
 
@@ -291,7 +293,7 @@ def _read_format(config: dict[str, Any]) -> str | None:
 
 
 def check_stored_format(checkpoint: Checkpoint, requested: Recipe | None, device: str, dtype: str) -> None:
-    """Refuse a quantized checkpoint that cannot run here, or that another format is asked of.
+    """Refuse a quantized checkpoint that cannot run here, or for which another format is requested.
 
     Raises:
         DsvlError: it cannot work.
@@ -301,7 +303,7 @@ def check_stored_format(checkpoint: Checkpoint, requested: Recipe | None, device
         return
     if requested is not None and requested.format.name != stored:
         raise DsvlError(
-            f"{checkpoint.name} is quantized already, as {stored}, and cannot become {requested.format.name}",
-            "leave --quantization out (dsvl doctor shows where a default of it stands), or take the original model",
+            f"{checkpoint.name} is already quantized, as {stored}, and cannot be converted to {requested.format.name}",
+            "omit --quantization (dsvl doctor shows where a default for it is set), or use the original model",
         )
     check_format(stored, device, dtype)

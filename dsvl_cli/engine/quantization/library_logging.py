@@ -1,4 +1,4 @@
-"""What libraries say unasked: kept off the terminal. What matters is said in our own words."""
+"""Unrequested output of libraries, kept off the terminal. What matters is reported in our own words."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import Any
 
 @contextmanager
 def mute_libraries() -> Iterator[None]:
-    """Keep bars, warnings and log lines of the libraries off the terminal while models are loaded."""
-    # A repository without safetensors would start a thread that asks the hub for a conversion.
+    """Suppress progress bars, warnings and log lines of the libraries while models are loaded."""
+    # For a repository without safetensors, transformers would start a thread that requests a conversion from the hub.
     os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
     level = logging.root.manager.disable
-    logging.disable(logging.ERROR)  # torchao logs at import, transformers and accelerate while they load
+    logging.disable(logging.ERROR)  # torchao logs at import, transformers and accelerate while loading
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -32,10 +32,10 @@ def mute_libraries() -> Iterator[None]:
 
 
 def import_backend(package: str) -> None:
-    """Import bitsandbytes or torchao quietly, and keep bitsandbytes quiet: it logs for each layer at each token.
+    """Import bitsandbytes or torchao quietly, and keep bitsandbytes quiet: it logs for every layer at every token.
 
-    On some CPUs and GPUs bitsandbytes fetches native code from the hub where the package `kernels` is installed;
-    here it finds no such package.
+    On some CPUs and GPUs bitsandbytes downloads native code from the hub if the package `kernels` is installed, so that
+    package is hidden from it.
     """
     with _hidden("kernels"), mute_libraries():
         importlib.import_module(package)
@@ -44,7 +44,7 @@ def import_backend(package: str) -> None:
 
 @contextmanager
 def _hidden(package: str) -> Iterator[None]:
-    """Let whoever looks for a package find none."""
+    """Make imports of a package fail as if it were not installed."""
     module = sys.modules.get(package)
     sys.modules[package] = None  # type: ignore[assignment]
     try:
@@ -58,10 +58,10 @@ def _hidden(package: str) -> Iterator[None]:
 
 @contextmanager
 def spare_torchao() -> Iterator[None]:
-    """Keep transformers from importing torchao together with a model's class: it takes longer than loading `tiny`.
+    """Keep transformers from importing torchao with a model class, which takes longer than loading `tiny`.
 
-    What transformers would have taken out of it is found when it is called, so that quantizing with torchao still
-    works afterwards. Where torchao is imported already, nothing is done.
+    The one function that transformers would have imported from it is replaced by a lazy import, so quantizing with
+    torchao still works afterwards. If torchao is already imported, this does nothing.
     """
     if "torchao" in sys.modules:
         yield
@@ -70,7 +70,7 @@ def spare_torchao() -> Iterator[None]:
 
     with _hidden("torchao"):
         yield
-    import_utils.is_torchao_available.cache_clear()  # it has learnt that there is none
+    import_utils.is_torchao_available.cache_clear()  # it has cached that there is none
     quantizer = sys.modules.get("transformers.quantizers.quantizer_torchao")
     if quantizer is not None and importlib.util.find_spec("torchao") is not None:
         vars(quantizer).setdefault("flatten_tensor_state_dict", _flatten_tensors)

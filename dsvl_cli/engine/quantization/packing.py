@@ -1,8 +1,8 @@
-"""One weight, quantized and back: the very tensors that a backend's module would save.
+"""Quantize and dequantize one weight, as the exact tensors that a backend's module would save.
 
-The formats of bitsandbytes are computed here, in pieces that stay in the cache: a 5632 x 2048 layer takes 0.07 s of
-one thread instead of 0.56 s in 4 bits, and 0.04 s instead of 0.14 s in 8, with equal bits (tests/
-engine/quantization/test_packing.py). torchao is left to itself.
+The formats of bitsandbytes are computed here, in chunks that fit in the CPU cache: on one thread a 5632 x 2048 layer
+takes 0.07 s instead of 0.56 s in 4 bits, and 0.04 s instead of 0.14 s in 8, with identical results (tests/engine/
+quantization/test_packing.py). torchao's formats are computed by torchao.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dsvl_cli.engine.quantization.backends import make_torchao_config
 from dsvl_cli.engine.quantization.formats import Recipe
-from dsvl_cli.engine.quantization.selection import make_torchao_config
 
 _BLOCK = 64  # weights that share a scale in bitsandbytes' 4 bits
 _NESTED_BLOCK = 256  # scales that share a scale
-_CHUNK = 2**18  # weights that are quantized at once: what they need fits into the cache of a core
-_TINY = np.float32(1e-38)  # in place of the scale of a block of zeros, which cannot be divided by
+_CHUNK = 2**18  # weights that are quantized at once; their working set fits in the cache of a core
+_TINY = np.float32(1e-38)  # replaces the zero scale of a block of zeros, to divide by
 
 Tensors = dict[str, torch.Tensor]
 Array = npt.NDArray[Any]
@@ -34,12 +34,12 @@ def pack_weight(name: str, weight: torch.Tensor, recipe: Recipe, device: str) ->
 
     Args:
         name: of the weight, such as `model.language_model.layers.0.mlp.up_proj.weight`.
-        weight: `(out_features, in_features)`, of 16 or 32 bits.
-        recipe: what to bring it to.
-        device: where torchao computes; its 4 bits are packed for one kind of device.
+        weight: `(out_features, in_features)`, in 16 or 32 bits.
+        recipe: the format.
+        device: where torchao computes; its 4-bit packing depends on the kind of device.
 
     Returns:
-        the tensors by the names that they are stored under, on the CPU, and the file's metadata about them.
+        the tensors by stored name, on the CPU, and their entry in the file's metadata.
     """
     if recipe.format.package == "torchao":
         return _pack_torchao(name, weight, recipe, device)
@@ -49,12 +49,12 @@ def pack_weight(name: str, weight: torch.Tensor, recipe: Recipe, device: str) ->
 
 
 def unpack_weight(name: str, tensors: Tensors, metadata: Mapping[str, str]) -> torch.Tensor:
-    """Bring a quantized weight back to `(out_features, in_features)` in float32, with the backend's own code.
+    """Dequantize a weight to `(out_features, in_features)` in float32, with the backend's own code.
 
     Args:
         name: of the weight.
-        tensors: all that belong to it, by the names that they are stored under.
-        metadata: of the file; the entry of this weight is used.
+        tensors: all that belong to it, by stored name.
+        metadata: of the file; only the entry of this weight is used.
     """
     if name in metadata:
         return _unpack_torchao(name, tensors, metadata[name])
@@ -67,7 +67,7 @@ def unpack_weight(name: str, tensors: Tensors, metadata: Mapping[str, str]) -> t
     state = functional.QuantState.from_dict(
         {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items()}, device=weight.device
     )
-    state.dtype = torch.float32  # so that the result is not rounded
+    state.dtype = torch.float32  # no rounding of the result
     restored: torch.Tensor = functional.dequantize_4bit(weight, state)
     return restored
 
@@ -98,10 +98,10 @@ def _pack_4bit(name: str, weight: torch.Tensor, kind: str) -> Tensors:
 
 
 def quantize_4bit(weight: torch.Tensor, kind: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bring each block of 64 weights to 4 bits and a scale, as `bitsandbytes.functional.quantize_4bit` does.
+    """Quantize each block of 64 weights to 4 bits and a scale, as in `bitsandbytes.functional.quantize_4bit`.
 
-    The nearest of 16 values is found by comparing with the 15 middles between them, for many weights at once. NumPy
-    compares several times as fast as torch here, and its threads wait for nobody where other work keeps a core busy.
+    The nearest of 16 values is found by comparing many weights at once with the 15 midpoints between them. NumPy
+    compares several times as fast as torch here, and its threads are not slowed by other work on one core.
 
     Args:
         weight: on the CPU; the number of its elements is a multiple of 64.
@@ -111,7 +111,7 @@ def quantize_4bit(weight: torch.Tensor, kind: str) -> tuple[torch.Tensor, torch.
         uint8 `(weights / 2, 1)`, the first of two weights in the high bits, and float32 `(weights / 64,)`.
     """
     flat = weight.reshape(-1)
-    # NumPy has no bfloat16, whose bits are the upper half of a float32's.
+    # NumPy has no bfloat16; its bits are the upper half of a float32.
     source = flat.view(torch.int16).numpy().view(np.uint16) if flat.dtype == torch.bfloat16 else flat.numpy()
     packed = torch.empty(flat.numel() // 2, dtype=torch.uint8)
     scales = torch.empty(flat.numel() // _BLOCK)
@@ -133,7 +133,7 @@ def quantize_4bit(weight: torch.Tensor, kind: str) -> tuple[torch.Tensor, torch.
 
 
 def _quantize_chunks(source: Array, packed: Array, scales: Array, kind: str) -> None:
-    """Quantize a part of a weight; `packed` and `scales` are written into."""
+    """Quantize a part of a weight into `packed` and `scales`."""
     first, steps = _steps(kind)
     size = min(_CHUNK, len(source))
     values, codes, above = np.empty(size, np.float32), np.empty(size, np.int8), np.empty(size, np.bool_)
@@ -147,11 +147,11 @@ def _quantize_chunks(source: Array, packed: Array, scales: Array, kind: str) -> 
             wide[:] = part
         blocks = wide.reshape(-1, _BLOCK)
         largest = np.abs(blocks).max(axis=1)
-        with np.errstate(invalid="ignore"):  # a weight that is infinite; --verify finds it
+        with np.errstate(invalid="ignore"):  # infinite weights; --verify reports them
             blocks *= (np.float32(1) / np.maximum(largest, _TINY))[:, None]
         code.fill(first)
-        for middle, step in steps:
-            np.greater(wide, middle, out=is_above)
+        for midpoint, step in steps:
+            np.greater(wide, midpoint, out=is_above)
             if step == 1:
                 code += is_above.view(np.int8)
             else:
@@ -162,28 +162,28 @@ def _quantize_chunks(source: Array, packed: Array, scales: Array, kind: str) -> 
 
 @cache
 def _steps(kind: str) -> tuple[int, list[tuple[np.float32, int]]]:
-    """List the middles between neighbouring values in rising order, each with what the code changes by above it.
+    """Return the code of the lowest value, and the midpoints between neighbouring values in ascending order.
 
-    Also the code of the lowest value: in fp4 the codes are not in the order of their values.
+    Each midpoint comes with the change of the code above it: in fp4 the codes are not in the order of their values.
     """
     values = _bitsandbytes().get_4bit_type(kind, device="cpu")
     order = torch.argsort(values)
-    middles = list(((values[order[:-1]] + values[order[1:]]) / 2).numpy())
-    return int(order[0]), list(zip(middles, order.diff().tolist(), strict=True))
+    midpoints = list(((values[order[:-1]] + values[order[1:]]) / 2).numpy())
+    return int(order[0]), list(zip(midpoints, order.diff().tolist(), strict=True))
 
 
 def _pack_int8(name: str, weight: torch.Tensor) -> Tensors:
     values, scales = quantize_8bit(weight)
     layer = name.removesuffix(".weight")
-    # 0: in rows, the only order of today
+    # 0: row-major, the only order in use
     return {name: values, f"{layer}.SCB": scales, f"{layer}.weight_format": torch.tensor(0, dtype=torch.uint8)}
 
 
 def quantize_8bit(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bring each row to 8 bits and a scale, as `bitsandbytes.functional.int8_vectorwise_quant` does.
+    """Quantize each row to 8 bits and a scale, as in `bitsandbytes.functional.int8_vectorwise_quant`.
 
     Args:
-        weight: `(out_features, in_features)` on the CPU; it is rounded to float16 first, as bitsandbytes wants it.
+        weight: `(out_features, in_features)` on the CPU; rounded to float16 first, as in bitsandbytes.
 
     Returns:
         int8 of the same shape, and float32 `(out_features,)`: the largest magnitude of each row.
@@ -216,7 +216,7 @@ def _unpack_torchao(name: str, tensors: Tensors, entry: str) -> torch.Tensor:
 
     weights, _ = unflatten_tensor_state_dict(tensors, {name: entry, "tensor_names": json.dumps([name])})
     weight: Any = weights[name]
-    if type(weight).__name__.startswith("Int4"):  # packed for a kernel, and only that kernel reads it
+    if type(weight).__name__.startswith("Int4"):  # packed for a kernel; only that kernel can read it
         unit = torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device)
         return torch.nn.functional.linear(unit, weight).T.float().cpu()
     values: torch.Tensor = weight.dequantize()

@@ -9,19 +9,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from dsvl_cli.engine.storage.files import new_file, remove_abandoned
 
 if TYPE_CHECKING:
     import torch
 
 _SUFFIX = ".safetensors"
-_UNFINISHED = ".unfinished-"  # begins the names of files that are being written
-_ABANDONED_SECONDS = 24 * 3600  # after which the process that was writing one is surely gone
 
 
 def cache_folder() -> Path:
@@ -81,21 +79,14 @@ class BoundedFolder:
 
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._make_room(sum(tensor.nbytes for tensor in tensors.values()))
-        with self._unfinished() as path:
-            with path.open("wb") as file:
-                for piece in serialize(tensors, metadata):
-                    file.write(piece)
-                file.flush()
-                os.fsync(file.fileno())
-            path.replace(self.place(name))
+        with new_file(self.place(name), 0o600) as file:
+            for piece in serialize(tensors, metadata):
+                file.write(piece)
 
     def _make_room(self, needed: int) -> None:
         if needed > self.largest_bytes:
             raise OSError(errno.EFBIG, f"it would take more than {self.largest_bytes // 10**9} GB")
-        for path in self.path.glob(f"{_UNFINISHED}*"):
-            with contextlib.suppress(OSError):
-                if path.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
-                    path.unlink()
+        remove_abandoned(self.path)
         kept = self.list_files()
         taken = sum(size for _, size in kept)
         for path, size in kept:
@@ -104,13 +95,3 @@ class BoundedFolder:
             with contextlib.suppress(OSError):  # Windows removes no file that is mapped
                 path.unlink()
             taken -= size
-
-    @contextlib.contextmanager
-    def _unfinished(self) -> Iterator[Path]:
-        handle, name = tempfile.mkstemp(dir=self.path, prefix=_UNFINISHED)  # for its owner alone
-        os.close(handle)
-        try:
-            yield Path(name)
-        finally:
-            with contextlib.suppress(OSError):
-                os.unlink(name)

@@ -10,12 +10,12 @@ import os
 import shutil
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from io import RawIOBase
 from pathlib import Path
 from types import TracebackType
 
 from filelock import FileLock, Timeout
 
+from dsvl_cli.engine.storage import files
 from dsvl_cli.errors import DsvlError
 
 
@@ -64,14 +64,17 @@ class NewFolder:
 
     def write(self, name: str, pieces: Iterable[bytes | memoryview]) -> None:
         """Write a file and bring it to the disk."""
-        with (self.path / name).open("wb", buffering=0) as file:
+        handle = files.create(self.path / name)
+        try:
             for piece in pieces:
                 left = memoryview(piece).cast("B")
                 while left:
                     if self._is_over:
                         return
-                    left = left[_write(file, left) :]
-            os.fsync(file.fileno())
+                    left = left[files.system.write(handle, left) :]
+            files.system.sync(handle)
+        finally:
+            os.close(handle)
 
     def write_behind(self, name: str, pieces: Iterable[bytes | memoryview]) -> None:
         """Write a file while the caller goes on with other work; one at a time, so the file before is waited for.
@@ -100,11 +103,11 @@ class NewFolder:
     def commit(self) -> None:
         """Put the folder into its place."""
         self.settle()
-        _sync(self.path)
+        files.sync_folder(self.path)
         if self._overwrite and self.target.exists():
             self.target.rename(self._old)
         self.path.rename(self.target)
-        _sync(self.target.parent)
+        files.sync_folder(self.target.parent)
 
     def _release(self) -> None:
         self._lock.release()
@@ -116,19 +119,3 @@ class NewFolder:
             self._old.rename(self.target)
         for leftover in (self.path, self._old):
             shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _write(file: RawIOBase, piece: memoryview) -> int:
-    """Write what the system takes at once; a test lets it fail."""
-    return file.write(piece) or 0
-
-
-def _sync(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system can."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

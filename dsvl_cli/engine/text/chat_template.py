@@ -1,6 +1,7 @@
-"""A checkpoint's chat template, rendered as transformers renders it, without importing transformers.
+"""Renders a checkpoint's chat template as transformers does, without importing it.
 
-Templates come from whoever made the checkpoint: they run in jinja2's sandbox and see only what they are given.
+Templates come from the checkpoint's author and are not trusted: they run in jinja2's sandbox and only see what is
+passed to them.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from dsvl_cli.errors import DsvlError
 
 
 class _Generation(Extension):
-    """`{% generation %}` marks an assistant's words for training; here its body is simply written."""
+    """`{% generation %}` marks assistant messages for training; here its body is simply rendered."""
 
-    tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
+    tags = {"generation"}  # noqa: RUF012 - declared this way in jinja2
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
@@ -32,9 +33,9 @@ class _Generation(Extension):
 
 
 class _Namespace(Namespace):
-    """Holds what a template's loops hand on, under names that reach nothing of Python's own."""
+    """A template's `namespace`, without access to Python's internal attributes."""
 
-    def __init__(*args: Any, **kwargs: Any) -> None:  # a template may name one `self`
+    def __init__(*args: Any, **kwargs: Any) -> None:  # a template may call an attribute `self`
         self, *given = args
         attributes = dict(*given, **kwargs)
         for name in attributes:
@@ -47,7 +48,7 @@ class _Namespace(Namespace):
 
 
 class _Dict:
-    """Makes dictionaries as `dict` does, without handing out the type."""
+    """Creates dictionaries like `dict` does, without exposing the type."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
         return dict(*args, **kwargs)
@@ -57,37 +58,37 @@ class _Dict:
 
 
 class ChatTemplate:
-    """A template, compiled once.
+    """A compiled template.
 
     Args:
-        source: in jinja2's language.
-        names: what it may use beside the messages: names of control tokens, such as `bos_token`.
+        source: a jinja2 template.
+        names: variables available besides the messages: control tokens, such as `bos_token`.
 
     Raises:
-        DsvlError: it is not in that language.
+        DsvlError: it is not a valid template.
     """
 
     def __init__(self, source: str, names: Mapping[str, str]) -> None:
         try:
             self._template = _environment().from_string(source)
-        except Exception as exc:  # whatever jinja2 raises about a template that did not come from us
+        except Exception as exc:  # a foreign template can make jinja2 raise anything
             raise _unusable() from exc
         self._names = names
 
     def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool) -> str:
-        """Write messages as the model reads them.
+        """Render messages to the text of the prompt.
 
         Args:
             messages: with `role` and `content`.
-            add_generation_prompt: whether the beginning of an answer comes at the end.
+            add_generation_prompt: whether to append the start of an answer.
 
         Raises:
-            DsvlError: the template cannot write them.
+            DsvlError: the template cannot render them.
         """
         given = {"messages": messages, "tools": None, "documents": None, **self._names}
         try:
             return self._template.render(given, add_generation_prompt=add_generation_prompt)
-        except Exception as exc:  # the same
+        except Exception as exc:  # as above
             raise _unusable() from exc
 
 
@@ -122,7 +123,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Write JSON as it is; jinja2's own filter would escape it for HTML."""
+    """Write plain JSON; jinja2's own filter escapes it for HTML."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 

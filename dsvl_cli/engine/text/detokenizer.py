@@ -1,4 +1,4 @@
-"""Token ids -> text, as they come: whole characters only, and nothing behind a stop string."""
+"""Streaming token ids -> text: only complete characters, and nothing after a stop string."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dsvl_cli.engine.conversation import FinishReason
 
 
 class Detokenizer:
-    """Decodes one answer token by token.
+    """Decodes an answer token by token.
 
-    Text is held back while it ends within a UTF-8 sequence. The pieces and the last one of `finish` together are the
-    decoding of all ids at once.
+    Text that ends in an incomplete UTF-8 sequence is held back. The concatenation of all pieces, including that of
+    `finish`, equals decoding all ids at once.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -26,21 +26,21 @@ class Detokenizer:
         self._length = 0
 
     def add(self, token_id: int) -> str:
-        """Take one id and give the text that it completes, often one word, sometimes nothing."""
+        """Add an id and return the text that it completes: often one word, sometimes nothing."""
         self._ids.append(token_id)
         text: str = self._stream.step(self._tokenizer, token_id) or ""
         self._length += len(text)
         return text
 
     def finish(self) -> str:
-        """Give what was held back, an incomplete sequence as U+FFFD."""
+        """Return the text held back, with an incomplete sequence as U+FFFD."""
         whole: str = self._tokenizer.decode(self._ids, skip_special_tokens=True)
         return whole[self._length :]
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text that may be shown, and the ids whose text it completes."""
+    """Text that can be shown, and the ids whose text it completes."""
 
     text: str
     token_ids: tuple[int, ...] = ()
@@ -48,15 +48,15 @@ class Piece:
 
 
 class Answer:
-    """Turns one answer's ids into pieces and says when it ends.
+    """Turns the ids of an answer into pieces of text and decides when it ends.
 
     Args:
         tokenizer: of the checkpoint.
-        end_ids: ids that end an answer; they are not part of it.
-        stop: strings that end it; neither they nor what follows is part of it. Text that may be the beginning of one
-            is held back.
-        max_new_tokens: after so many ids it ends with `length`.
-        strip_space: leave out one space at the beginning: the format writes one behind `Assistant:`.
+        end_ids: ids that end the answer; they are not part of it.
+        stop: strings that end the answer; neither they nor anything after them is part of it. Text that may be the
+            start of one is held back.
+        max_new_tokens: the number of ids after which it ends with `length`.
+        strip_space: drop one leading space, which the prompt format puts after `Assistant:`.
     """
 
     def __init__(
@@ -74,21 +74,21 @@ class Answer:
         self._max_new_tokens = max_new_tokens
         self._strip_space = strip_space
         self._held = ""
-        # Ids not yet given out, each with the length of text at which it is complete.
+        # Ids not yet returned, each with the text length at which it is complete.
         self._pending: deque[tuple[int, int]] = deque()
         self._seen = 0
         self._shown = 0
         self.count = 0
 
     def add(self, token_id: int) -> Piece:
-        """Take the next id; the piece has a `finish_reason` when it is the last one."""
+        """Add the next id; the last piece has a `finish_reason`."""
         self.count += 1
         if token_id in self._end_ids:
             return self._end("stop")
         text = self._strip(self._detokenizer.add(token_id))
         self._seen += len(text)
         self._held += text
-        # An id without text of its own begins a character (or is a control token): it goes out with the next one.
+        # An id without text starts a character or is a control token: it is returned with the next one.
         self._pending.append((token_id, self._seen if text else self._seen + 1))
         found = _find_first(self._held, self._stop)
         if found is not None:
@@ -98,7 +98,7 @@ class Answer:
         return self._release(len(self._held) - _possible_start(self._held, self._stop), None)
 
     def _end(self, reason: FinishReason) -> Piece:
-        """End without a stop string, unless the text that was held back as unfinished completes one."""
+        """End with `reason`, unless the text held back completes a stop string."""
         rest = self._strip(self._detokenizer.finish())
         self._held += rest
         self._seen += len(rest)
@@ -123,13 +123,13 @@ class Answer:
 
 
 def _find_first(text: str, stop: Sequence[str]) -> int | None:
-    """Find where the first of the stop strings begins."""
+    """Return the index of the first stop string in the text, or None."""
     found = [index for string in stop if (index := text.find(string)) >= 0]
     return min(found, default=None)
 
 
 def _possible_start(text: str, stop: Sequence[str]) -> int:
-    """Give the length of the longest end of the text that a stop string begins with."""
+    """Return the length of the longest suffix of the text that is a prefix of a stop string."""
     longest = 0
     for string in stop:
         for length in range(min(len(string) - 1, len(text)), longest, -1):

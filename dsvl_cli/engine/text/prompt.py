@@ -1,10 +1,10 @@
-"""Conversation -> PreparedPrompt: the token ids that the model reads, and the pictures that belong to them.
+"""Conversation -> PreparedPrompt: the token ids that the model reads, with their pictures.
 
-The checkpoint's own chat template gives the format, and what it does to a text (strip it, join it to the next) happens
-here as in transformers. Yet nothing that a user, a file or an earlier answer says can be taken for a control token:
-while the template is rendered, stand-ins take the place of every character that a control token's name is made of. An
-earlier answer keeps the very ids that were generated, with a mark in its place: rendering its text again gives other
-ids in general, and no cache could be reused.
+The format is defined by the checkpoint's chat template, and anything it does to a text (stripping, joining) has the
+same effect as in transformers. However, no text from a user, a file or an earlier answer can be taken for a control
+token: while the template is rendered, every character that occurs in a control token's name is replaced by a
+stand-in. Earlier answers are rendered as placeholders for the ids that were generated: tokenizing their text again
+generally yields different ids, and the KV cache could not be reused.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ from dsvl_cli.engine.conversation import Conversation, Message, Picture
 from dsvl_cli.engine.text.chat_template import ChatTemplate
 from dsvl_cli.errors import DsvlError
 
-NUM_IMAGE_TOKENS = 576  # DeepSeek-VL's own: 384 px in patches of 16
+NUM_IMAGE_TOKENS = 576  # of DeepSeek-VL: 384 px in patches of 16
 
-# What one position of a prompt holds: a token's id, or a picture's SHA-256 with the place in it.
+# The content of one position of a prompt: a token id, or a picture's SHA-256 with the index within the picture.
 TokenKey = int | tuple[str, int]
 
-# A piece of a rendered conversation: a text still to be encoded, ids, or a picture.
+# A piece of a rendered conversation: text still to be encoded, ids, or a picture.
 _Segment = str | tuple[int, ...] | Picture
 
-# Halves of surrogate pairs: no text holds one, since none can be encoded, and to a template they are plain characters.
-_MARK = "\udfff"  # around the number of an answer whose ids are kept
-_END = "\udffe"  # behind the text that is to be gone on with
+# Lone surrogates: they cannot be encoded, so no text contains one, and templates treat them as ordinary characters.
+_MARK = "\udfff"  # around the number of an answer whose ids are known
+_END = "\udffe"  # after the text to be continued
 _FIRST_STAND_IN = 0xD800
 _TOKEN_ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
 @dataclass(frozen=True)
 class PreparedPrompt:
-    """A prompt as the model reads it.
+    """The prompt that the model reads.
 
     Attributes:
-        token_ids: the whole prompt; a picture is a run of `num_image_tokens` times the image token's id.
+        token_ids: the whole prompt; each picture is a run of `num_image_tokens` image token ids.
         pictures: in the order of their runs.
-        num_image_tokens: the length of one run.
-        image_token_id: the id that the runs are made of.
+        num_image_tokens: the length of a run.
+        image_token_id: the id that the runs consist of.
     """
 
     token_ids: tuple[int, ...]
@@ -60,13 +60,13 @@ class PreparedPrompt:
 
     @cached_property
     def keys(self) -> tuple[TokenKey, ...]:
-        """What each position holds; two prompts share computed work as far as their keys agree."""
+        """The content of each position: two prompts share a KV cache up to the first key that differs."""
         keys: list[TokenKey] = []
         seen = 0
         for token_id in self.token_ids:
             if token_id == self.image_token_id:
-                picture, place = divmod(seen, self.num_image_tokens)
-                keys.append((self.pictures[picture].sha256, place))
+                picture, index = divmod(seen, self.num_image_tokens)
+                keys.append((self.pictures[picture].sha256, index))
                 seen += 1
             else:
                 keys.append(token_id)
@@ -74,17 +74,17 @@ class PreparedPrompt:
 
 
 class PromptFormat:
-    """How one checkpoint writes a conversation.
+    """The prompt format of a checkpoint.
 
     Args:
         folder: the checkpoint's folder, with `tokenizer.json`, `tokenizer_config.json`, `processor_config.json` and
             the chat template.
-        image_token_id: the id that stands for a picture, from `config.json`.
-        has_chat: False for a base checkpoint: the pictures come first, then the text, to be completed as it is.
-        fingerprint: the model whose generated ids may be taken over from an assistant's message.
+        image_token_id: the id that represents a picture, from `config.json`.
+        has_chat: False for a base checkpoint, whose prompts are the pictures followed by the text to complete.
+        fingerprint: of this model; only ids generated by it are reused from assistant messages.
 
     Raises:
-        DsvlError: a file is missing or cannot be used.
+        DsvlError: a file is missing or invalid.
     """
 
     def __init__(self, folder: Path, image_token_id: int, *, has_chat: bool, fingerprint: str) -> None:
@@ -94,7 +94,7 @@ class PromptFormat:
             raise DsvlError(f"{folder / 'tokenizer.json'} cannot be read", "download the checkpoint again") from exc
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
-        # Control ids are put in by this module alone; the name of one in a text is only text.
+        # Only this module inserts control ids; the name of a control token in a text is ordinary text.
         self.tokenizer.encode_special_tokens = True
         settings = read_tokenizer_settings(folder)
         self.has_chat = has_chat
@@ -105,7 +105,7 @@ class PromptFormat:
         self._control = self._control_ids()
         self._control_pattern = re.compile("|".join(map(re.escape, self._control)))
         self._stand_ins = {
-            ord(letter): _FIRST_STAND_IN + place for place, letter in enumerate(sorted(_letters_of(self._control)))
+            ord(letter): _FIRST_STAND_IN + index for index, letter in enumerate(sorted(_letters_of(self._control)))
         }
         self._letters = {stand_in: letter for letter, stand_in in self._stand_ins.items()}
         self.bos_ids = self._ids_before_text(bool(settings.get("add_bos_token")))
@@ -119,10 +119,10 @@ class PromptFormat:
         return frozenset(self._control.values())
 
     def prepare(self, conversation: Conversation) -> PreparedPrompt:
-        """Write a conversation whose last message is to be answered, or to be gone on with if it is the assistant's.
+        """Convert a conversation whose last message is to be answered, or continued if it is the assistant's.
 
         Raises:
-            DsvlError: a text cannot be encoded, or the template cannot write the conversation.
+            DsvlError: a text cannot be encoded, or the template cannot render the conversation.
         """
         _check_texts(conversation)
         segments = self._chat_segments(conversation) if self.has_chat else _plain_segments(conversation)
@@ -141,18 +141,18 @@ class PromptFormat:
         return PreparedPrompt(tuple(ids), tuple(pictures), self.num_image_tokens, self.image_token_id)
 
     def encode(self, text: str) -> list[int]:
-        """Give a text's ids; no id among them is a control token's, whatever the text says."""
+        """Encode a text; the result never contains a control token."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         if set(ids).isdisjoint(self._control.values()):
             return ids
-        # A control token that the tokenizer does not mark as special is found in plain text too: break its name up.
+        # Control tokens that are not marked as special are matched in plain text too, so split their names.
         cuts = [0, *(match.start() + 1 for match in self._control_pattern.finditer(text)), len(text)]
         pieces = [text[start:end] for start, end in pairwise(cuts)]
         encodings = self.tokenizer.encode_batch(pieces, add_special_tokens=False)
         return [i for encoding in encodings for i in encoding.ids if i not in self._control.values()]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Give the text of generated ids, control tokens left out."""
+        """Decode generated ids, leaving out control tokens."""
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
@@ -162,23 +162,23 @@ class PromptFormat:
         if answer is None:
             segments = self._render(messages)
         elif answer.text and self._kept_ids(answer) is None:
-            segments = self._render(messages, goes_on=True)
+            segments = self._render(messages, continues=True)
         else:
             segments = [*self._render(messages[:-1]), self._kept_ids(answer) or ()]
         if conversation.system is not None:
             segments = self._replace_system(segments, conversation.system)
         return segments
 
-    def _render(self, messages: Sequence[Message], *, goes_on: bool = False) -> list[_Segment]:
-        """Render up to the beginning of an answer, or to where the last one stops; then split at control tokens."""
+    def _render(self, messages: Sequence[Message], *, continues: bool = False) -> list[_Segment]:
+        """Render up to the start of an answer, or to the end of the last one; then split at control tokens."""
         kept: list[tuple[int, ...]] = []
         given = [self._disguised(message, kept) for message in messages]
-        if goes_on:
+        if continues:
             last_text = next(part for part in reversed(given[-1]["content"]) if part["type"] == "text")
             last_text["text"] += f"{_END} "
-        rendered, _, rest = self._template.render(given, add_generation_prompt=not goes_on).partition(_END)
-        if goes_on and not rest.startswith(" "):
-            rendered = rendered.rstrip()  # as the template would have done without the mark, which lost its space
+        rendered, _, rest = self._template.render(given, add_generation_prompt=not continues).partition(_END)
+        if continues and not rest.startswith(" "):
+            rendered = rendered.rstrip()  # the mark lost its space, so the template strips the text
         pictures = (picture for message in messages for picture in message.pictures)
         segments: list[_Segment] = []
         for piece in re.split(rf"({_MARK}\d+{_MARK}|{self._control_pattern.pattern})", rendered):
@@ -187,7 +187,7 @@ class PromptFormat:
                 segments.append(next(pictures) if token_id == self.image_token_id else (token_id,))
             elif piece.startswith(_MARK):
                 if segments and isinstance(segments[-1], str):
-                    # The template writes a space before an answer; the ids were generated without one there.
+                    # The template puts a space before an answer, but the ids were generated without it.
                     segments[-1] = segments[-1].removesuffix(" ")
                 segments.append(kept[int(piece.strip(_MARK))])
             elif piece:
@@ -195,7 +195,7 @@ class PromptFormat:
         return segments
 
     def _disguised(self, message: Message, kept: list[tuple[int, ...]]) -> dict[str, Any]:
-        """Give a message as templates take it, its texts in stand-ins; kept ids go to `kept`, a mark in their place."""
+        """Return a message for the template: texts with stand-ins, or a mark for ids, which are added to `kept`."""
         ids = self._kept_ids(message)
         content: list[dict[str, str]] = []
         if ids is not None:
@@ -213,7 +213,7 @@ class PromptFormat:
         return message.token_ids if message.model == self.fingerprint else None
 
     def _replace_system(self, segments: list[_Segment], system: str) -> list[_Segment]:
-        """Put another text where the template has its default one, as DeepSeek's own code does."""
+        """Replace the template's default system prompt, as DeepSeek's own code does."""
         text = f"{system}\n\n" if system else ""
         for index, segment in enumerate(segments):
             if isinstance(segment, str):
@@ -222,11 +222,11 @@ class PromptFormat:
         return [*segments, text]
 
     def _find_default_system(self) -> str:
-        """Find the text that the template writes before the first message."""
+        """Return the text that the template writes before the first message."""
         return self._control_pattern.sub("", self._template.render([], add_generation_prompt=False))
 
     def _control_ids(self) -> dict[str, int]:
-        """Map every control token's name to its id: the special ones, and those that have a role."""
+        """Map the names of control tokens to their ids: the special ones, and those with a role."""
         control = {
             token.content: token_id
             for token_id, token in self.tokenizer.get_added_tokens_decoder().items()
@@ -242,7 +242,7 @@ class PromptFormat:
         return control
 
     def _ids_before_text(self, add_bos: bool) -> tuple[int, ...]:
-        """Find what the tokenizer puts before every text."""
+        """Return the ids that the tokenizer puts before every text."""
         ids: list[int] = self.tokenizer.encode("", add_special_tokens=True).ids
         bos = self._control.get(self._names.get("bos_token", ""))
         if not ids and bos is not None and (add_bos or not self.has_chat):
@@ -251,7 +251,7 @@ class PromptFormat:
 
 
 def _letters_of(names: Iterable[str]) -> set[str]:
-    """Give the characters that names are made of, white space left out: templates look for it in texts."""
+    """Return the characters in names, except white space, which templates look for in texts."""
     return {letter for name in names for letter in (name if name.isspace() else "".join(name.split()))}
 
 
@@ -261,18 +261,18 @@ def _check_texts(conversation: Conversation) -> None:
         "".join(texts).encode()
     except UnicodeEncodeError as exc:
         raise DsvlError(
-            "a text holds half a character: a lone surrogate", "bytes that are not UTF-8 become one: write it in UTF-8"
+            "a text contains a lone surrogate", "this usually comes from bytes that are not UTF-8: encode it as UTF-8"
         ) from exc
 
 
 def _plain_segments(conversation: Conversation) -> list[_Segment]:
-    """Give all pictures, then all texts: what a base checkpoint goes on with."""
+    """Return all pictures, then all texts: the prompt of a base checkpoint."""
     texts = [message.text for message in conversation.messages]
     return [*conversation.pictures, *([conversation.system] if conversation.system else []), *texts]
 
 
 def _join_texts(segments: Iterable[_Segment]) -> Iterator[_Segment]:
-    """Join neighbouring texts: a tokenizer must see them in one piece."""
+    """Join adjacent texts, which have to be tokenized as a whole."""
     text = ""
     for segment in segments:
         if isinstance(segment, str):
@@ -287,20 +287,20 @@ def _join_texts(segments: Iterable[_Segment]) -> Iterator[_Segment]:
 
 
 def _token_name(value: object) -> str | None:
-    """Give a token's text from `tokenizer_config.json`, where it is a string or an object."""
+    """Return a token's text from `tokenizer_config.json`, where it is a string or an object."""
     if isinstance(value, Mapping):
         value = value.get("content")
     return value if isinstance(value, str) else None
 
 
 def find_template(folder: Path) -> str:
-    """Find the chat template.
+    """Return the chat template.
 
     Raises:
         DsvlError: there is none.
     """
     template = find_chat_template(folder)
     if template is None:
-        way = "a base checkpoint only completes text: use its chat checkpoint"
+        way = "a base checkpoint can only complete text: use its chat version"
         raise DsvlError(f"{folder} has no chat template", way)
     return template

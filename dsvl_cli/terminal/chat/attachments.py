@@ -1,7 +1,7 @@
-"""Finding pictures in a typed line: paths that were dropped or pasted into it, in all the ways that terminals quote.
+"""Finds pictures in a typed line: paths dropped or pasted into it, however the terminal quotes them.
 
-A word counts as a picture when it names an existing file that has a picture's extension, or one that looks like a path
-(it has a separator, or was quoted) and can be read as a picture. Anything else stays text.
+A word is a picture if it names an existing file with a picture's extension, or if it looks like a path (it has a
+separator, or is quoted) and the file can be read as a picture. Everything else remains text.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from dsvl_cli.engine.conversation import Picture
 
-# A quoted word (shells write an apostrophe within quotes as '\\''), or a run in which a backslash takes the next
-# character along.
+# A quoted word (shells write an apostrophe within quotes as '\\''), or a run in which a backslash escapes the next
+# character.
 _WORD = re.compile(
     r""" "(?P<double>[^"\n]+)" | '(?P<single>[^'\n]+(?:'\\''[^'\n]*)*)' | (?P<bare>(?:\\.|[^\s\\])+\\? | \\) """,
     re.VERBOSE,
@@ -33,14 +33,14 @@ _TRAILING = ".,;:!?)"
 
 @dataclass(frozen=True, slots=True)
 class PictureSources:
-    """What a chat needs to get pictures; the terminal itself knows no file formats.
+    """How a chat obtains pictures; the terminal itself knows no file formats.
 
     Attributes:
-        read: makes a picture of a path or an address; raises ImageError.
-        expand: makes single paths and addresses of arguments that may be globs; raises DsvlError.
-        crop: cuts (x, y, width, height), in pixels, out of a picture; raises DsvlError.
-        paste: takes a picture from the clipboard; raises DsvlError that says how to make it possible.
-        extensions: lower-case file extensions of pictures, with their dot.
+        read: reads a picture from a path or URL; raises ImageError.
+        expand: expands globs among paths and URLs; raises DsvlError.
+        crop: crops a picture to (x, y, width, height) in pixels; raises DsvlError.
+        paste: reads a picture from the clipboard; raises DsvlError with a hint on how to enable it.
+        extensions: lower-case file extensions of pictures, with the dot.
     """
 
     read: Callable[[str], Picture]
@@ -52,13 +52,13 @@ class PictureSources:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A line taken apart.
+    """The text and pictures of a line.
 
     Attributes:
-        text: the line without the paths at its beginning and end. A path in the middle leaves an `<image>` mark, so
-            that "what do a.png and b.png share?" still reads well.
-        pictures: in the order in which they stood.
-        marked: whether marks were left; then `text` has one for each of `pictures`.
+        text: the line without the paths at its beginning and end. A path in the middle is replaced by an `<image>`
+            mark, so "what do a.png and b.png share?" remains a sentence.
+        pictures: in the order in which they occur.
+        marked: whether there are marks; if so, `text` has one for each of `pictures`.
     """
 
     text: str
@@ -74,7 +74,7 @@ class _Word:
 
 
 def find_pictures(line: str, sources: PictureSources) -> Found:
-    """Take the pictures out of a line.
+    """Extract the pictures from a line.
 
     Raises:
         ImageError: a file with a picture's extension cannot be read.
@@ -92,7 +92,7 @@ def find_pictures(line: str, sources: PictureSources) -> Found:
 
 
 def _whole_lines(line: str, sources: PictureSources) -> Iterator[_Word]:
-    """Several files dropped at once may stand on a line each, and some terminals escape no spaces."""
+    """Find paths that take up a whole line: several files dropped at once, with spaces that are not escaped."""
     start = 0
     for piece in line.splitlines(keepends=True):
         text = piece.strip()
@@ -117,7 +117,7 @@ def _read_if_picture(text: str, sources: PictureSources, *, quoted: bool) -> Pic
     for path in candidate_paths(text):
         known = os.path.splitext(path)[1].lower() in sources.extensions
         like_a_path = quoted or "/" in path or "\\" in path
-        # Only what may be a path is looked up: a long pasted text costs no system call for each of its words.
+        # Only look up what may be a path: a long pasted text must not cost a system call per word.
         if not (known or like_a_path) or not os.path.isfile(path):
             continue
         try:
@@ -129,7 +129,7 @@ def _read_if_picture(text: str, sources: PictureSources, *, quoted: bool) -> Pic
 
 
 def candidate_paths(text: str) -> Iterator[str]:
-    r"""Yield the paths that a typed word may mean: as it stands (a Windows path), without escapes, `file://`, `@`."""
+    r"""Yield the paths that a word may mean: as is (a Windows path), or without escapes, `file://` or `@`."""
     word = text.removeprefix("@")
     if word.lower().startswith("file://"):
         path = unquote(urlsplit(word).path)
@@ -142,7 +142,7 @@ def candidate_paths(text: str) -> Iterator[str]:
 
 
 def split_arguments(text: str) -> list[str]:
-    r"""Return the words of a command's argument: quotes and `\ ` are undone, a Windows path keeps its backslashes."""
+    r"""Split a command's argument into words, unescaping quotes and `\ ` but not the backslashes of Windows paths."""
     words = map(_unquote, _WORD.finditer(text))
     return [word if quoted else _plain_path(word) for quoted, word in words]
 

@@ -1,4 +1,4 @@
-"""A chat: the conversation, the model that answers, and where it is kept. Knows no keys and no lines."""
+"""A chat: the conversation, the model, and where it is stored. Independent of keys and input lines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from dsvl_cli.terminal.chat.conversation_store import ConversationKeeper, KeptConversation
+    from dsvl_cli.terminal.chat.conversation_store import ConversationStore, StoredConversation
     from dsvl_cli.terminal.chat.loading import BackgroundModel
     from dsvl_cli.terminal.console import Console
     from dsvl_cli.terminal.plain import AnswerStream
@@ -41,11 +41,11 @@ _POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class TurnRecord:
-    """A turn as a script wants it.
+    """A turn, for scripts.
 
     Attributes:
-        question: what was asked.
-        answer: the whole message, also when this turn only went on with it.
+        question: the user's message.
+        answer: the whole message, even if this turn only continued it.
         model: the model's name.
     """
 
@@ -58,20 +58,20 @@ class TurnRecord:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What a chat needs from outside the terminal.
+    """What a chat needs from outside the terminal package.
 
     Attributes:
-        sources: where pictures come from.
-        keeper: where conversations are kept.
-        export: writes a conversation, with the model's name, to a new file, its pictures in it or beside it; raises
-            DsvlError.
-        open_answer: begins to show an answer.
-        on_turn: is told every turn that ended.
+        sources: how pictures are obtained.
+        store: where conversations are stored.
+        export: writes a conversation and the model's name to a new file, with the pictures embedded or next to it;
+            raises DsvlError.
+        open_answer: starts the display of an answer.
+        on_turn: called after every turn.
         models: names that `/model` offers.
     """
 
     sources: PictureSources
-    keeper: ConversationKeeper
+    store: ConversationStore
     export: Callable[[Conversation, str, Path, bool], None]
     open_answer: Callable[[], AnswerStream]
     on_turn: Callable[[TurnRecord], None] = lambda _: None
@@ -79,23 +79,23 @@ class Services:
 
 
 class Chat:
-    """Everything that a line or a command can do.
+    """Everything that an input line or a command can do.
 
     Args:
-        console: for what is said beside the answers.
+        console: for messages other than answers.
         loading: the model, which may still be loading.
-        services: pictures, keeper, export, answers.
-        settings: what the chat begins with, and what `/set NAME default` goes back to.
-        system: the system text that a new conversation begins with; None for the checkpoint's own.
-        scripted: there is nobody to ask or to advise: Ctrl-C ends the program.
+        services: pictures, storage, export, answers.
+        settings: the initial settings, to which `/set NAME default` returns.
+        system: the system prompt of a new conversation; None for the checkpoint's default.
+        scripted: there is no interactive user, and Ctrl-C ends the program.
 
     Attributes:
-        ctrl_c: where Ctrl-C is listened to.
-        draft: text that should stand in the line when it is edited next.
+        ctrl_c: determines where Ctrl-C interrupts.
+        draft: the initial text of the next input line.
         leaving: set by `/exit`.
-        clear_screen: clears the screen, where there is one.
-        lend_terminal: within it, another program may use the terminal.
-        used_tokens: the length of the prompt so far with what is staged; None while it is unknown.
+        clear_screen: clears the screen, if there is one.
+        lend_terminal: a context in which another program may use the terminal.
+        used_tokens: the length of the prompt so far, including attached pictures; None if unknown.
         stats: of the last answer.
     """
 
@@ -128,26 +128,26 @@ class Chat:
         self._unsaved = False
         self._warned_of_context = False
 
-    # What is said beside the answers
+    # Messages
 
     def tell(self, *lines: str) -> None:
-        """Say lines on stderr."""
+        """Show lines on stderr."""
         for line in lines:
             self.console.say(line)
 
     def advise(self, text: str) -> None:
-        """Say what the user can do next; scripts need no advice."""
+        """Tell the user what to do next; not in scripts."""
         if not self.scripted:
             self.console.status(text)
 
     # The model
 
     def model(self) -> ChatModel:
-        """Return the model, after waiting for it where it is loading.
+        """Return the model, waiting for it if it is loading.
 
         Raises:
             DsvlError: it could not be loaded.
-            KeyboardInterrupt: the waiting was given up.
+            KeyboardInterrupt: Ctrl-C while waiting.
         """
         if self.loading.loading:
             self.advise(f"waiting for {self.loading.name} to load; Ctrl-C stops waiting")
@@ -164,119 +164,119 @@ class Chat:
         self.loading.deliver()
         model = self.loading.ready
         if model is None:
-            raise self.loading.take_error() or DsvlError("no model is loaded", "/model NAME loads one")
+            raise self.loading.take_error() or DsvlError("no model is loaded", "load one with /model NAME")
         return model
 
     @property
     def model_name(self) -> str:
-        """What the user calls the model, loaded or not."""
+        """The model's name as the user gave it, loaded or not."""
         return self.loading.ready.name if self.loading.ready else self.loading.name
 
     def measure(self) -> None:
-        """Count the tokens that are in use, if the model is there to do it; warn when the context is nearly full."""
+        """Count the tokens in use if the model is loaded; warn when the context is nearly full."""
         self.used_tokens = None
         model = self.loading.ready
         if model is None:
             return
         try:
             self.used_tokens = model.count_tokens(self.dialogue.conversation)
-        except DsvlError:  # a picture that cannot be decoded is told when it is sent
+        except DsvlError:  # a picture that cannot be decoded is reported when it is sent
             return
-        self.used_tokens += len(self.dialogue.staged) * model.image_tokens()
+        self.used_tokens += len(self.dialogue.attached) * model.image_tokens()
         nearly_full = self.used_tokens >= _NEARLY_FULL * model.context_length
         if nearly_full and not self._warned_of_context:
             percent = 100 * self.used_tokens // model.context_length
-            self.console.warn(f"{percent} % of the context is used: /drop N, /undo or /new make room")
+            self.console.warn(f"{percent}% of the context is used: free some with /drop N, /undo or /new")
         self._warned_of_context = nearly_full
 
     # Pictures
 
-    def stage(self, pictures: Iterable[Picture]) -> None:
-        """Let pictures wait for the next message."""
+    def attach(self, pictures: Iterable[Picture]) -> None:
+        """Attach pictures to the next message."""
         for picture in pictures:
-            self.dialogue.staged.append(picture)
+            self.dialogue.attached.append(picture)
             number = len(self.dialogue.pictures())
             self.tell(f"[{number}] {picture.name} ({picture.width}x{picture.height})")
             for note in picture.notes:
                 self.tell(f"    {note}")
 
     def add_images(self, arguments: Sequence[str]) -> None:
-        """Stage the pictures of paths, addresses and globs; one that fails does not hinder the others.
+        """Attach pictures from paths, URLs and globs, skipping those that fail.
 
         Raises:
             DsvlError: a pattern matches nothing.
-            SomeFailed: some failed, and it was told.
+            SomeFailed: some failed, and their errors have been shown.
         """
         failed = False
         for source in self.services.sources.expand(arguments):
             try:
-                with self.ctrl_c.listening():  # an address may be slow
+                with self.ctrl_c.listening():  # a download may be slow
                     picture = self.services.sources.read(source)
-                self.stage([picture])
+                self.attach([picture])
             except DsvlError as exc:
                 self.console.error(exc)
                 failed = True
         if failed:
-            raise SomeFailed("some pictures cannot be used")
+            raise SomeFailed("some pictures could not be attached")
 
     # Turns
 
     def send(self, line: str) -> None:
-        """Ask what the line says, with the pictures that it names and those that are staged.
+        """Send a line, with the pictures that it names and those attached before.
 
-        Where nothing comes of it, the same pictures are staged as before.
+        If there is no answer, the attached pictures are the same as before.
 
         Raises:
-            DsvlError: the pictures or the model do not allow it.
-            KeyboardInterrupt: given up before anything was said; the line is the draft then.
+            DsvlError: a picture cannot be used, or the model failed.
+            KeyboardInterrupt: Ctrl-C before the answer began; the line becomes the draft.
         """
         found = find_pictures(line, self.services.sources)
-        staged, turns = list(self.dialogue.staged), self.dialogue.turns
-        self.stage(found.pictures)
+        attached, turns = list(self.dialogue.attached), self.dialogue.turns
+        self.attach(found.pictures)
         if not found.text:
-            self.advise("staged for the next message")
+            self.advise("attached to the next message")
             return
         try:
-            text = IMAGE_MARK * len(staged) + found.text if found.marked else found.text
+            text = IMAGE_MARK * len(attached) + found.text if found.marked else found.text
             question = self.dialogue.question(text)
             self._answer([*self.dialogue.messages, question], self.settings.sampling)
         except KeyboardInterrupt:
             self.draft = line
             raise
         finally:
-            self.dialogue.staged = [] if self.dialogue.turns > turns else staged
+            self.dialogue.attached = [] if self.dialogue.turns > turns else attached
 
     def go_on(self) -> None:
-        """Go on with an answer that was cut.
+        """Continue an answer that was cut off.
 
         Raises:
             UsageError: there is none.
         """
         messages = self.dialogue.messages
         if not messages:
-            raise UsageError("nothing was asked yet")
+            raise UsageError("there is no message yet")
         if messages[-1].role == "assistant" and messages[-1].finish_reason == "stop":
-            raise UsageError("the last answer is complete", "/retry draws another")
+            raise UsageError("the last answer is complete", "/retry generates another one")
         self._answer(list(messages), self.settings.sampling)
 
     def retry(self) -> None:
-        """Answer the last question once more, with another seed.
+        """Answer the last message again with a different seed.
 
         Raises:
-            UsageError: nothing was asked yet.
+            UsageError: there is no message yet.
         """
         index = self.dialogue.last_question()
         sampling = replace(self.settings.sampling, seed=draw_seed())
         if sampling.temperature == 0.0:
             sampling = replace(sampling, temperature=_RETRY_TEMPERATURE)
-            self.advise(f"at temperature 0 the answer would be the same: {_RETRY_TEMPERATURE} for this one")
+            self.advise(f"using temperature {_RETRY_TEMPERATURE} once: at 0 the answer would be the same")
         self._answer(self.dialogue.messages[: index + 1], sampling)
 
     def ask_instead(self, text: str) -> None:
-        """Ask the last question once more in other words, with the same pictures.
+        """Replace the text of the last message, keeping its pictures, and send it again.
 
         Raises:
-            UsageError: nothing was asked yet, or the `<image>` marks do not match the pictures.
+            UsageError: there is no message yet, or the `<image>` marks do not match the pictures.
         """
         index = self.dialogue.last_question()
         pictures = self.dialogue.messages[index].pictures
@@ -284,11 +284,11 @@ class Chat:
         self._answer([*self.dialogue.messages[:index], question], self.settings.sampling)
 
     def _answer(self, messages: Sequence[Message], sampling: SamplingParams) -> None:
-        """Have the last of the messages answered, or gone on with; the conversation is then these messages.
+        """Generate the answer to the last message, or its continuation, and make these messages the conversation.
 
         Raises:
-            DsvlError: the model could not; what it said until then stays.
-            KeyboardInterrupt: stopped before anything was said, or by Ctrl-C in a script.
+            DsvlError: the model failed; a partial answer is kept.
+            KeyboardInterrupt: Ctrl-C before the answer began, or in a script.
         """
         model = self.model()
         sent = self._fitting(Conversation(list(messages), self.dialogue.conversation.system), model)
@@ -299,7 +299,7 @@ class Chat:
             interrupted = show_answer(chunks, self.services.open_answer, self.console, self.ctrl_c, received)
             complete = not interrupted
         except ContextOverflow as exc:
-            ways = "/drop N or /undo make room; /set overflow drop-oldest (--overflow) leaves out the oldest exchanges"
+            ways = "use /drop N or /undo, or leave out the oldest exchanges with /set overflow drop-oldest (--overflow)"
             raise ContextOverflow(exc.prompt_tokens, exc.context_length, ways) from exc
         finally:
             reply = Reply.of(received)
@@ -314,7 +314,7 @@ class Chat:
         shorter, left_out = leave_out_oldest(conversation, model, self.settings.sampling.max_new_tokens)
         if left_out:
             exchanges = "exchange is" if left_out == 1 else f"{left_out} exchanges are"
-            self.tell(f"the context is full: the oldest {exchanges} left out of what the model reads")
+            self.tell(f"the context is full: the oldest {exchanges} left out of the prompt")
         return shorter
 
     def _keep_turn(self, messages: list[Message], reply: Reply, model: ChatModel) -> None:
@@ -327,50 +327,50 @@ class Chat:
         if reply.notice:
             self.tell(reply.notice)
         if reply.finish_reason == "length":
-            self.advise("(cut) /continue goes on")
+            self.advise("(cut off) /continue resumes the answer")
         elif reply.finish_reason == "interrupted":
-            self.advise("/continue goes on")
+            self.advise("/continue resumes the answer")
 
-    # Keeping
+    # Storage
 
     def save(self) -> None:
-        """Save the conversation; where that fails, warn and go on."""
-        keeper = self.services.keeper
+        """Save the conversation; show a warning if that fails."""
+        store = self.services.store
         try:
-            wanted = self.session_id or keeper.create()
-            self.session_id = keeper.save(wanted, self.dialogue.conversation, self.model_name)
+            wanted = self.session_id or store.create()
+            self.session_id = store.save(wanted, self.dialogue.conversation, self.model_name)
             self._warned_of_saving = ""
             self._unsaved = False
             if self.session_id != wanted:
-                self.tell(f"another chat went on with this conversation; this one is kept as {self.session_id}")
+                self.tell(f"another chat has continued this conversation; this one is saved as {self.session_id}")
         except DsvlError as exc:
             if exc.message != self._warned_of_saving:
                 self.console.warn(f"the conversation is not saved: {exc.message}")
             self._warned_of_saving = exc.message
 
     def save_at_last(self) -> None:
-        """Save a turn whose saving failed, or was cut short by a signal."""
+        """Save a turn that could not be saved earlier because of an error or a signal."""
         if self._unsaved:
             self.save()
 
     @property
     def is_kept(self) -> bool:
-        """Whether there is something to go on with another time."""
+        """Whether the conversation is saved and can be continued later."""
         return bool(self.session_id and self.dialogue.messages and not self._warned_of_saving)
 
     def save_if_begun(self) -> None:
-        """Save a change beside the turns, unless there is nothing to save yet."""
+        """Save a change other than a turn, unless there is nothing to save yet."""
         if self.dialogue.messages or self.session_id is not None:
             self.save()
 
-    def open(self, kept: KeptConversation) -> None:
-        """Go on with a kept conversation; what is staged stays staged."""
-        self.dialogue.conversation = kept.conversation
-        self.session_id = kept.id
+    def open(self, stored: StoredConversation) -> None:
+        """Continue a stored conversation; attached pictures remain attached."""
+        self.dialogue.conversation = stored.conversation
+        self.session_id = stored.id
         self.stats = None
 
     def begin_anew(self) -> None:
-        """Begin another conversation, with the same system text and model."""
+        """Start a new conversation with the same system prompt and model."""
         self.dialogue = Dialogue(Conversation(system=self.dialogue.conversation.system))
         self.session_id = None
         self.stats = None

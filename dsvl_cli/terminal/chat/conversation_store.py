@@ -1,4 +1,4 @@
-"""What a chat needs of the place where conversations are kept, and the one that keeps nothing."""
+"""The interface for storing conversations, and an implementation that stores nothing."""
 
 from __future__ import annotations
 
@@ -13,70 +13,70 @@ if TYPE_CHECKING:
 
 
 class ConversationSummary(Protocol):
-    """What a list of kept conversations shows of one."""
+    """A stored conversation in a list."""
 
     @property
     def id(self) -> str:
-        """What the store calls it."""
+        """The id in the store."""
         ...
 
     @property
     def name(self) -> str | None:
-        """What the user calls it."""
+        """The name given by the user."""
         ...
 
     @property
     def title(self) -> str:
-        """What it is about."""
+        """A short description."""
         ...
 
 
-class KeptConversation(Protocol):
-    """A conversation as it was kept."""
+class StoredConversation(Protocol):
+    """A stored conversation."""
 
     @property
     def id(self) -> str:
-        """What the store calls it."""
+        """The id in the store."""
         ...
 
     @property
     def conversation(self) -> Conversation:
-        """What was said."""
+        """The messages."""
         ...
 
 
-class ConversationKeeper(Protocol):
-    """Keeps conversations. Every method but `create` may raise DsvlError; the chat tells it and goes on."""
+class ConversationStore(Protocol):
+    """Stores conversations. Every method but `create` may raise DsvlError, which the chat reports."""
 
     def create(self) -> str:
-        """Choose the id of a new conversation."""
+        """Return an id for a new conversation."""
         ...
 
     def save(self, session_id: str, conversation: Conversation, model: str) -> str:
-        """Write what changed, all of it or nothing, and return the id to go on with.
+        """Save the changes atomically and return the id to use from then on.
 
-        It is another one when somebody else has gone on with the same conversation meanwhile.
+        It is a new one if the same conversation has been continued elsewhere in the meantime.
         """
         ...
 
     def rename(self, session_id: str, name: str) -> None:
-        """Give a kept conversation a name."""
+        """Name a stored conversation."""
         ...
 
-    def load(self, key: str) -> KeptConversation:
-        """Return the conversation of that id or name."""
+    def load(self, key: str) -> StoredConversation:
+        """Return the conversation with that id or name."""
         ...
 
     def list(self, limit: int | None = None) -> Sequence[ConversationSummary]:
-        """Return what is kept, newest first."""
+        """Return the stored conversations, newest first."""
         ...
 
 
-class NoKeeper:
-    """Keeps nothing: `--no-save`."""
+class NoStore:
+    """Stores nothing: `--no-save`."""
 
     def create(self) -> str:
-        """Return no id."""
+        """Return an empty id."""
         return ""
 
     def save(self, session_id: str, conversation: Conversation, model: str) -> str:
@@ -84,17 +84,17 @@ class NoKeeper:
         return session_id
 
     def rename(self, session_id: str, name: str) -> None:
-        """Refuse."""
-        raise _nothing_kept()
+        """Raise an error."""
+        raise _nothing_stored()
 
-    def load(self, key: str) -> KeptConversation:
-        """Refuse."""
-        raise _nothing_kept()
+    def load(self, key: str) -> StoredConversation:
+        """Raise an error."""
+        raise _nothing_stored()
 
     def list(self, limit: int | None = None) -> Sequence[ConversationSummary]:
         """Return nothing."""
         return ()
 
 
-def _nothing_kept() -> UsageError:
-    return UsageError("nothing is kept in this chat", "leave out --no-save; /export PATH still works")
+def _nothing_stored() -> UsageError:
+    return UsageError("this chat is not saved", "start it without --no-save, or use /export PATH")

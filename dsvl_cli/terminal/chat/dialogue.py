@@ -1,4 +1,4 @@
-"""The conversation with what is staged for the next message: bookkeeping only, no terminal and no model."""
+"""The conversation and the pictures attached to the next message: bookkeeping only, no terminal and no model."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class NumberedPicture:
-    """A picture by the number that the user calls it.
+    """A picture with its number in the chat.
 
     Attributes:
-        number: from 1: first what was sent, oldest first, then what is staged.
-        turn: in which turn it was sent, from 1; None while it is staged.
+        number: from 1: first the pictures sent, oldest first, then the attached ones.
+        turn: the turn in which it was sent, from 1; None if it is attached to the next message.
     """
 
     number: int
@@ -29,48 +29,48 @@ class NumberedPicture:
 
 @dataclass(slots=True)
 class Dialogue:
-    """What has been said, and the pictures that wait for the next message."""
+    """The conversation, and the pictures attached to the next message."""
 
     conversation: Conversation = field(default_factory=Conversation)
-    staged: list[Picture] = field(default_factory=list)
+    attached: list[Picture] = field(default_factory=list)
 
     @property
     def messages(self) -> list[Message]:
-        """The messages so far; the list itself."""
+        """The messages so far; not a copy."""
         return self.conversation.messages
 
     @property
     def turns(self) -> int:
-        """How many questions were asked."""
+        """The number of user messages."""
         return sum(message.role == "user" for message in self.messages)
 
     def pictures(self) -> list[NumberedPicture]:
-        """Every picture, sent and staged, numbered."""
+        """Return all pictures, sent and attached, with their numbers."""
         found: list[tuple[Picture, int | None]] = []
         turn = 0
         for message in self.messages:
             turn += message.role == "user"
             found += [(picture, turn) for picture in message.pictures]
-        found += [(picture, None) for picture in self.staged]
+        found += [(picture, None) for picture in self.attached]
         return [NumberedPicture(number, *entry) for number, entry in enumerate(found, 1)]
 
     def picture(self, number: int) -> NumberedPicture:
-        """Return the picture of that number.
+        """Return the picture with that number.
 
         Raises:
-            UsageError: there is none.
+            UsageError: it does not exist.
         """
         pictures = self.pictures()
         if not 1 <= number <= len(pictures):
-            known = f"the pictures are 1 to {len(pictures)}; /images lists them" if pictures else "/image adds one"
+            known = f"/images lists pictures 1 to {len(pictures)}" if pictures else "attach one with /image"
             raise UsageError(f"there is no picture {number}", known)
         return pictures[number - 1]
 
     def drop(self, number: int) -> NumberedPicture:
-        """Take a picture away: from what is staged, or out of the message that it was sent with.
+        """Remove an attached picture, or one from the message that it was sent with.
 
         Raises:
-            UsageError: there is no such picture.
+            UsageError: it does not exist.
         """
         dropped = self.picture(number)
         left = number - 1
@@ -79,53 +79,53 @@ class Dialogue:
                 self.messages[index] = replace(message, parts=_without_picture(message.parts, left))
                 return dropped
             left -= len(message.pictures)
-        del self.staged[left]
+        del self.attached[left]
         return dropped
 
     def question(self, text: str) -> Message:
-        """Return the message that the text makes with what is staged.
+        """Return a message of the text and the attached pictures.
 
         Raises:
-            UsageError: the text's `<image>` marks and the staged pictures do not match in number.
+            UsageError: the number of `<image>` marks in the text differs from the number of attached pictures.
         """
-        if IMAGE_MARK in text and not self.staged:
+        if IMAGE_MARK in text and not self.attached:
             raise UsageError(
-                f"{IMAGE_MARK} marks the place of a picture, and none is staged",
-                "add one first: /image PATH, or drop a file into the line",
+                f"{IMAGE_MARK} stands for a picture, but none is attached",
+                "attach one first: /image PATH, or drop a file into the line",
             )
-        return Message("user", compose_parts(text, self.staged))
+        return Message("user", compose_parts(text, self.attached))
 
     def last_question(self) -> int:
-        """Return the index of the last message of the user.
+        """Return the index of the last user message.
 
         Raises:
-            UsageError: nothing was asked yet.
+            UsageError: there is none.
         """
         for index in range(len(self.messages) - 1, -1, -1):
             if self.messages[index].role == "user":
                 return index
-        raise UsageError("nothing was asked yet")
+        raise UsageError("there is no message yet")
 
     def take_back(self) -> Message:
-        """Remove the last question with its answer; its pictures are staged again, before those that wait already.
+        """Remove the last exchange; its pictures are attached again, before those already attached.
 
         Raises:
-            UsageError: nothing was asked yet.
+            UsageError: there is none.
         """
         index = self.last_question()
         question = self.messages[index]
         del self.messages[index:]
-        self.staged[:0] = question.pictures
+        self.attached[:0] = question.pictures
         return question
 
 
 def _without_picture(parts: Sequence[Part], index: int) -> tuple[Part, ...]:
-    places = [place for place, part in enumerate(parts) if isinstance(part, Picture)]
-    return tuple(part for place, part in enumerate(parts) if place != places[index])
+    positions = [position for position, part in enumerate(parts) if isinstance(part, Picture)]
+    return tuple(part for position, part in enumerate(parts) if position != positions[index])
 
 
 def marked_text(message: Message) -> str:
-    """Return a message's text, with `<image>` marks unless its pictures all come first; `compose_parts` undoes it."""
+    """Return a message's text, with `<image>` marks unless all pictures come first: the inverse of `compose_parts`."""
     leading = all(isinstance(part, Picture) for part in message.parts[: len(message.pictures)])
     if leading and IMAGE_MARK not in message.text:
         return message.text
@@ -133,9 +133,9 @@ def marked_text(message: Message) -> str:
 
 
 def answered(messages: Sequence[Message], reply: Reply, fingerprint: str) -> list[Message]:
-    """Return the messages with a reply to the last question, or with the last answer gone on with.
+    """Return the messages with a reply appended, either as a new message or to the last answer.
 
-    Token ids of two models never stand in one message: an answer that another model began keeps its text only.
+    Token ids of different models are never mixed: an answer started by another model only keeps its text.
     """
     *before, last = messages
     if last.role == "user":
@@ -148,10 +148,10 @@ def answered(messages: Sequence[Message], reply: Reply, fingerprint: str) -> lis
 
 
 def leave_out_oldest(conversation: Conversation, model: ChatModel, answer_tokens: int) -> tuple[Conversation, int]:
-    """Return the newest exchanges that fit into the context with an answer, and how many older ones do not.
+    """Return the newest exchanges that fit into the context with an answer, and the number of older ones left out.
 
-    The system text and the last question always stay. Room is kept for an answer of `answer_tokens`, at most a quarter
-    of the context.
+    The system prompt and the last question are always kept. `answer_tokens` are reserved for the answer, but at most a
+    quarter of the context.
     """
     room = model.context_length - min(answer_tokens, model.context_length // 4)
     starts = [index for index, message in enumerate(conversation.messages) if message.role == "user"]

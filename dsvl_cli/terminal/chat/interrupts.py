@@ -1,4 +1,4 @@
-"""Ctrl-C in a chat: taken where it does no harm."""
+"""Ctrl-C in a chat: only handled where it is safe."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class Interrupts:
-    """Within it, Ctrl-C raises KeyboardInterrupt only where it is listened to, and else waits for that.
+    """A context in which Ctrl-C raises KeyboardInterrupt only inside `listening`, and is otherwise deferred until then.
 
-    So no line is half written, no text lost and no save cut short. Where it was not entered, and outside the main
-    thread, where no signal arrives, Ctrl-C is what it is everywhere.
+    This way no output line, text or save is left incomplete. If it is not entered, or outside the main thread, which
+    receives no signals, Ctrl-C behaves as usual.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Interrupts:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Let Ctrl-C through, also one that was pressed since the last time.
+        """Let Ctrl-C through, including one pressed earlier.
 
         Raises:
             KeyboardInterrupt: Ctrl-C.
@@ -55,7 +55,7 @@ class Interrupts:
             self._listening = False
 
     def forget(self) -> None:
-        """Forget what was pressed: something new begins."""
+        """Discard a pending Ctrl-C."""
         self._pending = False
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:

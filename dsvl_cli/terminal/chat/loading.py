@@ -1,4 +1,4 @@
-"""A model that loads behind the prompt."""
+"""Loads a model in the background of a chat."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _SWITCH_SECONDS = 0.0005
 
 
 class BackgroundModel:
-    """Loads a model in a thread; what it has to say waits until there is room to show it.
+    """Loads a model in a thread; its messages are queued until they can be shown.
 
     Args:
-        load: loads the model of a name and reports to a listener; raises DsvlError.
-        listener: gets notes and choices when `deliver` is called, so that nothing is written across a prompt.
+        load: loads a model by name and reports to a listener; raises DsvlError.
+        listener: receives notes and choices when `deliver` is called, so nothing is written over a prompt.
         changed: called from the loading thread when there is something new to show.
     """
 
@@ -40,7 +40,7 @@ class BackgroundModel:
         self._error: DsvlError | None = None
 
     def start(self, name: str) -> None:
-        """Begin to load, after what is loading now; the old model goes first, for there may be no memory for two."""
+        """Load a model, after any current loading has ended; the old one is freed first, to fit into memory."""
         self.name = name
         self.progress = None
         self._model = self._error = None
@@ -50,30 +50,30 @@ class BackgroundModel:
 
     @property
     def ready(self) -> ChatModel | None:
-        """The model, once it is there."""
+        """The model, once it is loaded."""
         return self._model
 
     def take_error(self) -> DsvlError | None:
-        """Why there is no model: told once, None from then on."""
+        """Return the error of a failed loading once; None after that."""
         error, self._error = self._error, None
         return error
 
     @property
     def loading(self) -> bool:
-        """Whether the outcome is still open."""
+        """Whether loading is still in progress."""
         return not self._done.is_set()
 
     @property
     def has_news(self) -> bool:
-        """Whether `deliver` or `take_error` has something to show; so it is, too, when a model has just come."""
+        """Whether `deliver` or `take_error` has something to show; also true when a model has just been loaded."""
         return not self._inbox.empty() or self._error is not None
 
     def wait(self, seconds: float) -> bool:
-        """Wait at most so long; whether the outcome is known."""
+        """Wait for loading to end, at most `seconds`; return whether it has."""
         return self._done.wait(seconds)
 
     def deliver(self) -> None:
-        """Show what has come up. Call it where nothing else is being written."""
+        """Show queued messages. Call it when nothing else is being written."""
         while True:
             try:
                 self._inbox.get_nowait()()
@@ -81,7 +81,7 @@ class BackgroundModel:
                 return
 
     def post(self, show: Callable[[], None]) -> None:
-        """Keep something to show for the next `deliver`."""
+        """Queue something to show for the next `deliver`."""
         self._inbox.put(show)
         self.changed()
 
@@ -94,26 +94,26 @@ class BackgroundModel:
             model = self._load(name, _Postbox(self, self._listener))
         except DsvlError as exc:
             error = exc
-        except BaseException as exc:  # whatever it is, the chat goes on and says it
+        except BaseException as exc:  # the chat reports it and continues
             error = DsvlError(f"{name} cannot be loaded: {type(exc).__name__}: {exc}")
             error.__cause__ = exc
         finally:
             sys.setswitchinterval(self._switch_seconds)
-            gc.freeze()  # else the first collection would walk through all that came
+            gc.freeze()  # otherwise the first collection would traverse all the new objects
             gc.enable()
-        if done is self._done:  # else another model was asked for meanwhile
+        if done is self._done:  # otherwise another model has been requested since
             self._model, self._error, self.progress = model, error, None
         done.set()
         self.post(lambda: None)
 
 
 def _share_the_interpreter(*, collect: bool) -> None:
-    """Let a key be echoed within 0.1 s while torch is imported, which is seconds of nothing but Python code.
+    """Keep key presses responsive (0.1 s) while torch is imported, which is seconds of pure Python code.
 
-    With the usual 5 ms a thread keeps the interpreter, a key would wait again and again; and a collection walks through
-    all the objects that an import makes, 0.1 to 0.2 s at a time on a slow machine.
+    With the default switch interval of 5 ms, handling a key would have to wait many times; and a garbage collection
+    traverses all objects created by the import, which takes 0.1 to 0.2 s on a slow machine.
     """
-    if collect:  # there was a model before
+    if collect:  # a model was loaded before
         gc.unfreeze()
         gc.collect()
     gc.disable()
@@ -121,7 +121,7 @@ def _share_the_interpreter(*, collect: bool) -> None:
 
 
 class _Postbox:
-    """The listener of the loading thread: progress is kept to be looked at, the rest waits in the inbox."""
+    """The listener of the loading thread: progress is stored, everything else is queued."""
 
     def __init__(self, owner: BackgroundModel, listener: Listener) -> None:
         self._owner = owner

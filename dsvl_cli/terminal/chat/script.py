@@ -1,4 +1,4 @@
-"""A chat without anybody at a terminal: lines in, answers out."""
+"""A non-interactive chat: lines in, answers out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ScriptLines:
-    """The lines of a stream, each one message; lines between triple quotes are one message."""
+    """Messages from a stream, one per line; the lines between triple quotes are one message."""
 
     def __init__(self, stream: TextIO) -> None:
         self._lines = _decoded_lines(stream)
@@ -25,7 +25,7 @@ class ScriptLines:
         """Return the next message.
 
         Raises:
-            EOFError: there is none.
+            EOFError: there are no more.
         """
         text = next(self._lines, None)
         if text is None:
@@ -36,7 +36,7 @@ class ScriptLines:
 
 
 def _decoded_lines(stream: TextIO) -> Iterator[str]:
-    # Bytes where they can be had: a message that is no UTF-8 must not end the script.
+    # Bytes if possible: a message that is not UTF-8 must not end the script.
     buffer = getattr(stream, "buffer", None)
     raw: Iterator[str | bytes] = iter(stream if buffer is None else buffer)
     for line in raw:
@@ -45,7 +45,7 @@ def _decoded_lines(stream: TextIO) -> Iterator[str]:
 
 
 class NoAnswer:
-    """Shows nothing while an answer comes: `--json` writes the whole turn."""
+    """Shows nothing during an answer: `--json` writes the complete turn."""
 
     def write(self, text: str) -> None:
         """Do nothing."""
@@ -55,7 +55,7 @@ class NoAnswer:
 
 
 def json_writer(console: Console) -> Callable[[TurnRecord], None]:
-    """Return what writes each turn as one line of JSON to stdout."""
+    """Return a function that writes each turn as one line of JSON to stdout."""
 
     def write(record: TurnRecord) -> None:
         console.write(json.dumps(turn_values(record), ensure_ascii=False) + "\n")
@@ -64,7 +64,7 @@ def json_writer(console: Console) -> Callable[[TurnRecord], None]:
 
 
 def turn_values(record: TurnRecord) -> dict[str, Any]:
-    """Return what the JSON of a turn holds; a file name that is no UTF-8 comes out with replacement characters."""
+    """Return the JSON values of a turn; file names that are not UTF-8 get replacement characters."""
     stats = None
     if record.stats is not None:
         rates = {"tokens_per_second": record.stats.tokens_per_second}

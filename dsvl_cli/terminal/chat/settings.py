@@ -18,7 +18,7 @@ NONE = "none"  # how a value that there need not be is taken away
 
 @dataclass(frozen=True, slots=True)
 class ChatSettings:
-    """What `/set` changes.
+    """The settings changed by `/set`.
 
     Attributes:
         sampling: how the answers are drawn.
@@ -91,23 +91,22 @@ SETTINGS = (
 
 
 def find_setting(name: str) -> Setting:
-    """Return the setting of that name; hyphens do for underscores.
+    """Return the setting with that name; hyphens count as underscores.
 
     Raises:
-        UsageError: there is none; the hint names the nearest.
+        UsageError: it does not exist; the hint suggests a similar one.
     """
     wanted = name.lower().replace("-", "_")
     by_name = {setting.name: setting for setting in SETTINGS}
     if wanted in by_name:
         return by_name[wanted]
     near = difflib.get_close_matches(wanted, by_name, n=1)
-    raise UsageError(
-        f"there is no setting {name!r}", f"did you mean {near[0]}?" if near else f"there are {', '.join(by_name)}"
-    )
+    hint = f"did you mean {near[0]}?" if near else f"the settings are {', '.join(by_name)}"
+    raise UsageError(f"there is no setting {name!r}", hint)
 
 
 def set_value(settings: ChatSettings, setting: Setting, text: str, defaults: ChatSettings) -> ChatSettings:
-    """Return the settings with one value read from what was typed; `default` takes the one that the chat began with.
+    """Return the settings with one of them set from typed text; `default` restores the chat's initial value.
 
     Raises:
         UsageError: the text is no such value, or breaks the setting's rule.
@@ -125,12 +124,12 @@ def set_value(settings: ChatSettings, setting: Setting, text: str, defaults: Cha
 
 
 def value_of(settings: ChatSettings, setting: Setting) -> Any:
-    """Return the value of one setting."""
+    """Return the value of a setting."""
     return settings.overflow if setting.name == "overflow" else getattr(settings.sampling, setting.name)
 
 
 def show_value(value: object) -> str:
-    """Write a value the way that it is typed."""
+    """Format a value as it is typed."""
     if value is None or value == ():
         return NONE
     return shlex.join(value) if isinstance(value, tuple) else str(value)

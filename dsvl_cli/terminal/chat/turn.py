@@ -1,4 +1,4 @@
-"""One answer, from the model's first chunk to its last or to Ctrl-C."""
+"""Shows an answer, from the first chunk to the last or to Ctrl-C."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def show_answer(
     ctrl_c: Interrupts,
     received: list[Chunk],
 ) -> bool:
-    """Show an answer as it comes; return whether Ctrl-C stopped it.
+    """Show an answer as it is generated; return whether Ctrl-C interrupted it.
 
-    Every chunk is in `received` before it is shown: whatever goes wrong, what was said is known. Where nothing was
-    said, because of an error or Ctrl-C, nothing is written.
+    Every chunk is added to `received` before it is shown, so a partial answer is known whatever goes wrong. If an error
+    or Ctrl-C comes before any text, nothing is written.
     """
     answer: AnswerStream | None = None
     complete = interrupted = False
@@ -46,7 +46,7 @@ def show_answer(
         except KeyboardInterrupt:
             interrupted = True
         finally:
-            # A generator's close stops the work; an iterator without one has nothing to stop.
+            # Closing a generator stops the work; other iterators have nothing to stop.
             getattr(chunks, "close", lambda: None)()
             waiting.close()
             if answer is None and complete:

@@ -15,12 +15,21 @@ from dsvl_cli.batch.check import CHANGED, GONE, find_stale
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.output.formats import Existing, Format
 from dsvl_cli.batch.output.journal import Journal
-from dsvl_cli.batch.output.output import RETRY_SAMPLING, TABLE_WRITERS, JournalOnly, KeptOutput, Table
+from dsvl_cli.batch.output.output import (
+    RETRY_SAMPLING,
+    TABLE_WRITERS,
+    JournalOnly,
+    KeptOutput,
+    Table,
+    journal_path,
+    settings_path_of,
+)
 from dsvl_cli.batch.output.settings import Settings
 from dsvl_cli.batch.output.sidecars import Sidecars
 from dsvl_cli.batch.output.tables import write_csv, write_parquet
 from dsvl_cli.batch.row import ONLY, Answer, Failure, Row
 from dsvl_cli.batch.sources.scan import ScanOptions, scan
+from dsvl_cli.engine.storage.files import NewFile
 from dsvl_cli.errors import DsvlError
 from tests.batch.fakes import item, png
 
@@ -153,6 +162,25 @@ def test_a_broken_line_among_others_is_told_and_nothing_is_changed(tmp_path: Pat
     assert out.read_bytes() == broken
 
 
+def leave(target: Path) -> Path:
+    """What a killed run leaves of a file."""
+    file = NewFile(target)
+    file.close()
+    return file.path
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_what_a_killed_run_left_goes_and_what_another_is_writing_stays(tmp_path: Path, form: Format) -> None:
+    out = tmp_path / f"out.{form}"
+    for target in (out, journal_path(out, form), settings_path_of(out)):
+        leave(target)
+    other = leave(tmp_path / "other.csv")
+    KeptOutput(out, form, JournalOnly(), SETTINGS).peek()
+    assert len(list(tmp_path.glob("*.dsvl-new"))) == 4
+    with KeptOutput(out, form, JournalOnly(), SETTINGS):
+        assert list(tmp_path.glob("*.dsvl-new")) == [other]
+
+
 def test_only_asking_changes_nothing(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out.jsonl"
     opened(out).peek()
@@ -246,6 +274,18 @@ def test_texts_lie_beside_their_pictures_or_in_a_mirrored_tree(tmp_path: Path) -
     assert texts(tmp_path / "photos") == {"a.txt": "New.\n", "sub/b.txt": "New.\n"}
     sidecars(tmp_path / "texts", "skip", items)
     assert texts(tmp_path / "texts") == {"a.txt": "New.\n", "sub/b.txt": "New.\n"}
+
+
+def test_what_a_killed_run_left_of_a_text_goes(tmp_path: Path) -> None:
+    items = photos(tmp_path / "photos", "a.png", "sub/b.png")
+    sidecars(tmp_path / "photos", "skip", items)
+    leave(tmp_path / "photos/sub/b.txt")  # of the last row
+    other = leave(tmp_path / "photos/c.txt")
+    assert sidecars(tmp_path / "photos", "skip", items) == []
+    assert list(tmp_path.rglob("*.dsvl-new")) == [other]
+    leave(tmp_path / "photos/a.txt")
+    assert len(sidecars(tmp_path / "photos", "overwrite", items, overwrite=True)) == 2
+    assert list(tmp_path.rglob("*.dsvl-new")) == [other]
 
 
 def test_two_pictures_never_share_a_text(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.sources import requests
 from dsvl_cli.batch.sources.requests import scan_requests
+from dsvl_cli.batch.sources.scan import ScanOptions, scan
 from dsvl_cli.errors import DsvlError, ImageError
 from tests.pictures import draw_picture
 
@@ -162,6 +163,8 @@ def test_parts_give_the_places_and_no_text_does(
         (request(content=["text"]), "neither a text nor a picture"),
         (request(content=[{"type": "input_audio", "input_audio": {}}]), "neither a text nor a picture"),
         (request(content="\udfff"), "half a character"),
+        (request(content=[image("a\ud800.png")]), "half a character"),
+        (request(content=[image(" ")]), "without an address"),
         (request(temperature="hot"), "temperature is not a number"),
         (request(max_tokens=1.5), "max_tokens is not a whole number"),
         (request(max_tokens=0), "max_new_tokens is 0"),
@@ -186,6 +189,21 @@ def test_a_custom_id_that_comes_again_is_an_error_of_its_own(tmp_path: Path) -> 
     first, again, third = scanned(tmp_path, request("a"), request("a"), request("b"))
     assert "stands in line 1 already" in refusal(again)
     assert len({first.id, again.id, third.id}) == 3
+
+
+def test_a_custom_id_that_comes_again_in_another_file_is_an_error_too(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_text(json.dumps(request("first")) + "\n" + json.dumps(request(name)) + "\n")
+    first, second = (str(tmp_path / name) for name in ("a.jsonl", "b.jsonl"))
+    items = list(scan([first, second]))
+    assert [item.id for item in items] == ["first", "a.jsonl", f"{second}::1", "b.jsonl"]
+    assert f"{second}, line 1: its custom_id stands in {first}, line 1, already" in refusal(items[2])
+    assert [item.read() for item in items if item.id.endswith("jsonl")] == [(), ()]
+    # A file that is named twice is the same file.
+    assert [item.id for item in scan([first, first, f"{tmp_path}/../{tmp_path.name}/a.jsonl"])] == ["first", "a.jsonl"]
+    options = ScanOptions()
+    for _ in range(2):
+        assert [item.id for item in scan([first], options=options)] == ["first", "a.jsonl"]
 
 
 def test_lines_are_counted_as_an_editor_does(tmp_path: Path) -> None:

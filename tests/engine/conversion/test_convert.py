@@ -20,15 +20,15 @@ from dsvl_cli.engine.conversion.convert import check_target, quantize_checkpoint
 from dsvl_cli.engine.model import VisionLanguageModel, load_model
 from dsvl_cli.engine.options import LoadOptions
 from dsvl_cli.engine.progress import Silence
-from dsvl_cli.engine.quantization.formats import FORMATS, STORED_FORMATS, Recipe, Verdict, find_cell
-from dsvl_cli.engine.quantization.library_logging import import_backend, mute_libraries
-from dsvl_cli.engine.quantization.selection import (
+from dsvl_cli.engine.quantization.backends import (
     find_model_class,
     make_quantization_config,
     make_skeleton,
-    select_layers,
 )
-from dsvl_cli.engine.storage import folders
+from dsvl_cli.engine.quantization.formats import FORMATS, STORED_FORMATS, Recipe, Verdict, find_cell
+from dsvl_cli.engine.quantization.library_logging import import_backend, mute_libraries
+from dsvl_cli.engine.quantization.selection import select_layers
+from dsvl_cli.engine.storage import files
 from dsvl_cli.errors import DsvlError
 from tests.engine.quantization.quantized_layers import find_quantized_layers
 
@@ -190,25 +190,25 @@ def test_names_of_older_versions_are_understood(source: Checkpoint, tmp_path: Pa
 
 def test_a_quantized_checkpoint_is_not_quantized_again(quantized: Callable[[str], Path], tmp_path: Path) -> None:
     again = check_folder("again", quantized("bnb-nf4"))
-    with pytest.raises(DsvlError, match="already, as bnb-nf4"):
+    with pytest.raises(DsvlError, match="already quantized, as bnb-nf4"):
         quantize_checkpoint(again, tmp_path / "out", Recipe(FORMATS["bnb-int8"]), Silence())
 
 
-def test_places_that_must_not_be_written_are_refused(tmp_path: Path) -> None:
+def test_folders_that_must_not_be_written_are_refused(tmp_path: Path) -> None:
     model, other, link = tmp_path / "model", tmp_path / "other", tmp_path / "link"
     model.mkdir()
     (model / "config.json").touch()
     other.mkdir()
     link.symlink_to(model)
     for target in (model, link, link / "below", tmp_path, tmp_path / "other" / ".." / "model"):
-        with pytest.raises(DsvlError, match="lie in each other"):
+        with pytest.raises(DsvlError, match="contains the model or is inside"):
             check_target(model, target, overwrite=True)
-    with pytest.raises(DsvlError, match="exists") as caught:
+    with pytest.raises(DsvlError, match="already exists") as caught:
         check_target(model, other, overwrite=False)
     assert "--overwrite" in str(caught.value.hint)
     assert check_target(model, other, overwrite=True) == other
     (other / "thesis.tex").touch()
-    with pytest.raises(DsvlError, match="holds no model"):
+    with pytest.raises(DsvlError, match="is not a model"):
         check_target(model, other, overwrite=True)
     with pytest.raises(DsvlError, match="is a file"):
         check_target(model, other / "thesis.tex", overwrite=True)
@@ -247,7 +247,7 @@ class _stepping:  # noqa: N801
         self.patch = pytest.MonkeyPatch()
 
     def __enter__(self) -> None:
-        for owner, name in ((folders, "_write"), (os, "fsync"), (Path, "rename"), (Path, "mkdir")):
+        for owner, name in ((files.system, "write"), (os, "fsync"), (Path, "rename"), (Path, "mkdir")):
             self.patch.setattr(owner, name, self._wrap(getattr(owner, name)))
 
     def __exit__(self, *_: object) -> None:

@@ -1,4 +1,4 @@
-"""Prompts kept on disk: an answer from one is the answer that a fresh model gives, and nothing wrong is ever read."""
+"""The prefix store: an answer from it equals that of a fresh model, and wrong data is never loaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dsvl_cli.engine.conversation import Conversation, Message, Reply, Stats
-from dsvl_cli.engine.generation.prefix_store import KeptPrefixes, identify
+from dsvl_cli.engine.generation.prefix_store import PrefixStore, identify
 from dsvl_cli.engine.model import VisionLanguageModel, load_model
 from dsvl_cli.engine.options import LoadOptions, SamplingParams
 from dsvl_cli.engine.pictures.images import read_picture
@@ -51,8 +51,8 @@ def start(tiny: VisionLanguageModel, folder: BoundedFolder) -> Callable[..., Vis
         tiny.forget()
         decoder = tiny.network.decoder
         identity = identity or identify(tiny.checkpoint, tiny.plan, None, decoder)
-        kept = KeptPrefixes(identity, decoder, ear or Ear(), folder)
-        return VisionLanguageModel(tiny.checkpoint, tiny.network, tiny.format, tiny.plan, kept)
+        store = PrefixStore(identity, decoder, ear or Ear(), folder)
+        return VisionLanguageModel(tiny.checkpoint, tiny.network, tiny.format, tiny.plan, store)
 
     return start
 
@@ -228,15 +228,15 @@ def test_files_that_vanish_meanwhile_are_no_harm(
 ) -> None:
     expected = fresh(tiny, ask())
     answer(start(), ask())
-    find = KeptPrefixes._find_chain
+    find = PrefixStore._find_chain
 
-    def find_and_remove(kept: KeptPrefixes, hashes: list[str]) -> list[object]:
-        found = find(kept, hashes)
+    def find_and_remove(store: PrefixStore, hashes: list[str]) -> list[object]:
+        found = find(store, hashes)
         for path, _ in folder.list_files():
             path.unlink()
         return found  # type: ignore[return-value]
 
-    monkeypatch.setattr(KeptPrefixes, "_find_chain", find_and_remove)
+    monkeypatch.setattr(PrefixStore, "_find_chain", find_and_remove)
     assert answer(start(), ask())[0].token_ids == expected
 
 

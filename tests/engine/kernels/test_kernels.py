@@ -47,10 +47,10 @@ def test_products_agree(kind: Kind, outs: int, groups: int, rows: int, seed: int
         pytest.skip(compiled.reason)
     weight = make_weight(kind, outs, GROUP * groups, seed)
     x = torch.randn((rows, GROUP * groups), generator=torch.Generator().manual_seed(seed + 1))
-    wanted, found = x @ PLAIN.widen(weight).T, NativeKernels(compiled.library).linear(x, weight)
+    wanted, found = x @ PLAIN.dequantize(weight).T, NativeKernels(compiled.library).linear(x, weight)
     # Activations of 8 bits: half a step of at most 1/127 of the largest in each group, so under 1 % of the whole.
     limit = 1e-5 if weight.scales is None else 0.01
-    scale = (x.norm(dim=1, keepdim=True) * PLAIN.widen(weight).norm(dim=1)).clamp(min=1e-6)
+    scale = (x.norm(dim=1, keepdim=True) * PLAIN.dequantize(weight).norm(dim=1)).clamp(min=1e-6)
     assert float(((wanted - found).abs() / scale).max()) < limit
 
 
@@ -87,7 +87,7 @@ def test_packing_agrees(native: NativeKernels, kind: Kind) -> None:
     assert found.scales is not None
     # Two scales with nearly the same error: sums in another order may prefer the other.
     assert float((wanted.scales != found.scales).float().mean()) < 0.01
-    torch.testing.assert_close(native.widen(found), dequantize(found), rtol=0, atol=0)
+    torch.testing.assert_close(native.dequantize(found), dequantize(found), rtol=0, atol=0)
     assert torch.equal(dequantize(found)[5], dense[5])
 
 
@@ -99,19 +99,19 @@ def test_quantized_weights_are_near(kind: Kind, error: float, bits: float) -> No
     assert 8 * weight.nbytes / dense.numel() <= bits
 
 
-def test_a_long_prompt_takes_the_wide_way_with_the_same_result(native: NativeKernels) -> None:
+def test_a_long_prompt_is_multiplied_by_dequantized_weights_with_the_same_result(native: NativeKernels) -> None:
     x = torch.randn((64, 256), generator=torch.Generator().manual_seed(2))
     for kind in Kind:
         weight = make_weight(kind, 48, 256, 4)
-        torch.testing.assert_close(native.linear(x, weight), x @ PLAIN.widen(weight).T, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(native.linear(x, weight), x @ PLAIN.dequantize(weight).T, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", [Kind.INT8, Kind.INT4])
-def test_where_the_cpu_multiplies_bfloat16_weights_are_widened_to_it(native: NativeKernels, kind: Kind) -> None:
+def test_with_native_bfloat16_weights_are_dequantized_to_it(native: NativeKernels, kind: Kind) -> None:
     weight = make_weight(kind, 48, 256, 4)
     wanted = dequantize(weight).bfloat16()
     for kernels in (PlainKernels(native_bf16=True), NativeKernels(native._library, native_bf16=True)):
-        assert torch.equal(kernels.widen(weight), wanted)
+        assert torch.equal(kernels.dequantize(weight), wanted)
         x = torch.randn((64, 256), generator=torch.Generator().manual_seed(2))
         found = kernels.linear(x, weight)
         assert found.dtype == torch.float32
@@ -122,11 +122,11 @@ def test_integers_that_overflow_are_found_out_and_done_without(monkeypatch: pyte
     def wrong(*_: object) -> torch.Tensor:
         return torch.zeros((41, 36))
 
-    monkeypatch.setattr("dsvl_cli.engine.kernels.kernels.multiply_narrow", wrong)
+    monkeypatch.setattr("dsvl_cli.engine.kernels.kernels.multiply_quantized", wrong)
     kernels, choice = choose_kernels("cpu", torch.bfloat16, Machine(cpu_features=frozenset({"avx512_vnni"})))
     assert isinstance(kernels, PlainKernels)
     assert not kernels.native_int8
-    assert "without products of integers: they fail in INT8 products of 41 rows" in choice.reason
+    assert "integer products are not used: they are wrong in INT8 products of 41 rows" in choice.reason
 
 
 def test_integers_that_are_slow_are_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +135,7 @@ def test_integers_that_are_slow_are_done_without(monkeypatch: pytest.MonkeyPatch
     kernels, choice = choose_kernels("cpu", torch.bfloat16, Machine(cpu_features=frozenset({"avx512_vnni"})))
     assert isinstance(kernels, PlainKernels)
     assert not kernels.native_int8
-    assert "without products of integers: they are slow" in choice.reason
+    assert "integer products are not used: they are slow" in choice.reason
 
 
 def test_slow_products_of_integers_are_known_by_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +165,7 @@ def test_a_backend_that_is_wrong_is_found_out() -> None:
 
 
 @pytest.mark.parametrize("flags", [(), ("-mno-f16c",), ("-mno-avx2", "-mno-avx", "-mno-f16c", "-Wno-psabi")])
-def test_every_float16_is_widened_exactly(tmp_path: Path, native: NativeKernels, flags: tuple[str, ...]) -> None:
+def test_every_float16_is_upcast_exactly(tmp_path: Path, native: NativeKernels, flags: tuple[str, ...]) -> None:
     """By F16C and by arithmetic: subnormal numbers, both zeros and infinities too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiler, "_FLAGS", (*compiler._FLAGS, *flags))
@@ -213,7 +213,7 @@ def test_no_compiler_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_compiler_that_fails_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_compiler(monkeypatch, "/bin/false")
-    assert compiler.load_library(tmp_path) == compiler.Compiled(None, "the C compiler cannot compile it")
+    assert compiler.load_library(tmp_path) == compiler.Compiled(None, "the C compiler failed")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -234,7 +234,7 @@ def test_a_damaged_library_is_made_again(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_source_is_plain_c(tmp_path: Path, native: Kernels) -> None:
-    """Without AVX2 the portable twins of the x86 code are compiled; they must give the same products."""
+    """Without AVX2 the portable versions of the x86 code are compiled; they must give the same products."""
     found = compiler.find_compiler()
     assert found is not None
     if subprocess.run([found, "-march=x86-64", "-E", "-xc", "/dev/null"], capture_output=True).returncode:

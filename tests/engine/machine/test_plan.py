@@ -84,7 +84,7 @@ def plan_for(machine: Machine, **options: Any) -> Plan:
         (Machine(cuda=(T4,), xpu=ARC.xpu, mps_free=GB), "cuda:0", "float16"),
     ],
 )
-def test_the_fastest_device_and_the_narrowest_fast_dtype_are_taken(machine: Machine, device: str, dtype: str) -> None:
+def test_the_fastest_device_and_the_smallest_fast_dtype_are_taken(machine: Machine, device: str, dtype: str) -> None:
     plan = plan_for(machine)
     assert (plan.device, plan.dtype, plan.attention, plan.device_map) == (device, dtype, "sdpa", device)
     assert plan.available_bytes == machine.free_bytes(device)
@@ -97,7 +97,7 @@ def test_an_automatic_plan_is_never_slow_and_every_choice_has_a_reason(machine: 
     assert ear.notes == []
     assert ear.choices == list(plan.choices)
     assert [choice.what for choice in ear.choices] == ["device", "dtype", "attention"]
-    assert all(choice.reason and choice.reason != "asked for" for choice in ear.choices)
+    assert all(choice.reason and choice.reason != "requested" for choice in ear.choices)
 
 
 @pytest.mark.parametrize("machine", MACHINES)
@@ -206,7 +206,7 @@ def test_layers_are_spread_over_gpus_only() -> None:
         plan_for(TWO, device_map="auto", device="cuda:1")
 
 
-# --- the forecast
+# --- the estimate of memory
 
 
 def test_the_forecast_of_7b_is_what_can_be_counted_by_hand() -> None:

@@ -112,7 +112,7 @@ def test_a_cache_grows_and_is_cut(tiny: VisionLanguageModel) -> None:
     torch.testing.assert_close(again, whole, rtol=1e-4, atol=1e-4)
 
 
-def test_what_a_cache_takes_is_foretold(tiny: VisionLanguageModel) -> None:
+def test_the_size_of_a_cache_is_known_beforehand(tiny: VisionLanguageModel) -> None:
     cache = tiny.network.new_cache()
     decoder = tiny.network.decoder
     decoder.forward(decoder.embed(random_ids(256, 0)), [Segment(cache, 256)])

@@ -83,7 +83,7 @@ def test_bfloat16_is_as_near_to_float32_as_with_transformers() -> None:
     assert error(theirs) < 0.05
 
 
-def test_weights_stay_narrow_and_every_product_goes_through_one_function() -> None:
+def test_weights_stay_in_16_bits_and_every_product_goes_through_one_function() -> None:
     model = random_model().to(torch.bfloat16)
     pixels = torch.randn(1, 3, 50, 50)
     expected = by_transformers(model.float(), pixels)

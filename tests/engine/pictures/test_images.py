@@ -208,7 +208,7 @@ def test_tiny_and_narrow_pictures() -> None:
     assert picture_from_bytes(encoded(Image.new("RGB", (1, 1), RED), "PNG"), "dot").notes == ()
     picture = picture_from_bytes(encoded(Image.new("RGB", (1, 10_000), RED), "PNG"), "line")
     assert (picture.width, picture.height) == (1, 10_000)
-    assert picture.notes == ("long and narrow (1 x 10000): the model sees little of it",)
+    assert picture.notes == ("long and narrow (1 x 10000): the model sees few details",)
 
 
 def test_a_colour_profile_changes_nothing() -> None:
@@ -411,7 +411,7 @@ def test_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encoded(scene(), "PNG")
     picture = read_picture("-", stdin=io.BytesIO(data))
     assert (picture.name, picture.data) == ("-", data)
-    with pytest.raises(ImageError, match="nothing came"):
+    with pytest.raises(ImageError, match="standard input is empty"):
         read_picture("-", stdin=io.BytesIO())
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(ImageError, match="no picture on standard input"):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dsvl_cli.engine.checkpoint.find import Checkpoint
+from dsvl_cli.engine.kernels.native.compiler import Compiled
 from dsvl_cli.engine.machine.detect import Gpu, Machine
 from dsvl_cli.engine.machine.plan import DTYPE_BYTES
 from dsvl_cli.engine.options import DEVICE_KINDS, LoadOptions
@@ -61,6 +62,12 @@ def quantized_checkpoint(config: Any) -> Checkpoint:
 @pytest.fixture(autouse=True)
 def _everything_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantization, "find_spec", lambda name: object())
+    compile_kernels(monkeypatch, works=False)
+
+
+def compile_kernels(monkeypatch: pytest.MonkeyPatch, *, works: bool) -> None:
+    library: Any = object() if works else None
+    monkeypatch.setattr(quantization, "load_library", lambda: Compiled(library, "a fake"))
 
 
 def test_every_cell_is_judged() -> None:
@@ -100,25 +107,47 @@ def test_a_width_is_always_something_that_can_work(width: Any, kind: str, dtype:
 
 
 @pytest.mark.parametrize(("width", "own"), [("4bit", "int4"), ("8bit", "int8")])
-def test_own_kernels_are_the_best_where_they_are_compiled(width: Any, own: str) -> None:
+def test_own_kernels_are_the_best_where_they_are_compiled(
+    monkeypatch: pytest.MonkeyPatch, width: Any, own: str
+) -> None:
     for native in (False, True):
-        machine = Machine(memory_free=16 * GB, native_kernels=native)
-        recipe = resolve_recipe(LoadOptions(device="cpu", quantization=width), machine, Ear())
+        compile_kernels(monkeypatch, works=native)
+        recipe = resolve("cpu", quantization=width)
         assert recipe is not None
         assert (recipe.format.name == own) is native
     with pytest.raises(DsvlError, match="only the language model"):
-        resolve_recipe(LoadOptions(device="cpu", quantization=own, include_vision=True), MACHINES["cpu"], Ear())  # type: ignore[arg-type]
+        resolve("cpu", quantization=own, include_vision=True)
+
+
+def test_kernels_are_compiled_only_for_a_width_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compile_them() -> Compiled:
+        raise AssertionError("nothing asked for kernels")
+
+    monkeypatch.setattr(quantization, "load_library", compile_them)
+    resolve("cpu")
+    for name in ("int4", "int8", "bnb-nf4"):
+        resolve("cpu", quantization=name)
+    for width, kind in product(WIDTHS, ("cuda", "mps", "xpu")):
+        resolve(kind, quantization=width)
+    for width in WIDTHS:
+        options: Any = {"device": "cpu", "quantization": width}
+        assert resolve_recipe(LoadOptions(**options), MACHINES["cpu"], Ear(), to_store=True) is not None
+        with pytest.raises(AssertionError, match="asked for kernels"):
+            resolve("cpu", quantization=width)
 
 
 @pytest.mark.parametrize(("width", "kind", "dtype"), list(product(WIDTHS, DEVICE_KINDS, DTYPE_BYTES)))
-def test_what_is_to_be_stored_has_a_format_for_checkpoints(width: Any, kind: str, dtype: Any) -> None:
-    machine = replace(MACHINES[kind], native_kernels=True)
+def test_what_is_to_be_stored_has_a_format_for_checkpoints(
+    monkeypatch: pytest.MonkeyPatch, width: Any, kind: str, dtype: Any
+) -> None:
+    compile_kernels(monkeypatch, works=True)
+    machine = MACHINES[kind]
     options = LoadOptions(device=kind, dtype=dtype, quantization=width)
     recipe = resolve_recipe(options, machine, Ear(), to_store=True)
     assert recipe is not None
     assert recipe.format.is_stored
     for name in ("int4", "int8") if kind == "cpu" else ():
-        with pytest.raises(DsvlError, match="for loading") as caught:
+        with pytest.raises(DsvlError, match="only for loading") as caught:
             resolve_recipe(replace(options, quantization=name), machine, Ear(), to_store=True)
         assert FORMATS[str(caught.value.hint).split()[-1]].is_stored
 
@@ -142,7 +171,7 @@ def test_a_missing_package_is_named_with_the_way_to_it(monkeypatch: pytest.Monke
     assert way in str(caught.value.hint)
 
 
-def test_widening_is_warned_about() -> None:
+def test_quantizing_more_layers_is_warned_about() -> None:
     ear = Ear()
     options = LoadOptions(device="cpu", quantization="8bit", include_vision=True, include_head=True)
     assert resolve_recipe(options, MACHINES["cpu"], ear) is not None
@@ -164,7 +193,7 @@ def test_a_quantized_checkpoint_is_recognised_and_takes_no_other_format(config: 
     check_stored_format(checkpoint, None, "cpu", "bfloat16")
     check_stored_format(checkpoint, Recipe(FORMATS[name]), "cpu", "bfloat16")
     other = FORMATS["torchao-int8-dynamic"]
-    with pytest.raises(DsvlError, match=f"already, as {name}"):
+    with pytest.raises(DsvlError, match=f"already quantized, as {name}"):
         check_stored_format(checkpoint, Recipe(other), "cpu", "bfloat16")
 
 
@@ -178,5 +207,5 @@ def test_a_stored_format_that_cannot_work_here_is_refused() -> None:
     "config", [{"quant_method": "gptq"}, {}, None, [], "awq", {"quant_method": "torchao", "quant_type": "x"}]
 )
 def test_what_others_quantized_is_refused(config: Any) -> None:
-    with pytest.raises(DsvlError, match="does not run"):
+    with pytest.raises(DsvlError, match="does not support"):
         find_stored_format(quantized_checkpoint(config))

@@ -1,35 +1,17 @@
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from dsvl_cli.engine.checkpoint.find import EMBEDDED_FOLDER, check_folder
-from dsvl_cli.engine.model import load_model
-from dsvl_cli.engine.options import LoadOptions
 from dsvl_cli.engine.quantization.formats import FORMATS, STORED_FORMATS, Recipe, Verdict, find_cell
-from dsvl_cli.engine.quantization.selection import (
-    count_stored_bytes,
-    make_skeleton,
-    report_selection,
-    select_layers,
-)
+from dsvl_cli.engine.quantization.selection import count_stored_bytes, report_selection, select_layers
 from dsvl_cli.errors import DsvlError
-from tests.engine.quantization.quantized_layers import find_quantized_layers
 from tests.engine.quantization.test_formats import Ear
 
 ON_CPU = sorted(name for name in STORED_FORMATS if find_cell(name, "cpu", "bfloat16").verdict is Verdict.WORKS)
 PROJECTIONS = 7  # linear layers of one layer of Llama
-
-
-@pytest.fixture(scope="module")
-def skeletons(hybrid_folder: Path) -> dict[str, Any]:
-    return {
-        "tiny": make_skeleton(check_folder("tiny", EMBEDDED_FOLDER)),
-        "hybrid": make_skeleton(check_folder("hybrid", hybrid_folder)),
-    }
 
 
 @pytest.mark.parametrize("model", ["tiny", "hybrid"])
@@ -40,30 +22,6 @@ def test_only_the_language_models_layers_are_chosen(skeletons: dict[str, Any], m
     assert all(layer.startswith("model.language_model.layers.") for layer in selection.quantized)
     assert len(selection.quantized) == PROJECTIONS * skeleton.config.text_config.num_hidden_layers
     assert selection.misshapen == {}
-
-
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float16"])
-@pytest.mark.parametrize("model", ["tiny", "hybrid"])
-@pytest.mark.parametrize("name", ON_CPU)
-def test_the_backend_quantizes_exactly_what_was_chosen(
-    skeletons: dict[str, Any], hybrid_folder: Path, model: str, name: Any, dtype: Any
-) -> None:
-    chosen = select_layers(skeletons[model], Recipe(FORMATS[name]))
-    path = "tiny" if model == "tiny" else str(hybrid_folder)
-    loaded = load_model(LoadOptions(model=path, quantization=name, dtype=dtype, device="cpu"))
-    assert find_quantized_layers(loaded.network.module) == set(chosen.quantized)
-
-
-@pytest.mark.parametrize("name", ["bnb-nf4", "bnb-int8", "torchao-int8"])
-def test_the_vision_towers_are_quantized_when_asked_for(
-    skeletons: dict[str, Any], hybrid_folder: Path, name: Any
-) -> None:
-    chosen = select_layers(skeletons["hybrid"], Recipe(FORMATS[name], include_vision=True))
-    options = LoadOptions(model=str(hybrid_folder), quantization=name, include_vision=True, device="cpu")
-    loaded = load_model(options)
-    assert find_quantized_layers(loaded.network.module) == set(chosen.quantized)
-    parts = {layer.split(".")[1] for layer in chosen.quantized}
-    assert {"vision_model", "high_res_vision_model", "aligner", "language_model"} <= parts
 
 
 def test_a_tied_head_is_refused(skeletons: dict[str, Any]) -> None:

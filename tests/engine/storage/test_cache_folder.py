@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from dsvl_cli.engine.storage.cache_folder import BoundedFolder, cache_folder
+from dsvl_cli.engine.storage.files import NewFile
 from tests.platforms import pretend
 
 TENSORS = {"a": torch.arange(100), "b": torch.ones(3, 5, dtype=torch.bfloat16)}
@@ -83,13 +84,14 @@ def test_a_full_disk_leaves_nothing_half_written(folder: BoundedFolder, monkeypa
 
 def test_what_a_killed_process_left_is_removed_in_time(folder: BoundedFolder) -> None:
     folder.write("one", TENSORS, {})
-    old, new = folder.path / ".unfinished-old", folder.path / ".unfinished-new"
-    for path in (old, new):
-        path.write_bytes(b"half")
-    os.utime(old, (0, 0))
+    old, new = NewFile(folder.place("two")), NewFile(folder.place("three"))
+    for file in (old, new):
+        file.write(b"half")
+        file.close()
+    os.utime(old.path, (0, 0))
     folder.write("two", TENSORS, {})
-    assert not old.exists()
-    assert new.exists()  # another process may be writing it
+    assert not old.path.exists()
+    assert new.path.exists()  # another process may be writing it
 
 
 def test_its_place_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ STEPS = 12  # writes, syncs, renames and folders of one run, at most; a run that
 CHILD = textwrap.dedent("""
     import errno, os, signal, sys
     from pathlib import Path
-    from dsvl_cli.engine.storage import folders
+    from dsvl_cli.engine.storage import files, folders
 
     left, action, overwrite = int(sys.argv[2]), sys.argv[3], sys.argv[4] == "True"
 
@@ -40,13 +40,13 @@ CHILD = textwrap.dedent("""
             return function(*args, **kwargs)
         return wrapped
 
-    write = folders._write
-    def write_some(file, piece):
-        step(lambda: write(file, piece[: len(piece) // 2]))
-        return write(file, piece)
+    write = files.system.write
+    def write_some(handle, piece):
+        step(lambda: write(handle, piece[: len(piece) // 2]))
+        return write(handle, piece)
 
-    folders._write = write_some
-    folders.os.fsync = wrap(os.fsync)
+    files.system.write = write_some
+    files.system.sync = wrap(files.system.sync)
     Path.rename, Path.mkdir = wrap(Path.rename), wrap(Path.mkdir)
     with folders.NewFolder(Path(sys.argv[1]), overwrite=overwrite) as folder:
         for name, pieces in {"a": [b"1" * 10_000, b"2" * 10_000], "b": [b"", b"3"]}.items():

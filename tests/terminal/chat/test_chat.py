@@ -14,7 +14,7 @@ from dsvl_cli.engine.conversation import Conversation, Message
 from dsvl_cli.engine.options import SamplingParams
 from dsvl_cli.engine.progress import Listener
 from dsvl_cli.errors import DsvlError
-from dsvl_cli.terminal.chat.conversation_store import NoKeeper
+from dsvl_cli.terminal.chat.conversation_store import NoStore
 from dsvl_cli.terminal.chat.settings import ChatSettings
 from tests.terminal.fake_model import Desk, FakeModel, Kept, make_picture, picture_bytes, token_id
 
@@ -51,7 +51,7 @@ def test_a_message_is_answered_and_both_are_kept() -> None:
         Message("user", ("hello",)),
         Message("assistant", ("hi there",), (token_id("hi"), token_id(" there")), "fake-1", "stop"),
     ]
-    assert desk.keeper.kept["id1"].conversation.messages == desk.chat.dialogue.messages
+    assert desk.store.kept["id1"].conversation.messages == desk.chat.dialogue.messages
 
 
 def test_the_model_hears_the_whole_conversation() -> None:
@@ -66,7 +66,7 @@ def test_named_pictures_come_before_the_text_and_are_gone_from_the_stage(folder:
     told = desk.do("a.png b.png What differs?")
     assert names(desk.model.asked[0][0].messages[0]) == ["a.png", "b.png", "What differs?"]
     assert "[1] a.png (8x6)" in told
-    assert desk.chat.dialogue.staged == []
+    assert desk.chat.dialogue.attached == []
 
 
 def test_a_picture_alone_waits_for_the_next_message(folder: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_picture_alone_waits_for_the_next_message(folder: Path) -> None:
     assert names(desk.model.asked[0][0].messages[0]) == ["a.png", "what is it?"]
 
 
-def test_staged_pictures_come_before_those_within_a_sentence(folder: Path) -> None:
+def test_attached_pictures_come_before_those_within_a_sentence(folder: Path) -> None:
     desk = Desk()
     desk.do("a.png", "is b.png the same?")
     assert names(desk.model.asked[0][0].messages[0]) == ["a.png", "is ", "b.png", " the same?"]
@@ -88,7 +88,7 @@ def test_marks_that_do_not_match_leave_everything_as_it_was(folder: Path) -> Non
     told = desk.do("a.png", "is <image> like <image>?")
     assert "error: " in told
     assert desk.chat.dialogue.messages == []
-    assert len(desk.chat.dialogue.staged) == 1
+    assert len(desk.chat.dialogue.attached) == 1
     assert desk.chat.draft == ""
 
 
@@ -101,7 +101,7 @@ def test_ctrl_c_keeps_what_was_said() -> None:
     answer = desk.chat.dialogue.messages[-1]
     assert (answer.text, answer.finish_reason) == ("one two", "interrupted")
     assert answer.token_ids == (token_id("one"), token_id(" two"))
-    assert desk.keeper.kept["id1"].conversation.messages[-1] == answer
+    assert desk.store.kept["id1"].conversation.messages[-1] == answer
     desk.do("next")
     assert desk.texts() == ["count", "one two", "next", "fine"]
 
@@ -112,9 +112,9 @@ def test_ctrl_c_before_the_first_word_takes_the_message_back(folder: Path) -> No
     assert "stopped" in told
     assert desk.texts() == []
     assert desk.chat.draft == "a.png what?"
-    assert desk.chat.dialogue.staged == []
+    assert desk.chat.dialogue.attached == []
     assert desk.out == ""
-    assert desk.keeper.kept == {}
+    assert desk.store.kept == {}
 
 
 def test_ctrl_c_between_two_pieces_loses_no_text() -> None:
@@ -140,10 +140,10 @@ def test_ctrl_c_between_two_pieces_loses_no_text() -> None:
 def test_an_error_before_the_answer_leaves_the_stage_as_it_was(folder: Path) -> None:
     desk = Desk(FakeModel([DsvlError("not now")]))
     desk.do("b.png", "a.png what?")
-    assert [picture.name for picture in desk.chat.dialogue.staged] == ["b.png"]
+    assert [picture.name for picture in desk.chat.dialogue.attached] == ["b.png"]
     desk.do("a.png what?")
     assert [picture.name for picture in desk.chat.dialogue.messages[0].pictures] == ["b.png", "a.png"]
-    assert desk.chat.dialogue.staged == []
+    assert desk.chat.dialogue.attached == []
 
 
 def test_an_error_in_an_answer_keeps_what_was_said() -> None:
@@ -166,7 +166,7 @@ def test_being_terminated_in_an_answer_saves_what_was_said() -> None:
     desk = Desk(FakeModel(["one two"], before_chunk=terminate))
     with pytest.raises(SystemExit):
         desk.do("count")
-    assert [message.text for message in desk.keeper.kept["id1"].conversation.messages] == ["count", "one"]
+    assert [message.text for message in desk.store.kept["id1"].conversation.messages] == ["count", "one"]
 
 
 def test_going_on_joins_the_pieces() -> None:
@@ -208,9 +208,9 @@ def test_undo_stages_the_pictures_again(folder: Path) -> None:
     desk = Desk()
     told = desk.do("a.png what?", "/undo")
     assert desk.texts() == []
-    assert [picture.name for picture in desk.chat.dialogue.staged] == ["a.png"]
-    assert "staged again" in told
-    assert desk.keeper.kept["id1"].conversation.messages == []
+    assert [picture.name for picture in desk.chat.dialogue.attached] == ["a.png"]
+    assert "attached again" in told
+    assert desk.store.kept["id1"].conversation.messages == []
 
 
 def test_a_full_context_offers_ways_out_and_keeps_the_message() -> None:
@@ -234,11 +234,11 @@ def test_the_oldest_exchanges_are_left_out_if_so_wished() -> None:
 
 def test_a_nearly_full_context_is_warned_of_once() -> None:
     desk = Desk(FakeModel(["b b b b b b b b", "c"], context_length=10))
-    assert "warning: 90 % of the context" in desk.do("a")
+    assert "warning: 90% of the context" in desk.do("a")
     assert "warning" not in desk.do("/set temperature 0")
 
 
-def test_used_tokens_count_staged_pictures(folder: Path) -> None:
+def test_used_tokens_count_attached_pictures(folder: Path) -> None:
     desk = Desk()
     desk.do("a.png")
     assert desk.chat.used_tokens == 10
@@ -248,26 +248,26 @@ def test_used_tokens_count_staged_pictures(folder: Path) -> None:
 
 def test_a_failing_store_is_warned_of_once_and_the_chat_goes_on() -> None:
     desk = Desk()
-    desk.keeper.error = DsvlError("the disk is full")
+    desk.store.error = DsvlError("the disk is full")
     told = desk.do("one", "two")
     assert told.count("warning: the conversation is not saved: the disk is full") == 1
-    desk.keeper.error = None
+    desk.store.error = None
     assert desk.do("three") == ""
-    assert len(desk.keeper.kept["id1"].conversation.messages) == 6
+    assert len(desk.store.kept["id1"].conversation.messages) == 6
 
 
 def test_a_save_that_was_cut_short_is_made_up_for_at_the_end() -> None:
     desk = Desk(scripted=True)
-    desk.keeper.error = SystemExit(143)
+    desk.store.error = SystemExit(143)
     with pytest.raises(SystemExit):
         desk.do("one")
-    desk.keeper.error = None
+    desk.store.error = None
     desk.chat.save_at_last()
-    assert len(desk.keeper.kept["id1"].conversation.messages) == 2
+    assert len(desk.store.kept["id1"].conversation.messages) == 2
 
 
-def test_nothing_is_kept_without_a_keeper() -> None:
-    desk = Desk(keeper=NoKeeper())
+def test_nothing_is_saved_without_a_store() -> None:
+    desk = Desk(store=NoStore())
     assert desk.do("hello") == ""
     assert "--no-save" in desk.do("/save x")
     assert "--no-save" in desk.do("/load x")
@@ -278,8 +278,8 @@ def test_nothing_is_kept_without_a_keeper() -> None:
 def test_another_chat_on_the_same_conversation_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk()
     desk.do("one")
-    monkeypatch.setattr(desk.keeper, "save", lambda session_id, conversation, model: "id9")
-    assert "kept as id9" in desk.do("two")
+    monkeypatch.setattr(desk.store, "save", lambda session_id, conversation, model: "id9")
+    assert "saved as id9" in desk.do("two")
     assert desk.chat.session_id == "id9"
 
 
@@ -290,7 +290,7 @@ def test_a_kept_conversation_goes_on() -> None:
     desk.do("and now?")
     assert desk.model.asked[0][0].messages[:2] == messages[:2]
     assert desk.model.asked[0][0].system == "old system"
-    assert list(desk.keeper.kept) == ["id7"]
+    assert list(desk.store.kept) == ["id7"]
 
 
 def test_a_load_error_is_told_and_another_model_can_be_tried() -> None:

@@ -52,23 +52,23 @@ def test_numbers_that_are_none_say_what_there_is(number: int) -> None:
     assert "1 to 3" in (error.value.hint or "")
 
 
-def test_a_question_takes_what_is_staged() -> None:
+def test_a_question_takes_the_attachments() -> None:
     assert dialogue().question("what?").parts == (C, "what?")
     assert dialogue().question("is <image> it?").parts == ("is ", C, " it?")
 
 
 def test_a_mark_without_a_picture_is_explained() -> None:
-    with pytest.raises(UsageError, match="none is staged"):
+    with pytest.raises(UsageError, match="none is attached"):
         Dialogue().question("what is <image>?")
 
 
-def test_taking_back_stages_the_pictures_again() -> None:
+def test_taking_back_attaches_the_pictures_again() -> None:
     talk = dialogue()
     assert talk.take_back().text == "and?"
-    assert talk.staged == [C]
+    assert talk.attached == [C]
     assert talk.take_back().pictures == (A, B)
-    assert talk.staged == [A, B, C]
-    with pytest.raises(UsageError, match="nothing was asked"):
+    assert talk.attached == [A, B, C]
+    with pytest.raises(UsageError, match="there is no message yet"):
         talk.take_back()
 
 

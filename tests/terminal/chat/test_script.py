@@ -64,7 +64,7 @@ def test_json_is_one_object_a_turn() -> None:
     desk = Desk(scripted=True)
     object.__setattr__(desk.chat.services, "open_answer", NoAnswer)
     object.__setattr__(desk.chat.services, "on_turn", json_writer(desk.console))
-    desk.chat.stage([make_picture("bad\udcff.png")])
+    desk.chat.attach([make_picture("bad\udcff.png")])
     assert "bad" in desk.err
     run(desk, "ünï\nand?\n")
     first, second = map(json.loads, desk.out.splitlines())

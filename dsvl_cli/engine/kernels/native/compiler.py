@@ -1,6 +1,6 @@
 """kernels.c -> a shared library, compiled once for this CPU and kept in the cache folder.
 
-A compiler is not everywhere: without one, or where anything about it goes wrong, there is no library and a reason why.
+Not every machine has a compiler. Without one, or if anything fails, the result is the reason instead of a library.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dsvl_cli.engine.storage.cache_folder import cache_folder
+from dsvl_cli.engine.storage.files import new_file, remove_abandoned
 
 SOURCE = Path(__file__).with_name("kernels.c")
 _SECONDS = 120
@@ -28,11 +29,11 @@ _FLAGS = ("-O3", "-fPIC", "-std=gnu11", "-fno-math-errno", "-ffp-contract=fast",
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """The outcome.
+    """The result of loading the kernels.
 
     Attributes:
-        library: the loaded library; None where there is none.
-        reason: how it came to be, or why not.
+        library: the loaded library, or None.
+        reason: where it came from, or why there is none.
     """
 
     library: ctypes.CDLL | None
@@ -40,42 +41,42 @@ class Compiled:
 
 
 def load_library(folder: Path | None = None) -> Compiled:
-    """Load the library, compiling it if it is not there yet.
+    """Load the library, compiling it first if necessary.
 
     Args:
-        folder: where it is kept; `cache_folder()` by default.
+        folder: where the library is kept; `cache_folder()` by default.
     """
     if sys.platform == "win32":
-        return Compiled(None, "not written for Windows")
+        return Compiled(None, "not available on Windows")
     if os.environ.get("DSVL_NATIVE") == "0":
         return Compiled(None, "DSVL_NATIVE=0")
     runtime = _find_openmp()
     if runtime is None:
-        return Compiled(None, "this torch brings no OpenMP library")
-    place = (folder or cache_folder()) / f"kernels-{_fingerprint()}.so"
+        return Compiled(None, "this torch has no OpenMP library")
+    path = (folder or cache_folder()) / f"kernels-{_fingerprint()}.so"
     try:
-        # torch's own threads must serve our loops too: two sets of spinning threads would take each other's cores.
+        # Our loops must run on torch's threads: two sets of spinning threads would compete for the cores.
         ctypes.CDLL(str(runtime), mode=ctypes.RTLD_GLOBAL)
-        if place.is_file():
-            with contextlib.suppress(OSError):  # damaged: it is made again
-                return Compiled(ctypes.CDLL(str(place)), f"compiled for this CPU: {place}")
+        if path.is_file():
+            with contextlib.suppress(OSError):  # damaged: compiled again below
+                return Compiled(ctypes.CDLL(str(path)), f"compiled for this CPU: {path}")
         compiler = find_compiler()
         if compiler is None:
             return Compiled(None, "no C compiler is installed")
-        _compile(compiler, place)
-        return Compiled(ctypes.CDLL(str(place)), f"compiled for this CPU: {place}")
+        _compile(compiler, path)
+        return Compiled(ctypes.CDLL(str(path)), f"compiled for this CPU: {path}")
     except subprocess.TimeoutExpired:
-        return Compiled(None, f"the C compiler takes longer than {_SECONDS} s")
+        return Compiled(None, f"the C compiler took longer than {_SECONDS} s")
     except subprocess.CalledProcessError:
-        return Compiled(None, "the C compiler cannot compile it")
+        return Compiled(None, "the C compiler failed")
     except OSError as exc:
-        return Compiled(None, f"it cannot be kept or loaded: {exc.strerror or exc}")
+        return Compiled(None, f"the library cannot be stored or loaded: {exc.strerror or exc}")
 
 
 def find_compiler() -> str | None:
-    """Find the C compiler: `CC`, else gcc, cc or clang on the path."""
+    """Find the C compiler: `CC`, else gcc, cc or clang in PATH."""
     chosen = os.environ.get("CC")
-    # clang's OpenMP runtime is not the one that torch brings on Linux.
+    # On Linux torch is built with GCC's OpenMP runtime, not clang's.
     names = ("clang", "cc") if sys.platform == "darwin" else ("gcc", "cc")
     return next((found for name in filter(None, (chosen, *names)) if (found := shutil.which(name))), None)
 
@@ -85,17 +86,17 @@ def _find_openmp() -> Path | None:
 
     folder = Path(torch.__file__).parent / "lib"
     found = sorted((*folder.glob("libgomp*"), *folder.glob("libomp.dylib")))
-    # Wheels for other platforms keep it in a folder beside the package.
+    # Wheels for other platforms have it in a folder next to the package.
     found += sorted((Path(torch.__file__).parent.parent / "torch.libs").glob("libgomp*"))
     return found[0] if found else None
 
 
 def _fingerprint() -> str:
-    """Identify source, flags and CPU: a home may be shared by machines with different ones."""
-    described = [SOURCE.read_bytes().decode(), *_FLAGS, platform.machine(), sys.platform]
+    """Identify source, flags and CPU: machines with different CPUs may share a home directory."""
+    identity = [SOURCE.read_bytes().decode(), *_FLAGS, platform.machine(), sys.platform]
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-        described += [line for line in _until_blank(file) if line.startswith(("flags", "Features", "model name"))]
-    return hashlib.sha256("\n".join(described).encode()).hexdigest()[:16]
+        identity += [line for line in _until_blank(file) if line.startswith(("flags", "Features", "model name"))]
+    return hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16]
 
 
 def _until_blank(lines: Iterator[str]) -> Iterator[str]:
@@ -105,17 +106,19 @@ def _until_blank(lines: Iterator[str]) -> Iterator[str]:
         yield line
 
 
-def _compile(compiler: str, place: Path) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".compiling-") as folder:
+def _compile(compiler: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".compiling-") as folder:
         built, library = Path(folder) / "kernels.o", Path(folder) / "kernels.so"
         tuned = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
         openmp = ("-Xpreprocessor", "-fopenmp") if sys.platform == "darwin" else ("-fopenmp",)
         _run([compiler, *_FLAGS, tuned, *openmp, "-c", str(SOURCE), "-o", str(built)])
-        # Linked without OpenMP: its functions are torch's, found when the library is loaded.
-        loose = ("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()
-        _run([compiler, "-shared", *loose, str(built), "-o", str(library), "-lm"])
-        library.replace(place)
+        # Linked without OpenMP: its symbols are torch's, resolved when the library is loaded.
+        undefined = ("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()
+        _run([compiler, "-shared", *undefined, str(built), "-o", str(library), "-lm"])
+        remove_abandoned(path.parent)
+        with new_file(path) as file:
+            file.write(library.read_bytes())
 
 
 def _run(command: Sequence[str]) -> None:

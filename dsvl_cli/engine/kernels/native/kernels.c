@@ -1,13 +1,13 @@
-// What a decode step does most, for CPUs: products of few rows with large weights, and attention of one query.
+// The hot operations of a decode step on CPUs: products of few rows with large weights, and single-query attention.
 //
-// Both read each byte of the weights or of the cache once and compute little with it, so the memory is the limit, and
-// torch's kernels for these shapes stay far from it on many CPUs. Weights of 16 and 32 bits are widened to float in
-// registers. For weights of 8 and 4 bits the activations are brought to 8 bits, each group of 32 or 64 with a scale of
-// its own, and multiplied as integers, as llama.cpp does it; sums over groups are float.
+// Both read each byte of the weights or the cache once and compute little with it, so they are memory-bound, and
+// torch's kernels for these shapes are far from that limit on many CPUs. 16- and 32-bit weights are upcast to float in
+// registers. For 8- and 4-bit weights the activations are quantized to 8 bits in groups of 32 or 64 with one scale per
+// group, and multiplied as integers, as in llama.cpp; sums over groups are float.
 //
-// Vectors of 256 bits, with the vector types of GCC and Clang: one source for AVX2, AVX-512, NEON and what comes; the
-// few places where x86 needs its own instructions have a plain twin. compiler.py compiles it at the first use, and
-// every function is then compared with its twin in plain torch (kernels.py).
+// 256-bit vectors, with the vector extensions of GCC and Clang: one source for AVX2, AVX-512, NEON and later ones. The
+// few places that need x86 intrinsics have a portable version. compiler.py compiles this file at first use, and every
+// function is then checked against plain torch (kernels.py).
 
 #include <math.h>
 #include <stdint.h>
@@ -20,8 +20,8 @@
 
 #define LANES 8
 #define GROUP 32   // activations that share a scale where the weights are int8
-#define PACK 64    // int4 weights that share a scale, and the activations they are multiplied with
-#define BLOCK 512  // columns that are widened at once when several rows share them
+#define PACK 64    // int4 weights that share a scale, and the activations multiplied with them
+#define BLOCK 512  // columns that are upcast at once when several rows share them
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
@@ -72,19 +72,19 @@ INLINE vec from_float16(half_vec halves) {
     memcpy((char *)&wide + sizeof low, &high, sizeof high);
     return wide;
 #else
-    // Exponent and mantissa in a float's place are the value divided by 2^112, also where it is subnormal; infinity and
-    // NaN, whose exponents are all ones, would become numbers.
-    uvec bits = __builtin_convertvector(halves, uvec), place = (bits & 0x7fff) << 13;
-    uvec special = (uvec)((bits & 0x7c00) == 0x7c00), value = (uvec)((vec)place * 0x1p112f);
-    return (vec)((special & (place | 0x7f800000)) | (~special & value) | (bits & 0x8000) << 16);
+    // Exponent and mantissa moved to a float's fields give the value divided by 2^112, subnormals included. Infinity
+    // and NaN, whose exponents are all ones, would become finite.
+    uvec bits = __builtin_convertvector(halves, uvec), shifted = (bits & 0x7fff) << 13;
+    uvec special = (uvec)((bits & 0x7c00) == 0x7c00), value = (uvec)((vec)shifted * 0x1p112f);
+    return (vec)((special & (shifted | 0x7f800000)) | (~special & value) | (bits & 0x8000) << 16);
 #endif
 }
 
 INLINE vec to_float(ivec values) { return __builtin_convertvector(values, vec); }
 
-// Products of weights with activations of 8 bits, in eight sums: 32 int8 weights of -127 to 127, or 64 int4 weights.
-// Of these the first 32 lie in the low halves of 32 bytes and the others in the high halves, each plus 8 (the 8 is not
-// taken off).
+// Products of weights with 8-bit activations, in eight partial sums: of 32 int8 weights from -127 to 127, or of 64 int4
+// weights. The first 32 int4 weights are in the low nibbles of 32 bytes and the others in the high nibbles, each offset
+// by 8 (the offset is not subtracted here).
 #if defined(__AVX2__)
 INLINE ivec multiply_unsigned(__m256i weights, __m256i activations) {
 #if defined(__AVX512VNNI__) && defined(__AVX512VL__)
@@ -92,7 +92,7 @@ INLINE ivec multiply_unsigned(__m256i weights, __m256i activations) {
 #elif defined(__AVXVNNI__)
     return (ivec)_mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), weights, activations);
 #else
-    // Sums of two fit into 16 bits: 2 * 127 * 127.
+    // Sums of two fit in 16 bits: 2 * 127 * 127.
     return (ivec)_mm256_madd_epi16(_mm256_maddubs_epi16(weights, activations), _mm256_set1_epi16(1));
 #endif
 }
@@ -112,7 +112,7 @@ INLINE ivec multiply_int4(const char *weights, const int8_t *activations) {
 #elif defined(__AVXVNNI__)
     return (ivec)_mm256_dpbusd_avx_epi32(_mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), low, x0), high, x1);
 #else
-    // Sums of four fit into 16 bits: 4 * 15 * 127.
+    // Sums of four fit in 16 bits: 4 * 15 * 127.
     __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(low, x0), _mm256_maddubs_epi16(high, x1));
     return (ivec)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 #endif
@@ -134,7 +134,7 @@ INLINE ivec multiply_int4(const char *weights, const int8_t *activations) {
 }
 #endif
 
-INLINE vec widen(enum kind kind, const char *row, int64_t column) {
+INLINE vec upcast(enum kind kind, const char *row, int64_t column) {
     if (kind == FLOAT32) return LOAD(vec, row + 4 * column);
     half_vec halves = LOAD(half_vec, row + 2 * column);
     return kind == FLOAT16 ? from_float16(halves) : from_halves(halves);
@@ -144,7 +144,7 @@ INLINE int64_t row_bytes(enum kind kind, int64_t columns) {
     return kind == FLOAT32 ? 4 * columns : kind == INT8 ? columns : kind == INT4 ? columns / 2 : 2 * columns;
 }
 
-// One row of activations with four rows of weights; `ahead` bytes further on lie the rows that come next.
+// One row of activations with four rows of weights; the next four rows are `ahead` bytes further on.
 INLINE void dot(enum kind kind, float y[4], const float *x, const char *const w[4], int64_t columns, int64_t ahead) {
     vec a[4] = {{0}}, b[4] = {{0}};
     int64_t i = 0;
@@ -152,16 +152,16 @@ INLINE void dot(enum kind kind, float y[4], const float *x, const char *const w[
         vec x0 = LOAD(vec, x + i), x1 = LOAD(vec, x + i + LANES);
         for (int r = 0; r < 4; r++) {
             if (ahead) __builtin_prefetch(w[r] + row_bytes(kind, i) + ahead);
-            a[r] += x0 * widen(kind, w[r], i);
-            b[r] += x1 * widen(kind, w[r], i + LANES);
+            a[r] += x0 * upcast(kind, w[r], i);
+            b[r] += x1 * upcast(kind, w[r], i + LANES);
         }
     }
     for (; i < columns; i += LANES)
-        for (int r = 0; r < 4; r++) a[r] += LOAD(vec, x + i) * widen(kind, w[r], i);
+        for (int r = 0; r < 4; r++) a[r] += LOAD(vec, x + i) * upcast(kind, w[r], i);
     for (int r = 0; r < 4; r++) y[r] = sum(a[r] + b[r]);
 }
 
-// A row of activations in 8 bits: for each group its values, its scale, and for int4 eight times its sum.
+// A row of activations quantized to 8 bits: values, and for each group its scale and, for int4, eight times its sum.
 struct activations {
     const int8_t *values;
     const float *scales;
@@ -229,7 +229,7 @@ INLINE void quantize_row(const float *x, int64_t columns, int size, int8_t *valu
     }
 }
 
-// Several rows of activations with four rows of widened weights, `columns` of each; added to y.
+// Several rows of activations with `columns` of four rows of upcast weights; added to y.
 INLINE void multiply_block(
     float *y, int64_t y_stride, const float *x, int64_t x_stride, int rows, float w[4][BLOCK], int64_t columns, int outs
 ) {
@@ -252,11 +252,11 @@ INLINE void multiply_block(
 }
 
 INLINE void multiply(
-    enum kind kind, const float *x, const int8_t *room, int rows, const char *w, const void *scales, int64_t outs,
+    enum kind kind, const float *x, const int8_t *scratch, int rows, const char *w, const void *scales, int64_t outs,
     int64_t columns, float *y
 ) {
     int64_t bytes = row_bytes(kind, columns), groups = columns / (kind == INT4 ? PACK : GROUP);
-    const float *x_scales = (const float *)(room + rows * columns), *eightfold = x_scales + rows * groups;
+    const float *x_scales = (const float *)(scratch + rows * columns), *eightfold = x_scales + rows * groups;
 #pragma omp for schedule(static) nowait
     for (int64_t out = 0; out < outs; out += 4) {
         int count = outs - out < 4 ? (int)(outs - out) : 4;
@@ -265,13 +265,13 @@ INLINE void multiply(
         const uint16_t *scale[4];
         float four[4];
         for (int r = 0; r < 4; r++) {
-            int64_t place = out + (r < count ? r : 0);
-            row[r] = w + place * bytes;
-            scale[r] = (const uint16_t *)scales + place * groups;
+            int64_t index = out + (r < count ? r : 0);
+            row[r] = w + index * bytes;
+            scale[r] = (const uint16_t *)scales + index * groups;
         }
         if (kind == INT8 || kind == INT4) {
             for (int n = 0; n < rows; n++) {
-                struct activations one = {room + n * columns, x_scales + n * groups, eightfold + n * groups};
+                struct activations one = {scratch + n * columns, x_scales + n * groups, eightfold + n * groups};
                 if (kind == INT4)
                     dot_int4(four, one, row, scale, columns, ahead);
                 else
@@ -289,7 +289,7 @@ INLINE void multiply(
                 int64_t width = columns - from < BLOCK ? columns - from : BLOCK;
                 for (int r = 0; r < 4; r++)
                     for (int64_t i = 0; i < width; i += LANES) {
-                        vec weights = widen(kind, row[r], from + i);
+                        vec weights = upcast(kind, row[r], from + i);
                         memcpy(wide[r] + i, &weights, sizeof weights);
                     }
                 multiply_block(y + out, outs, x + from, columns, rows, wide, width, count);
@@ -298,31 +298,32 @@ INLINE void multiply(
     }
 }
 
-// For each of `count` weights of one kind: y[i] (rows, outs[i]) = x (rows, columns) times the transposed w[i]
-// (outs[i], columns); `columns` is a multiple of 32, for INT4 of 64. INT8: scales[i] holds a float for each out; INT4: a
-// bfloat16 for each group of each out. `room` has, for these two, rows * columns bytes and then 2 * rows * columns / 32
-// floats.
+// For each of `count` weights of one kind: y[i] (rows, outs[i]) = x (rows, columns) times w[i] (outs[i], columns)
+// transposed. `columns` is a multiple of 32, for INT4 of 64. INT8: scales[i] has a float per out; INT4: a bfloat16 per
+// group of each out. For these two `scratch` has rows * columns bytes, followed by 2 * rows * columns / 32 floats.
 void dsvl_linear(
     int kind, const float *x, int rows, int64_t columns, int count, const void *const *w, const void *const *scales,
-    const int64_t *outs, float *const *y, int8_t *room, int threads
+    const int64_t *outs, float *const *y, int8_t *scratch, int threads
 ) {
     int size = kind == INT4 ? PACK : GROUP;
     int64_t groups = columns / size;
-    float *x_scales = (float *)(room + rows * columns), *eightfold = x_scales + rows * groups;
+    float *x_scales = (float *)(scratch + rows * columns), *eightfold = x_scales + rows * groups;
     if (kind == INT8 || kind == INT4)
-        for (int n = 0; n < rows; n++)
-            quantize_row(x + n * columns, columns, size, room + n * columns, x_scales + n * groups, eightfold + n * groups);
+        for (int n = 0; n < rows; n++) {
+            int64_t group = n * groups;
+            quantize_row(x + n * columns, columns, size, scratch + n * columns, x_scales + group, eightfold + group);
+        }
 #pragma omp parallel num_threads(threads)
     for (int i = 0; i < count; i++) {
-        if (kind == FLOAT32) multiply(FLOAT32, x, room, rows, w[i], scales[i], outs[i], columns, y[i]);
-        if (kind == BFLOAT16) multiply(BFLOAT16, x, room, rows, w[i], scales[i], outs[i], columns, y[i]);
-        if (kind == FLOAT16) multiply(FLOAT16, x, room, rows, w[i], scales[i], outs[i], columns, y[i]);
-        if (kind == INT8) multiply(INT8, x, room, rows, w[i], scales[i], outs[i], columns, y[i]);
-        if (kind == INT4) multiply(INT4, x, room, rows, w[i], scales[i], outs[i], columns, y[i]);
+        if (kind == FLOAT32) multiply(FLOAT32, x, scratch, rows, w[i], scales[i], outs[i], columns, y[i]);
+        if (kind == BFLOAT16) multiply(BFLOAT16, x, scratch, rows, w[i], scales[i], outs[i], columns, y[i]);
+        if (kind == FLOAT16) multiply(FLOAT16, x, scratch, rows, w[i], scales[i], outs[i], columns, y[i]);
+        if (kind == INT8) multiply(INT8, x, scratch, rows, w[i], scales[i], outs[i], columns, y[i]);
+        if (kind == INT4) multiply(INT4, x, scratch, rows, w[i], scales[i], outs[i], columns, y[i]);
     }
 }
 
-// Root mean square normalization of rows (rows, columns).
+// RMS normalization of rows (rows, columns).
 void dsvl_normalize(const float *x, const float *weight, float epsilon, int64_t rows, int64_t columns, float *y) {
     for (int64_t n = 0; n < rows; n++, x += columns, y += columns) {
         float total = 0;
@@ -333,7 +334,7 @@ void dsvl_normalize(const float *x, const float *weight, float epsilon, int64_t 
     }
 }
 
-// Heads (rows, heads, dim) turned in place by cosines and sines (rows, dim).
+// Rotary embedding of heads (rows, heads, dim) in position, by cosines and sines (rows, dim).
 void dsvl_rotate(float *x, const float *cosines, const float *sines, int64_t rows, int64_t heads, int64_t dim) {
     int64_t half = dim / 2;
     for (int64_t n = 0; n < rows; n++, cosines += dim, sines += dim)
@@ -386,7 +387,7 @@ INLINE void pack_group(const float *w, uint8_t *data, uint16_t *scale) {
     }
 }
 
-// Float weights (outs, columns), quantized; `columns` is a multiple of 64.
+// Quantizes float weights (outs, columns); `columns` is a multiple of 64.
 void dsvl_pack(int kind, const float *w, int64_t outs, int64_t columns, void *data, void *scales, int threads) {
     int64_t groups = columns / PACK;
 #pragma omp parallel for schedule(static) num_threads(threads)
@@ -408,55 +409,55 @@ void dsvl_pack(int kind, const float *w, int64_t outs, int64_t columns, void *da
     }
 }
 
-INLINE void store(char *to, int is_half, int64_t place, vec values) {
+INLINE void store(char *to, int is_half, int64_t position, vec values) {
     if (!is_half) {
-        memcpy(to + 4 * place, &values, sizeof values);
+        memcpy(to + 4 * position, &values, sizeof values);
         return;
     }
     uvec bits = (uvec)values;  // to bfloat16, ties to even
     half_vec halves = __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, half_vec);
-    memcpy(to + 2 * place, &halves, sizeof halves);
+    memcpy(to + 2 * position, &halves, sizeof halves);
 }
 
-INLINE void widen_all(
+INLINE void dequantize_all(
     int kind, const char *w, const void *scales, int64_t outs, int64_t columns, char *to, int is_half, int threads
 ) {
     int64_t groups = columns / PACK;
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t out = 0; out < outs; out++) {
-        int64_t place = out * columns;
+        int64_t position = out * columns;
         if (kind == INT8) {
-            const int8_t *from = (const int8_t *)w + place;
+            const int8_t *from = (const int8_t *)w + position;
             float scale = ((const float *)scales)[out];
             for (int64_t i = 0; i < columns; i += LANES)
-                store(to, is_half, place + i, __builtin_convertvector(LOAD(byte_vec, from + i), vec) * scale);
+                store(to, is_half, position + i, __builtin_convertvector(LOAD(byte_vec, from + i), vec) * scale);
             continue;
         }
-        const uint8_t *from = (const uint8_t *)w + place / 2;
-        for (int64_t group = 0; group < groups; group++, from += PACK / 2, place += PACK) {
+        const uint8_t *from = (const uint8_t *)w + position / 2;
+        for (int64_t group = 0; group < groups; group++, from += PACK / 2, position += PACK) {
             float scale = from_bfloat16(((const uint16_t *)scales)[out * groups + group]);
             for (int i = 0; i < PACK / 2; i += LANES) {
-                store(to, is_half, place + i, (from_nibbles(from + i, 0) - 8.0f) * scale);
-                store(to, is_half, place + PACK / 2 + i, (from_nibbles(from + i, 1) - 8.0f) * scale);
+                store(to, is_half, position + i, (from_nibbles(from + i, 0) - 8.0f) * scale);
+                store(to, is_half, position + PACK / 2 + i, (from_nibbles(from + i, 1) - 8.0f) * scale);
             }
         }
     }
 }
 
-// Quantized weights (outs, columns), widened to float, or to bfloat16.
-void dsvl_widen(
+// Dequantizes weights (outs, columns) to float or bfloat16.
+void dsvl_dequantize(
     int kind, const char *w, const void *scales, int64_t outs, int64_t columns, void *to, int is_half, int threads
 ) {
     if (is_half)
-        widen_all(kind, w, scales, outs, columns, to, 1, threads);
+        dequantize_all(kind, w, scales, outs, columns, to, 1, threads);
     else
-        widen_all(kind, w, scales, outs, columns, to, 0, threads);
+        dequantize_all(kind, w, scales, outs, columns, to, 0, threads);
 }
 
 INLINE void attend_one(
     enum kind kind, const float *q, const char *k, const char *v, int64_t length, int64_t dim, float scale, float *out
 ) {
-    // One pass over keys and values; the sums are scaled anew whenever a larger score appears.
+    // One pass over keys and values; the sums are rescaled whenever a larger score appears.
     enum { TILE = 64 };
     int64_t bytes = row_bytes(kind, dim);
     float largest = -INFINITY, total = 0, scores[TILE];
@@ -491,18 +492,18 @@ INLINE void attend_one(
             const char *row = v + start * bytes;
             if (width == 4)
                 for (int64_t p = 0; p < count; p++, row += bytes)
-                    for (int c = 0; c < 4; c++) part[c] += widen(kind, row, i + c * LANES) * scores[p];
+                    for (int c = 0; c < 4; c++) part[c] += upcast(kind, row, i + c * LANES) * scores[p];
             else
                 for (int64_t p = 0; p < count; p++, row += bytes)
-                    for (int c = 0; c < width; c++) part[c] += widen(kind, row, i + c * LANES) * scores[p];
+                    for (int c = 0; c < width; c++) part[c] += upcast(kind, row, i + c * LANES) * scores[p];
             for (int c = 0; c < width; c++) memcpy(out + i + c * LANES, &part[c], sizeof part[c]);
         }
     }
     for (int64_t i = 0; i < dim; i++) out[i] /= total;
 }
 
-// Attention of one query each of several sequences. `q` and `out` are (sequences, heads, dim); `k[s]` and `v[s]` are
-// (kv_heads, capacities[s], dim), of which the first lengths[s] positions count. `dim` is a multiple of 8.
+// Attention for several sequences with one query each. `q` and `out` are (sequences, heads, dim); `k[s]` and `v[s]` are
+// (kv_heads, capacities[s], dim), of which the first lengths[s] positions are valid. `dim` is a multiple of 8.
 void dsvl_attend(
     int kind, const float *q, const void *const *k, const void *const *v, const int64_t *lengths,
     const int64_t *capacities, int64_t sequences, int64_t heads, int64_t kv_heads, int64_t dim, float scale, float *out,

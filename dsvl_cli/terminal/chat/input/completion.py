@@ -1,4 +1,4 @@
-"""What the Tab key offers: commands and their arguments, and paths of pictures after an `@`."""
+"""Tab completion: commands and their arguments, and paths of pictures after an `@`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ChatCompleter(Completer):
         self._chat = chat
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        """Yield what fits before the cursor."""
+        """Yield completions for the text before the cursor."""
         text = document.text_before_cursor
         if match := _AT_PATH.search(text):
             yield from complete_path(match[1], self._chat.services.sources.extensions)
@@ -61,7 +61,7 @@ class ChatCompleter(Completer):
 
 
 def complete_path(typed: str, extensions: frozenset[str] | None) -> Iterator[Completion]:
-    """Yield folders and files that begin as typed; only files with one of the extensions, where they are given."""
+    """Yield folders and files that start with `typed`, limited to files with one of the extensions if given."""
     plain = re.sub(r"\\(.)", r"\1", typed)
     folder, begin = os.path.split(plain)
     try:
@@ -85,5 +85,5 @@ def _fits(entry: os.DirEntry[str], extensions: frozenset[str] | None) -> bool:
 
 
 def _escape(name: str) -> str:
-    r"""Escape spaces and quotes as shells do; on Windows a backslash separates folders, and names are left alone."""
+    r"""Escape spaces and quotes as shells do; not on Windows, where the backslash is the path separator."""
     return name if os.name == "nt" else _ESCAPED.sub(r"\\\1", name)

@@ -1,4 +1,4 @@
-"""Editing a text in the user's editor."""
+"""Opens a text in the user's editor."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def edit_text(text: str, variables: Mapping[str, str]) -> str:
-    """Open a text in `$VISUAL`, else `$EDITOR`, else the system's plainest editor, and return what was saved.
+    """Edit a text in `$VISUAL`, `$EDITOR` or the system's basic editor, and return what was saved.
 
     Raises:
-        DsvlError: the editor cannot be started, or ended with an error.
+        DsvlError: the editor cannot be started or failed.
     """
     command = variables.get("VISUAL") or variables.get("EDITOR") or ("notepad" if os.name == "nt" else "vi")
-    # A folder of our own, 0700: an editor may put its backup copies there, and they go with it.
+    # A private folder (0700): an editor's backup files are deleted with it.
     with tempfile.TemporaryDirectory(prefix="dsvl-") as folder:
         path = Path(folder, "message.md")
         path.write_text(text, encoding="utf-8")
@@ -30,6 +30,6 @@ def edit_text(text: str, variables: Mapping[str, str]) -> str:
             subprocess.run([*shlex.split(command, posix=os.name != "nt"), str(path)], check=True, env=dict(variables))
             return path.read_text(encoding="utf-8")
         except (OSError, ValueError) as exc:
-            raise DsvlError(f"{command} cannot be used to edit: {exc}", "set EDITOR to another editor") from exc
+            raise DsvlError(f"the editor {command} cannot be used: {exc}", "set EDITOR to another editor") from exc
         except subprocess.CalledProcessError as exc:
-            raise DsvlError(f"{command} ended with status {exc.returncode}; nothing is sent") from exc
+            raise DsvlError(f"{command} exited with status {exc.returncode}; nothing was sent") from exc

@@ -1,4 +1,4 @@
-"""What was typed, kept for the next chat: in a file that only its owner can read."""
+"""The input history, in a file that only its owner can read."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class PrivateHistory(FileHistory):
-    """A history file of mode 0600. A disk that is full costs the entry, never the chat.
+    """A history file with mode 0600. If the disk is full, only the entry is lost.
 
     Raises:
-        OSError: the file cannot be made.
+        OSError: the file cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
-        # FileHistory would create it as the umask has it.
+        # FileHistory would use the umask.
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600))
         if os.name == "posix":
@@ -29,7 +29,7 @@ class PrivateHistory(FileHistory):
         super().__init__(path)
 
     def store_string(self, string: str) -> None:
-        """Append an entry, if the disk takes it."""
+        """Append an entry, ignoring errors."""
         try:
             super().store_string(string)
         except OSError:
@@ -37,7 +37,7 @@ class PrivateHistory(FileHistory):
 
 
 def open_history(path: Path | None, console: Console) -> History:
-    """Open the history file; without a path, or where it cannot be made, the history lasts as long as the chat."""
+    """Open the history file; without a path, or if it cannot be created, keep the history in memory."""
     if path is None:
         return InMemoryHistory()
     try:

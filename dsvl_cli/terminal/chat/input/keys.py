@@ -1,4 +1,4 @@
-"""The keys of the chat beyond those that prompt-toolkit has anyway."""
+"""The chat's key bindings, besides those of prompt-toolkit."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def bind_keys(paste_picture: Callable[[], None]) -> KeyBindings:
-    """Return the bindings; `paste_picture` stages the clipboard's picture and says what came of it."""
+    """Return the key bindings; `paste_picture` attaches the picture on the clipboard and reports the result."""
     keys = KeyBindings()
-    # While the history is searched, Enter and Ctrl-C belong to the search.
+    # During a history search, Enter and Ctrl-C belong to the search.
     editing = has_focus(DEFAULT_BUFFER)
 
     @keys.add("enter", filter=editing)

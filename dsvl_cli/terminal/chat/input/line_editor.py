@@ -1,4 +1,4 @@
-"""Reading a message from a terminal: the prompt, its toolbar, and a plain one for terminals that cannot redraw."""
+"""Reads messages from a terminal: the prompt and its toolbar, or a simple echo for terminals that cannot redraw."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _REDRAW_SECONDS = 0.03
 
 
 class LineEditor:
-    """Reads messages; shows what the loading model has to say while it waits for them.
+    """Reads messages, and shows those of the loading model while waiting.
 
     Args:
-        chat: what is completed and shown in the toolbar.
-        history: the file of what was typed before; None keeps it in memory.
-        source, display: a terminal of the tests; None for the real one.
+        chat: the source of completions and of the toolbar.
+        history: the history file; None keeps the history in memory.
+        source, display: for tests; None for the real terminal.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class LineEditor:
     ) -> None:
         self._chat = chat
         environment = chat.console.environment
-        # The prompt goes where somebody sees it: `dsvl chat > answers.txt` has it on stderr.
+        # The prompt goes to a stream that is visible: stderr in `dsvl chat > answers.txt`.
         stream = environment.stdout if chat.console.answer_is_terminal else environment.stderr
         can_redraw = chat.console.can_redraw or (not chat.console.answer_is_terminal and chat.console.status_can_redraw)
         self._echo = None if can_redraw else _Echo(stream)
@@ -71,10 +71,10 @@ class LineEditor:
         self._chat.clear_screen = self._clear
 
     def read(self) -> str:
-        """Return the next message; the chat's draft stands in the line already.
+        """Return the next message; the line initially contains the chat's draft.
 
         Raises:
-            EOFError: Ctrl-D, or the terminal is gone.
+            EOFError: Ctrl-D, or the terminal was closed.
             KeyboardInterrupt: Ctrl-C at an empty prompt.
         """
         draft, self._chat.draft = self._chat.draft, ""
@@ -88,12 +88,12 @@ class LineEditor:
         return toolbar_text(self._chat, self._display.get_size().columns)
 
     def _wake(self) -> None:
-        """Look for news from the loading thread; any thread may call it."""
+        """Check for news from the loading thread; callable from any thread."""
         loop = self._session.app.loop
         if loop is not None:
             try:
                 loop.call_soon_threadsafe(self._refresh)
-            except RuntimeError:  # the prompt has just ended; the next one looks again
+            except RuntimeError:  # the prompt has just ended; the next one checks again
                 return
 
     def _refresh(self) -> None:
@@ -112,7 +112,7 @@ class LineEditor:
 
     def _paste_picture(self) -> None:
         try:
-            self._chat.stage([self._chat.services.sources.paste()])
+            self._chat.attach([self._chat.services.sources.paste()])
         except DsvlError as exc:
             self._chat.console.error(exc)
         self._chat.measure()
@@ -120,8 +120,8 @@ class LineEditor:
     def _aside(self, show: Callable[[], None]) -> None:
         """Show something while a line is being edited.
 
-        Not by prompt-toolkit's `run_in_terminal`: that lets the terminal itself echo what is typed meanwhile, and take
-        Enter for Ctrl-J.
+        Not with prompt-toolkit's `run_in_terminal`, during which the terminal itself echoes what is typed and turns
+        Enter into Ctrl-J.
         """
         if self._echo is not None:
             self._echo.aside(show)
@@ -145,20 +145,20 @@ def _is_worth_completing(text: str) -> bool:
 
 
 class _Echo:
-    """The line on a terminal that cannot redraw: what is added is echoed; after any other change it is written anew."""
+    """The line on a terminal that cannot redraw: added text is echoed; after any other change it is written again."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._shown = ""
 
     def line(self, buffer: Buffer, draft: str) -> _EchoedLine:
-        """Echo a buffer for one line, which begins with the draft."""
+        """Echo a buffer for one line that starts with the draft."""
         self._shown = draft
         self._write(PROMPT + draft)
         return _EchoedLine(self, buffer)
 
     def follow(self, buffer: Buffer) -> None:
-        """Show what has changed in the buffer."""
+        """Show the changes in the buffer."""
         if buffer.text.startswith(self._shown):
             self._write(buffer.text[len(self._shown) :])
         else:
@@ -166,7 +166,7 @@ class _Echo:
         self._shown = buffer.text
 
     def aside(self, show: Callable[[], None]) -> None:
-        """Show something on lines of its own, then the line again."""
+        """Show something on separate lines, then the line again."""
         self._write("\n")
         show()
         self._write(PROMPT + self._shown)

@@ -1,4 +1,4 @@
-"""The loop of a chat: a line, what it asks for, the next line."""
+"""The read-eval-print loop of a chat."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dsvl_cli.errors import DsvlError, ExitStatus, SomeFailed
 from dsvl_cli.terminal.chat.input.blocks import block_content
-from dsvl_cli.terminal.chat.input.tty import SilentKeys
+from dsvl_cli.terminal.chat.input.tty import SilentTty
 from dsvl_cli.terminal.chat.slash.registry import run_command, split_command
 
 if TYPE_CHECKING:
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 class Lines(Protocol):
-    """Where messages come from."""
+    """A source of messages."""
 
     def read(self) -> str:
-        """Return the next one; raises EOFError at the end, KeyboardInterrupt at Ctrl-C."""
+        """Return the next message; raises EOFError at the end, KeyboardInterrupt on Ctrl-C."""
         ...
 
 
 class Repl:
-    """Reads lines and does what they say, until there are no more.
+    """Reads and executes lines until there are no more.
 
     Args:
         chat: what the lines act on.
@@ -37,10 +37,10 @@ class Repl:
         self._failed = False
 
     def run(self, images: Sequence[str] = ()) -> ExitStatus:
-        """Run to the end: OK, or for a script ERROR where a line failed.
+        """Run to the end; return ERROR if a line of a script failed, else OK.
 
         Args:
-            images: paths, addresses and globs to stage first.
+            images: paths, URLs and globs of pictures to attach first.
 
         Raises:
             KeyboardInterrupt: Ctrl-C in a script.
@@ -49,19 +49,19 @@ class Repl:
             if self._chat.scripted:
                 self._run(images)
             else:
-                with SilentKeys(self._chat.console.environment.stdin) as keys, self._chat.ctrl_c:
-                    self._chat.lend_terminal = keys.lifted
+                with SilentTty(self._chat.console.environment.stdin) as tty, self._chat.ctrl_c:
+                    self._chat.lend_terminal = tty.lifted
                     self._run(images)
         finally:
             self._chat.save_at_last()
         if self._chat.is_kept:
-            self._chat.advise("kept; dsvl chat --continue goes on")
+            self._chat.advise("saved; continue it with dsvl chat --continue")
         return ExitStatus.ERROR if self._failed and self._chat.scripted else ExitStatus.OK
 
     def take(self, line: str) -> None:
-        """Do what one line says; an error is told, and the chat goes on."""
+        """Execute one line, reporting any error."""
         self._attempt(lambda: self._do(line))
-        self._chat.ctrl_c.forget()  # pressed when there was nothing left to stop
+        self._chat.ctrl_c.forget()  # pressed when there was nothing to stop any more
 
     def _run(self, images: Sequence[str]) -> None:
         if images:
@@ -78,7 +78,7 @@ class Repl:
         except KeyboardInterrupt:
             if self._chat.scripted:
                 raise
-            self._chat.tell("stopped; the message is back in the line" if self._chat.draft else "stopped")
+            self._chat.tell("stopped; the message is in the input line again" if self._chat.draft else "stopped")
         self._chat.measure()
 
     def _loop(self) -> None:
@@ -86,7 +86,7 @@ class Repl:
         while not self._chat.leaving:
             try:
                 with self._chat.ctrl_c.listening():
-                    pass  # pressed between two prompts, it counts for the second
+                    pass  # if pressed between two prompts, it counts for the second
                 line = self._lines.read()
             except EOFError:
                 return
@@ -96,7 +96,7 @@ class Repl:
                 if about_to_leave:
                     return
                 about_to_leave = True
-                self._chat.tell("Ctrl-C again, or Ctrl-D, leaves")
+                self._chat.tell("press Ctrl-C again or Ctrl-D to exit")
                 continue
             about_to_leave = False
             self.take(line)

@@ -1,4 +1,4 @@
-"""The line below the prompt: model, context, settings."""
+"""The toolbar below the prompt: model, context, settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SEPARATOR = " | "
 
 def toolbar_text(chat: Chat, width: int) -> str:
     """Return what fits into `width` columns, the most important first."""
-    pieces = [_model(chat), *_context(chat), *_staged(chat)]
+    pieces = [_model(chat), *_context(chat), *_attached(chat)]
     pieces += [f"{name} {value}" for name, value in changed_settings(chat.settings)]
     line = sanitize_line(pieces[0])[: max(width - 1, 0)]
     for piece in map(sanitize_line, pieces[1:]):
@@ -32,7 +32,7 @@ def _model(chat: Chat) -> str:
     if chat.loading.progress is None:
         return f"loading {chat.loading.name} ..."
     what, done, total = chat.loading.progress
-    return f"loading {chat.loading.name}: {100 * done // max(total, 1)} % of {what}"
+    return f"loading {chat.loading.name}: {100 * done // max(total, 1)}% of {what}"
 
 
 def _context(chat: Chat) -> list[str]:
@@ -43,6 +43,6 @@ def _context(chat: Chat) -> list[str]:
     return [f"{chat.used_tokens:,} tokens used, {free:,} free"]
 
 
-def _staged(chat: Chat) -> list[str]:
-    count = len(chat.dialogue.staged)
-    return [f"{count} {'picture' if count == 1 else 'pictures'} staged"] if count else []
+def _attached(chat: Chat) -> list[str]:
+    count = len(chat.dialogue.attached)
+    return [f"{count} {'picture' if count == 1 else 'pictures'} attached"] if count else []

@@ -1,4 +1,4 @@
-"""The terminal's own echo: off while a chat works, so that keys typed meanwhile do not run into an answer."""
+"""Turns off the terminal's echo during a chat, so that type-ahead does not mix with an answer."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class SilentKeys:
-    """Within it, typed keys are not echoed but wait for the next prompt; Ctrl-C stays a signal.
+class SilentTty:
+    """A context in which keys are not echoed but buffered for the next prompt; Ctrl-C still sends a signal.
 
-    Does nothing where there is no POSIX terminal.
+    Does nothing if stdin is not a POSIX terminal.
     """
 
     def __init__(self, stdin: TextIO) -> None:
         self._stdin = stdin
         self._before: list[Any] | None = None
 
-    def __enter__(self) -> SilentKeys:
+    def __enter__(self) -> SilentTty:
         self._before = _attributes(self._stdin)
         self._silence()
         return self
@@ -29,7 +29,7 @@ class SilentKeys:
 
     @contextmanager
     def lifted(self) -> Iterator[None]:
-        """Give the terminal to another program as it was in the beginning."""
+        """Restore the terminal's original settings for another program."""
         self._restore()
         try:
             yield
@@ -42,7 +42,7 @@ class SilentKeys:
         import termios
 
         silent = [*self._before]
-        silent[0] &= ~termios.ICRNL  # else Enter, typed ahead, would arrive as Ctrl-J
+        silent[0] &= ~termios.ICRNL  # otherwise Enter, typed ahead, would arrive as Ctrl-J
         silent[3] &= ~(termios.ECHO | termios.ICANON)
         _set_attributes(self._stdin, silent)
 

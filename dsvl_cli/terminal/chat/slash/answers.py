@@ -1,4 +1,4 @@
-"""The commands about questions and answers."""
+"""Commands on messages and answers."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ if TYPE_CHECKING:
 
 
 def go_on(chat: Chat, _: str) -> None:
-    """Go on with a cut answer."""
+    """Continue an answer that was cut off."""
     chat.go_on()
 
 
 def retry(chat: Chat, _: str) -> None:
-    """Draw another answer."""
+    """Generate another answer."""
     chat.retry()
 
 
 def undo(chat: Chat, _: str) -> None:
-    """Take the last exchange back."""
+    """Remove the last exchange."""
     question = chat.dialogue.take_back()
     chat.save()
     pictures = len(question.pictures)
-    staged = f"; its {'picture is' if pictures == 1 else f'{pictures} pictures are'} staged again" if pictures else ""
-    chat.tell(f"taken back: {question.text}{staged}")
+    again = f"; its {'picture is' if pictures == 1 else f'{pictures} pictures are'} attached again" if pictures else ""
+    chat.tell(f"removed: {question.text}{again}")
 
 
 def edit(chat: Chat, _: str) -> None:
-    """Change the last question in an editor and ask it again."""
+    """Edit the last message and send it again."""
     _require_terminal(chat, "/edit")
     question = chat.dialogue.messages[chat.dialogue.last_question()]
     before = marked_text(question)
     text = _edited(chat, before)
     if text in ("", before):
-        chat.tell("unchanged, so not asked again; /retry draws another answer")
+        chat.tell("unchanged and not sent; /retry generates another answer")
         return
     chat.tell(f"> {text}")
     chat.ask_instead(text)
@@ -50,7 +50,7 @@ def write_message(chat: Chat, argument: str) -> None:
     _require_terminal(chat, "/editor")
     text = _edited(chat, argument)
     if not text:
-        chat.tell("nothing was written, so nothing is sent")
+        chat.tell("empty and not sent")
         return
     chat.tell(f"> {text}")
     chat.send(text)
@@ -63,13 +63,13 @@ def _edited(chat: Chat, text: str) -> str:
 
 def _require_terminal(chat: Chat, command: str) -> None:
     if chat.scripted:
-        raise UsageError(f"{command} needs a terminal", "write the message as a line")
+        raise UsageError(f"{command} needs a terminal", "type the message as a line")
 
 
 COMMANDS = (
-    SlashCommand("continue", "", "go on with an answer that was cut", go_on),
-    SlashCommand("retry", "", "answer the last message again, with another seed", retry),
-    SlashCommand("undo", "", "take back the last message and its answer", undo),
-    SlashCommand("edit", "", "change the last message in $EDITOR and send it again", edit),
+    SlashCommand("continue", "", "continue an answer that was cut off", go_on),
+    SlashCommand("retry", "", "answer the last message again with another seed", retry),
+    SlashCommand("undo", "", "remove the last message and its answer", undo),
+    SlashCommand("edit", "", "edit the last message in $EDITOR and send it again", edit),
     SlashCommand("editor", "[TEXT]", "write a message in $EDITOR", write_message),
 )

@@ -1,4 +1,4 @@
-"""What a slash command is."""
+"""The slash command type."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def offer_nothing(_: Chat, _typed: str) -> Iterable[str]:
 
 @dataclass(frozen=True, slots=True)
 class SlashCommand:
-    """One command of the chat, as data: help and completion are made of it.
+    """A command of the chat, as data from which help and completion are generated.
 
     Attributes:
         name: without the slash.
-        arguments: their syntax; in square brackets where they can be left out, empty where there are none.
+        arguments: their syntax, in square brackets if optional; empty if there are none.
         help: one line.
-        run: does it; gets what stands behind the name, stripped. Raises DsvlError.
+        run: called with the text after the name, stripped. Raises DsvlError.
         aliases: other names.
-        complete: offers whole words for the last word of what was typed behind the name; `PATH` in the syntax makes
-            file names being offered besides.
+        complete: returns completions for the last word of the text after the name; `PATH` in the syntax adds file
+            names.
     """
 
     name: str
@@ -41,32 +41,32 @@ class SlashCommand:
 
     @property
     def usage(self) -> str:
-        """How it is typed."""
+        """The command with its arguments."""
         return f"/{self.name} {self.arguments}".rstrip()
 
     def check(self, argument: str) -> None:
-        """Refuse an argument where there is none, and none where there must be one.
+        """Check whether an argument is required or not allowed.
 
         Raises:
-            UsageError: as said.
+            UsageError: the argument is missing or unexpected.
         """
         if argument and not self.arguments:
-            raise UsageError(f"/{self.name} takes no argument", f"type {self.usage}")
+            raise UsageError(f"/{self.name} takes no arguments", f"type {self.usage}")
         if not argument and self.arguments and not self.arguments.startswith("["):
             raise UsageError(f"/{self.name} needs {self.arguments}", f"type {self.usage}")
 
 
 def read_number(text: str) -> int:
-    """Read a picture's number.
+    """Parse the number of a picture.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not a number.
     """
     if not (text.isascii() and text.isdigit()):
-        raise UsageError(f"{text!r} is no picture's number", "/images lists the pictures")
+        raise UsageError(f"{text!r} is not a picture number", "/images lists the pictures")
     return int(text)
 
 
 def offer_numbers(chat: Chat, typed: str) -> Iterable[str]:
-    """Offer the pictures' numbers as the first word."""
+    """Offer picture numbers for the first word."""
     return () if " " in typed else [str(entry.number) for entry in chat.dialogue.pictures()]

@@ -1,4 +1,4 @@
-"""The commands about conversations as wholes."""
+"""Commands on whole conversations."""
 
 from __future__ import annotations
 
@@ -20,55 +20,57 @@ _BESIDE = "beside"
 
 
 def begin_anew(chat: Chat, _: str) -> None:
-    """Begin another conversation."""
+    """Start a new conversation."""
     chat.begin_anew()
-    chat.tell("a new conversation")
+    chat.tell("new conversation")
 
 
 def name_conversation(chat: Chat, argument: str) -> None:
-    """Give the conversation a name."""
+    """Name the conversation."""
     if not chat.dialogue.messages:
-        raise UsageError("there is nothing to save yet", "say something first")
+        raise UsageError("there is nothing to save yet", "send a message first")
     chat.save()
     if chat.session_id is not None:
-        chat.services.keeper.rename(chat.session_id, argument)
+        chat.services.store.rename(chat.session_id, argument)
         chat.tell(f"saved as {argument}")
 
 
 def load_conversation(chat: Chat, argument: str) -> None:
-    """Go on with a kept conversation, or list them."""
-    keeper = chat.services.keeper
+    """Continue a saved conversation, or list them."""
+    store = chat.services.store
     if not argument:
-        rows = [(kept.name or kept.id, kept.title) for kept in keeper.list(_MOST_LISTED)]
-        chat.tell(*align(rows, chat.console.status_width) or ["no conversations are kept yet"])
+        rows = [(saved.name or saved.id, saved.title) for saved in store.list(_MOST_LISTED)]
+        chat.tell(*align(rows, chat.console.status_width) or ["there are no saved conversations yet"])
         return
-    chat.open(keeper.load(argument))
+    chat.open(store.load(argument))
     chat.tell(f"{argument}: {chat.dialogue.turns} turns, {len(chat.dialogue.conversation.pictures)} pictures")
 
 
 def offer_conversations(chat: Chat, _: str) -> Iterable[str]:
-    """Offer the names of kept conversations."""
-    return [kept.name or kept.id for kept in chat.services.keeper.list(_MOST_LISTED)]
+    """Offer the names of saved conversations."""
+    return [saved.name or saved.id for saved in chat.services.store.list(_MOST_LISTED)]
 
 
 def export_conversation(chat: Chat, argument: str) -> None:
     """Write the conversation to a file."""
     name, *rest = split_arguments(argument)
     if rest not in ([], [_BESIDE]):
-        raise UsageError("/export takes one file", "put quotes around a name with spaces")
+        raise UsageError("/export takes one file", "put a name with spaces in quotes")
     embed = not rest
     chat.services.export(chat.dialogue.conversation, chat.model_name, Path(name).expanduser(), embed)
-    chat.tell(f"written to {name}{'' if embed else ', the pictures beside it'}")
+    chat.tell(f"written to {name}{'' if embed else ', with the pictures next to it'}")
 
 
 COMMANDS = (
-    SlashCommand("new", "", "begin another conversation", begin_anew),
-    SlashCommand("save", "NAME", "give the conversation a name", name_conversation),
-    SlashCommand("load", "[NAME]", "go on with a kept conversation", load_conversation, complete=offer_conversations),
+    SlashCommand("new", "", "start a new conversation", begin_anew),
+    SlashCommand("save", "NAME", "name the conversation", name_conversation),
+    SlashCommand(
+        "load", "[NAME]", "continue a saved conversation, or list them", load_conversation, complete=offer_conversations
+    ),
     SlashCommand(
         "export",
         "PATH [beside]",
-        "write .md, .html or .json, pictures inside or beside",
+        "export to .md, .html or .json, pictures embedded or beside it",
         export_conversation,
     ),
 )

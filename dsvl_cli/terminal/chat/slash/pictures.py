@@ -1,4 +1,4 @@
-"""The commands about pictures."""
+"""Commands on pictures."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 def add_images(chat: Chat, argument: str) -> None:
-    """Stage pictures of paths, addresses or globs."""
+    """Attach pictures from paths, URLs or globs."""
     chat.add_images(split_arguments(argument))
 
 
 def list_images(chat: Chat, _: str) -> None:
-    """Show all pictures: number, name, size, what the model sees of it, tokens, turn."""
+    """List all pictures: number, size, size as seen by the model, tokens, turn and name."""
     entries = chat.dialogue.pictures()
     if not entries:
-        chat.tell("no pictures yet; /image adds one")
+        chat.tell("no pictures yet; attach one with /image")
         return
     model = chat.loading.ready
     tokens = str(model.image_tokens()) if model else "?"
@@ -32,13 +32,13 @@ def list_images(chat: Chat, _: str) -> None:
     rows = [("no.", "size", "seen as", "tokens", "turn", "name")]
     for entry in entries:
         size = f"{entry.picture.width}x{entry.picture.height}"
-        turn = "staged" if entry.turn is None else str(entry.turn)
+        turn = "next" if entry.turn is None else str(entry.turn)
         rows.append((str(entry.number), size, seen_as(entry.picture, side), tokens, turn, entry.picture.name))
     chat.tell(*align(rows, chat.console.status_width))
 
 
 def _side_of_view(chat: Chat, picture: Picture) -> int | None:
-    """Return the side, in pixels, of the square that the model sees; it is the same for all pictures."""
+    """Return the side, in pixels, of the square image that the model sees, which is the same for all pictures."""
     try:
         return chat.loading.ready.view(picture).width if chat.loading.ready else None
     except DsvlError:
@@ -46,7 +46,7 @@ def _side_of_view(chat: Chat, picture: Picture) -> int | None:
 
 
 def seen_as(picture: Picture, side: int | None) -> str:
-    """Write what is left of a picture's size when its longer side is fitted into the square of the model."""
+    """Format a picture's size after scaling its longer side to the model's square image."""
     if side is None:
         return "?"
     longer = max(picture.width, picture.height)
@@ -54,19 +54,19 @@ def seen_as(picture: Picture, side: int | None) -> str:
 
 
 def drop_image(chat: Chat, argument: str) -> None:
-    """Remove a picture, staged or sent."""
+    """Remove a picture, attached or sent."""
     dropped = chat.dialogue.drop(read_number(argument))
-    where = "no longer staged" if dropped.turn is None else f"removed from turn {dropped.turn}"
+    where = "no longer attached" if dropped.turn is None else f"removed from turn {dropped.turn}"
     chat.tell(f"{dropped.picture.name}: {where}")
     if dropped.turn is not None:
         chat.save_if_begun()
 
 
 def see_image(chat: Chat, argument: str) -> None:
-    """Show the pixels that the model gets, or write them to a file."""
+    """Show a picture as the model sees it, or write it to a file."""
     number, *rest = split_arguments(argument)
     if len(rest) > 1:
-        raise UsageError("/see takes one file", "put quotes around a name with spaces")
+        raise UsageError("/see takes one file", "put a name with spaces in quotes")
     entry = chat.dialogue.picture(read_number(number))
     image = chat.model().view(entry.picture)
     if not rest:
@@ -79,10 +79,10 @@ def see_image(chat: Chat, argument: str) -> None:
         with path.open("xb") as file:
             image.save(file, format=_format_of(path))
     except FileExistsError as exc:
-        raise UsageError(f"{path} exists already", "choose another name") from exc
+        raise UsageError(f"{path} already exists", "choose another name") from exc
     except OSError as exc:
         raise DsvlError(f"{path} cannot be written: {exc.strerror or exc}") from exc
-    chat.tell(f"{path}: the {image.width}x{image.height} pixels that the model gets")
+    chat.tell(f"{path}: {image.width}x{image.height}, as the model sees it")
 
 
 def _format_of(path: Path) -> str:
@@ -90,23 +90,23 @@ def _format_of(path: Path) -> str:
     try:
         return formats[path.suffix.lower()]
     except KeyError as exc:
-        raise UsageError(f"{path.name} has no picture's extension", "end the name in .png") from exc
+        raise UsageError(f"{path.name} does not have an image extension", "use a name ending in .png") from exc
 
 
 def crop_image(chat: Chat, argument: str) -> None:
-    """Stage a region of a picture at full resolution."""
+    """Attach a region of a picture at full resolution."""
     number, _, region = argument.partition(" ")
     picture = chat.dialogue.picture(read_number(number)).picture
     edges = region.replace(",", " ").split()
     if len(edges) != 4 or not all(edge.isascii() and edge.isdigit() for edge in edges):
         size = f"the picture is {picture.width}x{picture.height} pixels"
-        raise UsageError(f"{region!r} is no region", f"type x,y,width,height in pixels; {size}")
+        raise UsageError(f"{region!r} is not a region", f"type x,y,width,height in pixels; {size}")
     x, y, width, height = map(int, edges)
-    chat.stage([chat.services.sources.crop(picture, x, y, width, height)])
+    chat.attach([chat.services.sources.crop(picture, x, y, width, height)])
 
 
 def offer_regions(chat: Chat, typed: str) -> list[str]:
-    """Offer numbers, then the whole of the picture as the region to begin with."""
+    """Offer picture numbers, then the whole picture as an initial region."""
     first, space, _ = typed.partition(" ")
     if not space:
         return list(offer_numbers(chat, typed))
@@ -116,9 +116,9 @@ def offer_regions(chat: Chat, typed: str) -> list[str]:
 
 
 COMMANDS = (
-    SlashCommand("image", "PATH|URL|GLOB...", "stage pictures for the next message", add_images),
-    SlashCommand("images", "", "list the pictures, and what the model sees of them", list_images),
-    SlashCommand("drop", "N", "remove a picture, staged or sent", drop_image, complete=offer_numbers),
-    SlashCommand("see", "N [PATH]", "show or write the pixels that the model gets", see_image, complete=offer_numbers),
-    SlashCommand("crop", "N x,y,w,h", "stage a region at full resolution", crop_image, complete=offer_regions),
+    SlashCommand("image", "PATH|URL|GLOB...", "attach pictures to the next message", add_images),
+    SlashCommand("images", "", "list the pictures and their size for the model", list_images),
+    SlashCommand("drop", "N", "remove a picture, attached or sent", drop_image, complete=offer_numbers),
+    SlashCommand("see", "N [PATH]", "show or save a picture as the model sees it", see_image, complete=offer_numbers),
+    SlashCommand("crop", "N x,y,w,h", "attach a region at full resolution", crop_image, complete=offer_regions),
 )

@@ -1,4 +1,4 @@
-"""All slash commands: finding the one that was typed, running it, helping with it."""
+"""All slash commands: lookup, execution and help."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 _COMMAND = re.compile(r"/([A-Za-z?]+)(?:\s+(.*))?\s*", re.DOTALL)
 _KEYS = (
-    ("Alt-Enter, Ctrl-J", 'a new line; a block between two """ is one message, too'),
-    ("@", "completes the path of a picture; a file can also be dropped into the line"),
-    ("Ctrl-V", "takes a picture from the clipboard"),
-    ("Ctrl-R", "searches what was typed before"),
-    ("Ctrl-C", "stops an answer; twice at an empty prompt, or Ctrl-D, leaves"),
+    ("Alt-Enter, Ctrl-J", 'new line; or put several lines between two """'),
+    ("@", "complete the path of a picture; you can also drop a file into the line"),
+    ("Ctrl-V", "attach the picture on the clipboard"),
+    ("Ctrl-R", "search the history"),
+    ("Ctrl-C", "stop an answer; twice at an empty prompt exits, as does Ctrl-D"),
 )
 
 
@@ -32,21 +32,21 @@ def show_help(chat: Chat, argument: str) -> None:
         return
     width = chat.console.status_width
     chat.tell(*align([(command.usage, command.help) for command in COMMANDS], width), "")
-    chat.tell(*align(_KEYS, width), "", "<image> in a message marks where a picture stands; else pictures come first.")
+    chat.tell(*align(_KEYS, width), "", "<image> in a message marks where a picture goes; by default they come first.")
 
 
 def offer_commands(_: Chat, _typed: str) -> list[str]:
-    """Offer the commands' names."""
+    """Offer command names."""
     return [command.name for command in COMMANDS]
 
 
 def clear_screen(chat: Chat, _: str) -> None:
-    """Clear the screen; the conversation stays."""
+    """Clear the screen, but not the conversation."""
     chat.clear_screen()
 
 
 def leave(chat: Chat, _: str) -> None:
-    """Leave the chat."""
+    """Exit the chat."""
     chat.leaving = True
 
 
@@ -55,24 +55,24 @@ COMMANDS = (
     *answers.COMMANDS,
     *tuning.COMMANDS,
     *keeping.COMMANDS,
-    SlashCommand("clear", "", "clear the screen; the conversation stays", clear_screen),
-    SlashCommand("help", "[COMMAND]", "show this", show_help, ("?",), offer_commands),
-    SlashCommand("exit", "", "leave", leave, ("quit", "bye", "q")),
+    SlashCommand("clear", "", "clear the screen, but not the conversation", clear_screen),
+    SlashCommand("help", "[COMMAND]", "show this help", show_help, ("?",), offer_commands),
+    SlashCommand("exit", "", "exit the chat", leave, ("quit", "bye", "q")),
 )
 _BY_NAME = {name: command for command in COMMANDS for name in (command.name, *command.aliases)}
 
 
 def split_command(line: str) -> tuple[str, str] | None:
-    """Split a line into a command's name and argument; None when it is a message. A path like `/a/b` is none."""
+    """Split a line into a command's name and argument, or return None for a message; a path like `/a/b` is one."""
     match = _COMMAND.fullmatch(line.strip())
     return (match[1].lower(), (match[2] or "").strip()) if match else None
 
 
 def find_command(name: str) -> SlashCommand:
-    """Return the command of that name.
+    """Return the command with that name.
 
     Raises:
-        UsageError: there is none; the hint names the nearest.
+        UsageError: it does not exist; the hint suggests a similar one.
     """
     if name in _BY_NAME:
         return _BY_NAME[name]
@@ -85,7 +85,7 @@ def run_command(chat: Chat, name: str, argument: str) -> None:
     """Run a command.
 
     Raises:
-        DsvlError: there is none of that name, its argument is wrong, or it failed.
+        DsvlError: it does not exist, its argument is invalid, or it failed.
     """
     command = find_command(name)
     command.check(argument)

@@ -1,4 +1,4 @@
-"""The commands about the model and its settings."""
+"""Commands on the model and its settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def change_setting(chat: Chat, argument: str) -> None:
-    """Show all settings, or one, or change it."""
+    """Show all settings, or show or change one."""
     if not argument:
         rows = [(s.name, show_value(value_of(chat.settings, s)), f"{s.help}; {s.limits}") for s in SETTINGS]
         chat.tell(*align(rows, chat.console.status_width))
@@ -39,29 +39,29 @@ def offer_settings(_: Chat, typed: str) -> Iterable[str]:
 
 
 def change_system(chat: Chat, argument: str) -> None:
-    """Show or replace the system text."""
+    """Show or replace the system prompt."""
     conversation = chat.dialogue.conversation
     if argument:
         conversation.system = {"default": None, "none": ""}.get(argument, argument)
         chat.save_if_begun()
     if conversation.system is None:
-        chat.tell("the system text is the model's own")
+        chat.tell("the system prompt is the model's default")
     elif conversation.system:
-        chat.tell(f"the system text is: {conversation.system}")
+        chat.tell(f"the system prompt is: {conversation.system}")
     else:
-        chat.tell("there is no system text")
+        chat.tell("there is no system prompt")
 
 
 def change_model(chat: Chat, argument: str) -> None:
-    """Load another model; the conversation stays."""
+    """Load another model, keeping the conversation."""
     before = chat.model_name
     chat.loading.start(argument)
     chat.stats = None
-    chat.tell(f"loading {argument}; the conversation stays. /model {before} goes back")
+    chat.tell(f"loading {argument}; the conversation is kept. /model {before} switches back")
 
 
 def show_stats(chat: Chat, _: str) -> None:
-    """Show what the last answer cost."""
+    """Show the statistics of the last answer."""
     stats, model = chat.stats, chat.loading.ready
     rows = [("model", chat.model_name)]
     if stats is not None:
@@ -77,17 +77,17 @@ def show_stats(chat: Chat, _: str) -> None:
         rows.append(("context", f"{chat.used_tokens:,} of {model.context_length:,} tokens used"))
     chat.tell(*align(rows, chat.console.status_width))
     if stats is None:
-        raise DsvlError("there are no figures of an answer", "they come with the next whole answer")
+        raise DsvlError("there are no statistics yet", "they are available after the next complete answer")
 
 
 def offer_models(chat: Chat, _: str) -> Iterable[str]:
-    """Offer the models that the command knows by name."""
+    """Offer the known model names."""
     return chat.services.models
 
 
 COMMANDS = (
     SlashCommand("set", "[NAME [VALUE]]", "show or change settings", change_setting, complete=offer_settings),
-    SlashCommand("system", "[TEXT]", "show or replace the system text; default, none", change_system),
-    SlashCommand("model", "NAME", "load another model; the conversation stays", change_model, complete=offer_models),
-    SlashCommand("stats", "", "tokens, times and memory of the last answer", show_stats),
+    SlashCommand("system", "[TEXT]", "show or replace the system prompt; default, none", change_system),
+    SlashCommand("model", "NAME", "load another model, keeping the conversation", change_model, complete=offer_models),
+    SlashCommand("stats", "", "show tokens, times and memory of the last answer", show_stats),
 )

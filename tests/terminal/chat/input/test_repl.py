@@ -45,7 +45,7 @@ def test_ctrl_c_after_the_last_word_is_none_at_the_prompt(monkeypatch: pytest.Mo
         press()
         return session_id
 
-    monkeypatch.setattr(desk.keeper, "save", save)
+    monkeypatch.setattr(desk.store, "save", save)
     assert Repl(desk.chat, Typed("one", "two")).run() == ExitStatus.OK
     assert desk.texts() == ["one", "You said: one", "two", "You said: two"]
     assert "Ctrl-C" not in desk.err
@@ -59,7 +59,7 @@ def test_a_bug_is_left_to_the_program_and_what_was_said_is_kept() -> None:
     desk = Desk(FakeModel(["one two"], before_chunk=fail))
     with pytest.raises(ZeroDivisionError):
         Repl(desk.chat, Typed("count")).run()
-    assert desk.keeper.kept["id1"].conversation.messages[-1].text == "one"
+    assert desk.store.kept["id1"].conversation.messages[-1].text == "one"
 
 
 def test_ctrl_c_ends_a_script() -> None:

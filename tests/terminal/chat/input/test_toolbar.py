@@ -15,10 +15,10 @@ from tests.terminal.fake_model import Desk, FakeModel, make_picture
 def test_model_context_pictures_and_settings() -> None:
     desk = Desk()
     desk.do("hello", "/set temperature 0.5")
-    desk.chat.stage([make_picture()])
+    desk.chat.attach([make_picture()])
     desk.chat.measure()
     text = toolbar_text(desk.chat, 100)
-    assert text == "fake | 14 tokens used, 986 free | 1 picture staged | temperature 0.5"
+    assert text == "fake | 14 tokens used, 986 free | 1 picture attached | temperature 0.5"
 
 
 @given(st.integers(0, 120))
@@ -41,7 +41,7 @@ def test_it_shows_how_loading_goes() -> None:
 
     desk = Desk(load=load)
     reached.wait(10)
-    assert toolbar_text(desk.chat, 80) == "loading fake: 25 % of weights"
+    assert toolbar_text(desk.chat, 80) == "loading fake: 25% of weights"
     go_on.set()
     desk.loading.wait(10)
     assert toolbar_text(desk.chat, 80) == "no model: /model NAME"

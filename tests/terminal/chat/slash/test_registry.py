@@ -66,7 +66,7 @@ BAD = {
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    """A chat with picture 1 and 2 sent, 3 staged, a cut answer, and an editor that adds a word."""
+    """A chat with picture 1 and 2 sent, 3 attached, a cut answer, and an editor that adds a word."""
     monkeypatch.chdir(tmp_path)
     for name in ("a b.png", "b.png"):
         (tmp_path / name).write_bytes(picture_bytes())
@@ -102,11 +102,11 @@ def test_good_arguments_raise_nothing(desk: Desk, name: str, argument: str) -> N
 
 @pytest.mark.parametrize(("name", "argument", "told"), [(name, *each) for name, all_ in BAD.items() for each in all_])
 def test_bad_arguments_are_explained_and_change_nothing(desk: Desk, name: str, argument: str, told: str) -> None:
-    before = (list(desk.chat.dialogue.messages), list(desk.chat.dialogue.staged), desk.chat.settings)
+    before = (list(desk.chat.dialogue.messages), list(desk.chat.dialogue.attached), desk.chat.settings)
     err = desk.do(f"/{name} {argument}")
     assert err.startswith("error: ")
     assert told in err
-    assert (desk.chat.dialogue.messages, desk.chat.dialogue.staged, desk.chat.settings) == before
+    assert (desk.chat.dialogue.messages, desk.chat.dialogue.attached, desk.chat.settings) == before
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
@@ -148,12 +148,12 @@ def test_images_are_listed_with_all_that_is_known(desk: Desk) -> None:
     header, first, _, third = desk.do("/images").splitlines()
     assert header.split() == ["no.", "size", "seen", "as", "tokens", "turn", "name"]
     assert first.split() == ["1", "8x6", "48x36", "10", "1", "b.png"]
-    assert third.split()[4:] == ["staged", "b.png"]
+    assert third.split()[4:] == ["next", "b.png"]
 
 
 def test_dropping_a_sent_picture_changes_what_is_kept(desk: Desk) -> None:
     desk.do("/drop 1")
-    kept = desk.keeper.kept["id1"].conversation
+    kept = desk.store.kept["id1"].conversation
     assert [picture.name for picture in kept.pictures] == ["a b.png"]
 
 
@@ -165,19 +165,19 @@ def test_see_writes_what_the_model_sees(desk: Desk) -> None:
 
 def test_crop_stages_a_region(desk: Desk) -> None:
     desk.do("/crop 1 1,2,3,4")
-    staged = desk.chat.dialogue.staged[-1]
-    assert (staged.width, staged.height) == (3, 4)
+    attached = desk.chat.dialogue.attached[-1]
+    assert (attached.width, attached.height) == (3, 4)
 
 
 def test_continue_undo_and_new(desk: Desk) -> None:
     desk.do("/continue")
     assert desk.texts() == ["What?", "cutYou said: cut"]
     desk.do("/undo")
-    assert len(desk.chat.dialogue.staged) == 3
+    assert len(desk.chat.dialogue.attached) == 3
     desk.do("/new")
-    assert desk.chat.dialogue.staged == []
+    assert desk.chat.dialogue.attached == []
     desk.do("again")
-    assert sorted(desk.keeper.kept) == ["id1", "id2"]
+    assert sorted(desk.store.kept) == ["id1", "id2"]
 
 
 def test_edit_asks_the_same_pictures_other_words(desk: Desk) -> None:
@@ -186,10 +186,10 @@ def test_edit_asks_the_same_pictures_other_words(desk: Desk) -> None:
     assert question.text == "What?edited"
     assert [picture.name for picture in question.pictures] == ["b.png", "a b.png"]
     assert len(desk.chat.dialogue.messages) == 2
-    assert len(desk.chat.dialogue.staged) == 1
+    assert len(desk.chat.dialogue.attached) == 1
 
 
-def test_editor_sends_what_was_written_with_what_is_staged(desk: Desk) -> None:
+def test_editor_sends_what_was_written_with_the_attachments(desk: Desk) -> None:
     desk.do("/editor a long ")
     assert desk.texts()[-1] == "You said: a longedited"
     assert len(desk.chat.dialogue.messages[-2].pictures) == 1
@@ -209,7 +209,7 @@ def test_the_system_text_is_replaced_left_out_and_given_back(desk: Desk) -> None
     for argument, system in (("be terse", "be terse"), ("none", ""), ("default", None)):
         desk.do(f"/system {argument}")
         assert desk.chat.dialogue.conversation.system == system
-        assert desk.keeper.kept["id1"].conversation.system == system
+        assert desk.store.kept["id1"].conversation.system == system
 
 
 def test_another_model_takes_the_conversation_over(desk: Desk) -> None:
@@ -229,8 +229,8 @@ def test_a_conversation_is_named_left_and_found_again(desk: Desk) -> None:
     desk.do("/load my talk")
     assert desk.texts() == ["What?", "cut"]
     desk.do("on")
-    assert len(desk.keeper.kept["id1"].conversation.messages) == 4
-    assert desk.keeper.kept["id1"].name == "my talk"
+    assert len(desk.store.kept["id1"].conversation.messages) == 4
+    assert desk.store.kept["id1"].name == "my talk"
 
 
 def test_export_gets_the_conversation(desk: Desk) -> None:

@@ -1,0 +1,20 @@
+"""Skeletons of both models, which several tests of this room share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dsvl_cli.engine.checkpoint.find import EMBEDDED_FOLDER, check_folder
+from dsvl_cli.engine.quantization.backends import make_skeleton
+
+
+@pytest.fixture(scope="module")
+def skeletons(hybrid_folder: Path) -> dict[str, Any]:
+    """Modules without weights, by the name of the model."""
+    return {
+        "tiny": make_skeleton(check_folder("tiny", EMBEDDED_FOLDER)),
+        "hybrid": make_skeleton(check_folder("hybrid", hybrid_folder)),
+    }
