@@ -44,19 +44,29 @@ SCRIPT = (
 _COLOURS = {"brown": "yellow", "brightbrown": "bright_yellow"}  # pyte's names for them
 
 
+class _Screen(pyte.Screen):
+    """A screen that answers what programs ask a terminal, such as where its cursor is."""
+
+    def __init__(self, main: int) -> None:
+        super().__init__(COLUMNS, LINES)
+        self._main = main
+
+    def write_process_input(self, data: str) -> None:
+        os.write(self._main, data.encode())
+
+
 class Terminal:
     """A program in a pseudo-terminal, and what its screen shows."""
 
     def __init__(self, command: list[str], environment: dict[str, str]) -> None:
-        self.screen = pyte.Screen(COLUMNS, LINES)
-        self._stream = pyte.ByteStream(self.screen)
         self._main, child = pty.openpty()
+        self.screen = _Screen(self._main)
+        self._stream = pyte.ByteStream(self.screen)
         fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
         self._process = subprocess.Popen(
             command, stdin=child, stdout=child, stderr=child, env=environment, cwd=ROOT, start_new_session=True
         )
         os.close(child)
-        self.screen.write_process_input = lambda data: os.write(self._main, data.encode())
 
     def wait_for(self, pattern: str) -> None:
         """Wait until the line of the cursor is this and has been for a second.

@@ -136,6 +136,16 @@ def test_the_table_of_exit_statuses_is_complete() -> None:
     assert shown == {status.value for status in ExitStatus}
 
 
+def test_every_folder_of_the_code_is_explained() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    folders = {path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "dsvl_cli").rglob("__init__.py")}
+    top = {"training", "benchmarks", "completions", "docs", "examples", "requirements", ".ci"}
+    explained = set(re.findall(r"`([\w./]+)/`", page.split("## Where is what")[1].split("## Rules")[0]))
+    assert (folders - {"dsvl_cli"}) | top <= explained
+    for name in explained - {"commands", "app"}:  # short for two of dsvl_cli
+        assert (ROOT / name).is_dir(), name
+
+
 def test_the_recorded_session_is_a_picture_of_dsvl() -> None:
     text = "".join(ElementTree.parse(ROOT / "docs" / "session.svg").getroot().itertext()).replace("\xa0", " ")
     assert "$ dsvl describe examples/three-shapes.png --model tiny" in text
