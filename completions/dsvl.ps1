@@ -18,7 +18,7 @@ $dsvlValues = @{
 }
 $dsvlCommands = @{
     'dsvl' = @{
-        Commands = @(@('chat', 'Talk about pictures; the conversation is kept.'), @('describe', 'Describe pictures, or answer a question about them.'), @('batch', 'Answer about many pictures, and lose nothing: one row a picture, an answer or an error.'), @('quantize', 'Write a quantized copy of a model: a folder that transformers loads anywhere.'), @('doctor', 'Show what dsvl finds on this machine and what it would choose.'), @('sessions', 'List, show, search, export and remove the conversations that were kept.'))
+        Commands = @(@('chat', 'Chat about pictures; the conversation is saved.'), @('describe', 'Describe pictures, or answer a question about them.'), @('batch', 'Ask about many pictures: one row per picture, with an answer or an error.'), @('quantize', 'Write a quantized copy of a model: a folder that transformers can load anywhere.'), @('doctor', 'Show what dsvl finds on this machine, and what it would choose.'), @('sessions', 'List, show, search, export and remove saved conversations.'))
         Arguments = @()
         Options = @(
             @{ Names = @('--version', '-V'); Kind = $null; Repeatable = $False; Help = 'Show the version.' }
@@ -29,38 +29,38 @@ $dsvlCommands = @{
         Commands = @()
         Arguments = @('pictures')
         Options = @(
-            @{ Names = @('--continue', '-c'); Kind = $null; Repeatable = $False; Help = 'Go on with the last conversation.' }
-            @{ Names = @('--session'); Kind = 'text'; Repeatable = $False; Help = 'Go on with this one; see dsvl sessions list.' }
-            @{ Names = @('--no-save'); Kind = $null; Repeatable = $False; Help = 'Keep nothing on disk, --cache or not.' }
-            @{ Names = @('--overflow'); Kind = 'overflow'; Repeatable = $False; Help = 'When the context is full: say so, or leave the oldest turns out.' }
-            @{ Names = @('--system', '-s'); Kind = 'text'; Repeatable = $False; Help = 'Replaces the model''s default system text, as DeepSeek''s own code does; '''' leaves it out.' }
-            @{ Names = @('--max-new-tokens', '--max-tokens'); Kind = 'text'; Repeatable = $False; Help = 'Longest answer (at least 1).' }
-            @{ Names = @('--temperature', '--temp'); Kind = 'text'; Repeatable = $False; Help = '0 always takes the likeliest token; higher is more varied (between 0 and 100).' }
-            @{ Names = @('--top-p'); Kind = 'text'; Repeatable = $False; Help = 'Sample among the likeliest tokens that sum to P (above 0 and at most 1).' }
-            @{ Names = @('--top-k'); Kind = 'text'; Repeatable = $False; Help = 'Sample among the K likeliest tokens; 0 is off (at least 0).' }
-            @{ Names = @('--min-p'); Kind = 'text'; Repeatable = $False; Help = 'Drop tokens less than P times as likely as the likeliest (between 0 and 1).' }
-            @{ Names = @('--repetition-penalty'); Kind = 'text'; Repeatable = $False; Help = 'Above 1 makes repeating less likely (above 0 and at most 100).' }
-            @{ Names = @('--seed'); Kind = 'text'; Repeatable = $False; Help = 'Makes sampling repeatable (between 0 and 2^63 - 1).' }
+            @{ Names = @('--continue', '-c'); Kind = $null; Repeatable = $False; Help = 'Continue the last conversation.' }
+            @{ Names = @('--session'); Kind = 'text'; Repeatable = $False; Help = 'Continue this conversation; see dsvl sessions list.' }
+            @{ Names = @('--no-save'); Kind = $null; Repeatable = $False; Help = 'Save nothing to disk, not even with --cache.' }
+            @{ Names = @('--overflow'); Kind = 'overflow'; Repeatable = $False; Help = 'When the context is full: stop with an error, or drop the oldest turns.' }
+            @{ Names = @('--system', '-s'); Kind = 'text'; Repeatable = $False; Help = 'System prompt, in place of the model''s default; '''' for none.' }
+            @{ Names = @('--max-new-tokens', '--max-tokens'); Kind = 'text'; Repeatable = $False; Help = 'Maximum length of an answer (at least 1).' }
+            @{ Names = @('--temperature', '--temp'); Kind = 'text'; Repeatable = $False; Help = '0 always picks the most likely token; higher values vary more (between 0 and 100).' }
+            @{ Names = @('--top-p'); Kind = 'text'; Repeatable = $False; Help = 'Sample from the most likely tokens whose probabilities sum to P (above 0 and at most 1).' }
+            @{ Names = @('--top-k'); Kind = 'text'; Repeatable = $False; Help = 'Sample from the K most likely tokens; 0 is off (at least 0).' }
+            @{ Names = @('--min-p'); Kind = 'text'; Repeatable = $False; Help = 'Drop tokens less than P times as likely as the most likely one (between 0 and 1).' }
+            @{ Names = @('--repetition-penalty'); Kind = 'text'; Repeatable = $False; Help = 'Values above 1 make repetition less likely (above 0 and at most 100).' }
+            @{ Names = @('--seed'); Kind = 'text'; Repeatable = $False; Help = 'Seed for reproducible sampling (between 0 and 2^63 - 1).' }
             @{ Names = @('--stop'); Kind = 'text'; Repeatable = $True; Help = 'End the answer before TEXT; may be repeated.' }
-            @{ Names = @('--model', '-m'); Kind = 'model_folders'; Repeatable = $False; Help = 'tiny, 1.3b, 7b, 1.3b-base, 7b-base, a Hugging Face id, or a folder. tiny comes with dsvl.' }
-            @{ Names = @('--profile'); Kind = 'text'; Repeatable = $False; Help = 'A group of settings out of config.toml.' }
-            @{ Names = @('--revision'); Kind = 'text'; Repeatable = $False; Help = 'Branch, tag or commit of the model on the hub.' }
-            @{ Names = @('--offline'); Kind = $null; Repeatable = $False; Help = 'Never open a connection.' }
-            @{ Names = @('--device'); Kind = 'device'; Repeatable = $False; Help = 'Where to compute.' }
-            @{ Names = @('--dtype'); Kind = 'dtype'; Repeatable = $False; Help = 'Number format; auto takes a fast one.' }
+            @{ Names = @('--model', '-m'); Kind = 'model_folders'; Repeatable = $False; Help = 'tiny, 1.3b, 7b, 1.3b-base, 7b-base, a Hugging Face id, or a folder. tiny is built in.' }
+            @{ Names = @('--profile'); Kind = 'text'; Repeatable = $False; Help = 'A group of settings in config.toml.' }
+            @{ Names = @('--revision'); Kind = 'text'; Repeatable = $False; Help = 'Branch, tag or commit of the model on the Hugging Face Hub.' }
+            @{ Names = @('--offline'); Kind = $null; Repeatable = $False; Help = 'Never use the network.' }
+            @{ Names = @('--device'); Kind = 'device'; Repeatable = $False; Help = 'Device to run on.' }
+            @{ Names = @('--dtype'); Kind = 'dtype'; Repeatable = $False; Help = 'Floating-point format; auto picks a fast one.' }
             @{ Names = @('--attn-implementation', '--attn'); Kind = 'attn_implementation'; Repeatable = $False; Help = 'Attention backend.' }
-            @{ Names = @('--device-map'); Kind = 'device_map'; Repeatable = $False; Help = 'auto: spread over several GPUs.' }
+            @{ Names = @('--device-map'); Kind = 'device_map'; Repeatable = $False; Help = 'auto: spread the model over several GPUs.' }
             @{ Names = @('--threads'); Kind = 'text'; Repeatable = $False; Help = 'CPU threads (at least 1).' }
-            @{ Names = @('--quantization'); Kind = 'quantization'; Repeatable = $False; Help = 'Quantize while loading; 4bit and 8bit take the best format of that width.' }
-            @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights that share a scale in torchao-int4 (one of 32, 64, 128, 256).' }
-            @{ Names = @('--include-vision'); Kind = $null; Repeatable = $False; Help = 'Quantize the vision towers too; not advised.' }
-            @{ Names = @('--include-head'); Kind = $null; Repeatable = $False; Help = 'Quantize the output head too; not advised.' }
-            @{ Names = @('--cache'); Kind = $null; Repeatable = $False; Help = 'Keep the state of pictures and prompts on disk, for you alone to read: asked again, they cost nothing.' }
-            @{ Names = @('--force'); Kind = $null; Repeatable = $False; Help = 'Load even if the memory will probably not do.' }
-            @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'One JSON object a line on stdout.' }
-            @{ Names = @('--plain'); Kind = $null; Repeatable = $False; Help = 'No colour, no redrawing: for screen readers and logs.' }
+            @{ Names = @('--quantization'); Kind = 'quantization'; Repeatable = $False; Help = 'Quantize while loading; 4bit and 8bit pick the best format of that width.' }
+            @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights per scale in torchao-int4 (one of 32, 64, 128, 256).' }
+            @{ Names = @('--include-vision'); Kind = $null; Repeatable = $False; Help = 'Quantize the vision encoders too; not recommended.' }
+            @{ Names = @('--include-head'); Kind = $null; Repeatable = $False; Help = 'Quantize the output head too; not recommended.' }
+            @{ Names = @('--cache'); Kind = $null; Repeatable = $False; Help = 'Cache processed pictures and prompts on disk, readable only by you, so asking again is fast.' }
+            @{ Names = @('--force'); Kind = $null; Repeatable = $False; Help = 'Load even if memory is likely to run out.' }
+            @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'Print one JSON object per line.' }
+            @{ Names = @('--plain'); Kind = $null; Repeatable = $False; Help = 'No colour and no redrawing, for screen readers and logs.' }
             @{ Names = @('--quiet', '-q'); Kind = $null; Repeatable = $False; Help = 'No status messages.' }
-            @{ Names = @('--verbose', '-v'); Kind = $null; Repeatable = $False; Help = 'Say what was chosen (device, dtype, attention) and why.' }
+            @{ Names = @('--verbose', '-v'); Kind = $null; Repeatable = $False; Help = 'Show what was chosen (device, dtype, attention), and why.' }
             @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
             @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
         )
@@ -69,38 +69,38 @@ $dsvlCommands = @{
         Commands = @()
         Arguments = @('pictures')
         Options = @(
-            @{ Names = @('--prompt', '-p'); Kind = 'text'; Repeatable = $False; Help = 'What to ask; - reads it from stdin. By default: Describe this image.' }
-            @{ Names = @('--together'); Kind = $null; Repeatable = $False; Help = 'Ask once about all pictures, not once a picture.' }
-            @{ Names = @('--system', '-s'); Kind = 'text'; Repeatable = $False; Help = 'Replaces the model''s default system text, as DeepSeek''s own code does; '''' leaves it out.' }
-            @{ Names = @('--max-new-tokens', '--max-tokens'); Kind = 'text'; Repeatable = $False; Help = 'Longest answer (at least 1).' }
-            @{ Names = @('--temperature', '--temp'); Kind = 'text'; Repeatable = $False; Help = '0 always takes the likeliest token; higher is more varied (between 0 and 100).' }
-            @{ Names = @('--top-p'); Kind = 'text'; Repeatable = $False; Help = 'Sample among the likeliest tokens that sum to P (above 0 and at most 1).' }
-            @{ Names = @('--top-k'); Kind = 'text'; Repeatable = $False; Help = 'Sample among the K likeliest tokens; 0 is off (at least 0).' }
-            @{ Names = @('--min-p'); Kind = 'text'; Repeatable = $False; Help = 'Drop tokens less than P times as likely as the likeliest (between 0 and 1).' }
-            @{ Names = @('--repetition-penalty'); Kind = 'text'; Repeatable = $False; Help = 'Above 1 makes repeating less likely (above 0 and at most 100).' }
-            @{ Names = @('--seed'); Kind = 'text'; Repeatable = $False; Help = 'Makes sampling repeatable (between 0 and 2^63 - 1).' }
+            @{ Names = @('--prompt', '-p'); Kind = 'text'; Repeatable = $False; Help = 'What to ask; - reads it from stdin. Default: Describe this image.' }
+            @{ Names = @('--together'); Kind = $null; Repeatable = $False; Help = 'Ask once about all pictures, not once per picture.' }
+            @{ Names = @('--system', '-s'); Kind = 'text'; Repeatable = $False; Help = 'System prompt, in place of the model''s default; '''' for none.' }
+            @{ Names = @('--max-new-tokens', '--max-tokens'); Kind = 'text'; Repeatable = $False; Help = 'Maximum length of an answer (at least 1).' }
+            @{ Names = @('--temperature', '--temp'); Kind = 'text'; Repeatable = $False; Help = '0 always picks the most likely token; higher values vary more (between 0 and 100).' }
+            @{ Names = @('--top-p'); Kind = 'text'; Repeatable = $False; Help = 'Sample from the most likely tokens whose probabilities sum to P (above 0 and at most 1).' }
+            @{ Names = @('--top-k'); Kind = 'text'; Repeatable = $False; Help = 'Sample from the K most likely tokens; 0 is off (at least 0).' }
+            @{ Names = @('--min-p'); Kind = 'text'; Repeatable = $False; Help = 'Drop tokens less than P times as likely as the most likely one (between 0 and 1).' }
+            @{ Names = @('--repetition-penalty'); Kind = 'text'; Repeatable = $False; Help = 'Values above 1 make repetition less likely (above 0 and at most 100).' }
+            @{ Names = @('--seed'); Kind = 'text'; Repeatable = $False; Help = 'Seed for reproducible sampling (between 0 and 2^63 - 1).' }
             @{ Names = @('--stop'); Kind = 'text'; Repeatable = $True; Help = 'End the answer before TEXT; may be repeated.' }
-            @{ Names = @('--model', '-m'); Kind = 'model_folders'; Repeatable = $False; Help = 'tiny, 1.3b, 7b, 1.3b-base, 7b-base, a Hugging Face id, or a folder. tiny comes with dsvl.' }
-            @{ Names = @('--profile'); Kind = 'text'; Repeatable = $False; Help = 'A group of settings out of config.toml.' }
-            @{ Names = @('--revision'); Kind = 'text'; Repeatable = $False; Help = 'Branch, tag or commit of the model on the hub.' }
-            @{ Names = @('--offline'); Kind = $null; Repeatable = $False; Help = 'Never open a connection.' }
-            @{ Names = @('--device'); Kind = 'device'; Repeatable = $False; Help = 'Where to compute.' }
-            @{ Names = @('--dtype'); Kind = 'dtype'; Repeatable = $False; Help = 'Number format; auto takes a fast one.' }
+            @{ Names = @('--model', '-m'); Kind = 'model_folders'; Repeatable = $False; Help = 'tiny, 1.3b, 7b, 1.3b-base, 7b-base, a Hugging Face id, or a folder. tiny is built in.' }
+            @{ Names = @('--profile'); Kind = 'text'; Repeatable = $False; Help = 'A group of settings in config.toml.' }
+            @{ Names = @('--revision'); Kind = 'text'; Repeatable = $False; Help = 'Branch, tag or commit of the model on the Hugging Face Hub.' }
+            @{ Names = @('--offline'); Kind = $null; Repeatable = $False; Help = 'Never use the network.' }
+            @{ Names = @('--device'); Kind = 'device'; Repeatable = $False; Help = 'Device to run on.' }
+            @{ Names = @('--dtype'); Kind = 'dtype'; Repeatable = $False; Help = 'Floating-point format; auto picks a fast one.' }
             @{ Names = @('--attn-implementation', '--attn'); Kind = 'attn_implementation'; Repeatable = $False; Help = 'Attention backend.' }
-            @{ Names = @('--device-map'); Kind = 'device_map'; Repeatable = $False; Help = 'auto: spread over several GPUs.' }
+            @{ Names = @('--device-map'); Kind = 'device_map'; Repeatable = $False; Help = 'auto: spread the model over several GPUs.' }
             @{ Names = @('--threads'); Kind = 'text'; Repeatable = $False; Help = 'CPU threads (at least 1).' }
-            @{ Names = @('--quantization'); Kind = 'quantization'; Repeatable = $False; Help = 'Quantize while loading; 4bit and 8bit take the best format of that width.' }
-            @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights that share a scale in torchao-int4 (one of 32, 64, 128, 256).' }
-            @{ Names = @('--include-vision'); Kind = $null; Repeatable = $False; Help = 'Quantize the vision towers too; not advised.' }
-            @{ Names = @('--include-head'); Kind = $null; Repeatable = $False; Help = 'Quantize the output head too; not advised.' }
-            @{ Names = @('--cache'); Kind = $null; Repeatable = $False; Help = 'Keep the state of pictures and prompts on disk, for you alone to read: asked again, they cost nothing.' }
-            @{ Names = @('--force'); Kind = $null; Repeatable = $False; Help = 'Load even if the memory will probably not do.' }
-            @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'One JSON object a line on stdout.' }
-            @{ Names = @('--no-stream'); Kind = $null; Repeatable = $False; Help = 'Print an answer when it is whole.' }
-            @{ Names = @('--stats'); Kind = $null; Repeatable = $False; Help = 'Tokens, seconds and memory on stderr.' }
-            @{ Names = @('--plain'); Kind = $null; Repeatable = $False; Help = 'No colour, no redrawing: for screen readers and logs.' }
+            @{ Names = @('--quantization'); Kind = 'quantization'; Repeatable = $False; Help = 'Quantize while loading; 4bit and 8bit pick the best format of that width.' }
+            @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights per scale in torchao-int4 (one of 32, 64, 128, 256).' }
+            @{ Names = @('--include-vision'); Kind = $null; Repeatable = $False; Help = 'Quantize the vision encoders too; not recommended.' }
+            @{ Names = @('--include-head'); Kind = $null; Repeatable = $False; Help = 'Quantize the output head too; not recommended.' }
+            @{ Names = @('--cache'); Kind = $null; Repeatable = $False; Help = 'Cache processed pictures and prompts on disk, readable only by you, so asking again is fast.' }
+            @{ Names = @('--force'); Kind = $null; Repeatable = $False; Help = 'Load even if memory is likely to run out.' }
+            @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'Print one JSON object per line.' }
+            @{ Names = @('--no-stream'); Kind = $null; Repeatable = $False; Help = 'Print each answer only when it is complete.' }
+            @{ Names = @('--stats'); Kind = $null; Repeatable = $False; Help = 'Print tokens, times and memory to stderr.' }
+            @{ Names = @('--plain'); Kind = $null; Repeatable = $False; Help = 'No colour and no redrawing, for screen readers and logs.' }
             @{ Names = @('--quiet', '-q'); Kind = $null; Repeatable = $False; Help = 'No status messages.' }
-            @{ Names = @('--verbose', '-v'); Kind = $null; Repeatable = $False; Help = 'Say what was chosen (device, dtype, attention) and why.' }
+            @{ Names = @('--verbose', '-v'); Kind = $null; Repeatable = $False; Help = 'Show what was chosen (device, dtype, attention), and why.' }
             @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
             @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
         )
@@ -109,51 +109,51 @@ $dsvlCommands = @{
         Commands = @()
         Arguments = @('pictures')
         Options = @(
-            @{ Names = @('--recursive', '-r'); Kind = $null; Repeatable = $False; Help = 'Look into the folders within.' }
-            @{ Names = @('--ext'); Kind = 'text'; Repeatable = $True; Help = 'In folders take files of this extension; may be repeated.' }
-            @{ Names = @('--follow-links'); Kind = $null; Repeatable = $False; Help = 'Follow links within folders.' }
-            @{ Names = @('--column'); Kind = 'text'; Repeatable = $False; Help = 'In Parquet tables take the pictures of this column.' }
-            @{ Names = @('--files-from'); Kind = 'files'; Repeatable = $False; Help = 'Read paths from a file, or from stdin with -: one a line, or ended by NULs.' }
-            @{ Names = @('--prompt', '-p'); Kind = 'text'; Repeatable = $False; Help = 'What to ask. By default: Describe this image.' }
-            @{ Names = @('--prompt-file'); Kind = 'files'; Repeatable = $False; Help = 'Ask what stands there.' }
-            @{ Names = @('--ask'); Kind = 'files'; Repeatable = $False; Help = 'Ask several questions, one column each: a TOML file of lines such as colour = "Which colour is it?"' }
-            @{ Names = @('--out', '-o'); Kind = 'files'; Repeatable = $False; Help = 'A .jsonl, .csv or .parquet file, a folder for text files, or - for rows on stdout.' }
-            @{ Names = @('--format'); Kind = 'format'; Repeatable = $False; Help = 'What OUT is, where its name does not say so; openai is a .jsonl of what OpenAI''s batches give.' }
-            @{ Names = @('--existing'); Kind = 'existing'; Repeatable = $False; Help = 'What becomes of text files that are there already; by default skip.' }
-            @{ Names = @('--overwrite'); Kind = $null; Repeatable = $False; Help = 'Begin anew, and drop the rows in OUT.' }
-            @{ Names = @('--report'); Kind = 'files'; Repeatable = $False; Help = 'Also write a page of thumbnails, answers and errors, in HTML.' }
-            @{ Names = @('--batch-size'); Kind = 'text'; Repeatable = $False; Help = 'So many answers at a time; auto takes what the memory bears.' }
-            @{ Names = @('--retry-errors'); Kind = $null; Repeatable = $False; Help = 'Do again what failed before.' }
-            @{ Names = @('--retry-suspect'); Kind = $null; Repeatable = $False; Help = 'Do again, with other sampling, what looped, was empty, echoed the prompt or was cut.' }
-            @{ Names = @('--max-errors'); Kind = 'text'; Repeatable = $False; Help = 'Stop when more than N have failed. A hundred in a row always stop it.' }
-            @{ Names = @('--dry-run'); Kind = $null; Repeatable = $False; Help = 'Say what would be done, and do nothing.' }
-            @{ Names = @('--check'); Kind = 'files'; Repeatable = $False; Help = 'Only tell which rows of an OUT are stale: picture changed or gone, other prompt or model.' }
-            @{ Names = @('--system', '-s'); Kind = 'text'; Repeatable = $False; Help = 'Replaces the model''s default system text, as DeepSeek''s own code does; '''' leaves it out.' }
-            @{ Names = @('--max-new-tokens', '--max-tokens'); Kind = 'text'; Repeatable = $False; Help = 'Longest answer (at least 1).' }
-            @{ Names = @('--temperature', '--temp'); Kind = 'text'; Repeatable = $False; Help = '0 always takes the likeliest token; higher is more varied (between 0 and 100).' }
-            @{ Names = @('--top-p'); Kind = 'text'; Repeatable = $False; Help = 'Sample among the likeliest tokens that sum to P (above 0 and at most 1).' }
-            @{ Names = @('--top-k'); Kind = 'text'; Repeatable = $False; Help = 'Sample among the K likeliest tokens; 0 is off (at least 0).' }
-            @{ Names = @('--min-p'); Kind = 'text'; Repeatable = $False; Help = 'Drop tokens less than P times as likely as the likeliest (between 0 and 1).' }
-            @{ Names = @('--repetition-penalty'); Kind = 'text'; Repeatable = $False; Help = 'Above 1 makes repeating less likely (above 0 and at most 100).' }
-            @{ Names = @('--seed'); Kind = 'text'; Repeatable = $False; Help = 'Makes sampling repeatable (between 0 and 2^63 - 1).' }
+            @{ Names = @('--recursive', '-r'); Kind = $null; Repeatable = $False; Help = 'Search subfolders too.' }
+            @{ Names = @('--ext'); Kind = 'text'; Repeatable = $True; Help = 'Take only files with this extension from folders; may be repeated.' }
+            @{ Names = @('--follow-links'); Kind = $null; Repeatable = $False; Help = 'Follow symbolic links in folders.' }
+            @{ Names = @('--column'); Kind = 'text'; Repeatable = $False; Help = 'The column of a Parquet table that has the pictures.' }
+            @{ Names = @('--files-from'); Kind = 'files'; Repeatable = $False; Help = 'Read paths from a file, or - for stdin: one per line, or NUL-terminated.' }
+            @{ Names = @('--prompt', '-p'); Kind = 'text'; Repeatable = $False; Help = 'What to ask. Default: Describe this image.' }
+            @{ Names = @('--prompt-file'); Kind = 'files'; Repeatable = $False; Help = 'Read the prompt from a file.' }
+            @{ Names = @('--ask'); Kind = 'files'; Repeatable = $False; Help = 'Ask several questions, one column each: a TOML file with lines such as colour = "Which colour is it?"' }
+            @{ Names = @('--out', '-o'); Kind = 'files'; Repeatable = $False; Help = 'A .jsonl, .csv or .parquet file, a folder for text files, or - to print rows to stdout.' }
+            @{ Names = @('--format'); Kind = 'format'; Repeatable = $False; Help = 'Output format, if the name does not tell; openai is a .jsonl like the results of OpenAI''s Batch API.' }
+            @{ Names = @('--existing'); Kind = 'existing'; Repeatable = $False; Help = 'What to do with text files that already exist. Default: skip' }
+            @{ Names = @('--overwrite'); Kind = $null; Repeatable = $False; Help = 'Start over, discarding the rows in the output.' }
+            @{ Names = @('--report'); Kind = 'files'; Repeatable = $False; Help = 'Also write an HTML page of thumbnails, answers and errors.' }
+            @{ Names = @('--batch-size'); Kind = 'text'; Repeatable = $False; Help = 'Answers generated at a time; auto picks what fits in memory.' }
+            @{ Names = @('--retry-errors'); Kind = $null; Repeatable = $False; Help = 'Retry what failed before.' }
+            @{ Names = @('--retry-suspect'); Kind = $null; Repeatable = $False; Help = 'Retry suspect answers (looping, empty, echoing the prompt, cut off) with other sampling.' }
+            @{ Names = @('--max-errors'); Kind = 'text'; Repeatable = $False; Help = 'Stop after more than N failures. A hundred in a row always stop the run.' }
+            @{ Names = @('--dry-run'); Kind = $null; Repeatable = $False; Help = 'Show what would be done, and do nothing.' }
+            @{ Names = @('--check'); Kind = 'files'; Repeatable = $False; Help = 'Only list the stale rows of an output: picture changed or missing, other prompt or model.' }
+            @{ Names = @('--system', '-s'); Kind = 'text'; Repeatable = $False; Help = 'System prompt, in place of the model''s default; '''' for none.' }
+            @{ Names = @('--max-new-tokens', '--max-tokens'); Kind = 'text'; Repeatable = $False; Help = 'Maximum length of an answer (at least 1).' }
+            @{ Names = @('--temperature', '--temp'); Kind = 'text'; Repeatable = $False; Help = '0 always picks the most likely token; higher values vary more (between 0 and 100).' }
+            @{ Names = @('--top-p'); Kind = 'text'; Repeatable = $False; Help = 'Sample from the most likely tokens whose probabilities sum to P (above 0 and at most 1).' }
+            @{ Names = @('--top-k'); Kind = 'text'; Repeatable = $False; Help = 'Sample from the K most likely tokens; 0 is off (at least 0).' }
+            @{ Names = @('--min-p'); Kind = 'text'; Repeatable = $False; Help = 'Drop tokens less than P times as likely as the most likely one (between 0 and 1).' }
+            @{ Names = @('--repetition-penalty'); Kind = 'text'; Repeatable = $False; Help = 'Values above 1 make repetition less likely (above 0 and at most 100).' }
+            @{ Names = @('--seed'); Kind = 'text'; Repeatable = $False; Help = 'Seed for reproducible sampling (between 0 and 2^63 - 1).' }
             @{ Names = @('--stop'); Kind = 'text'; Repeatable = $True; Help = 'End the answer before TEXT; may be repeated.' }
-            @{ Names = @('--model', '-m'); Kind = 'model_folders'; Repeatable = $False; Help = 'tiny, 1.3b, 7b, 1.3b-base, 7b-base, a Hugging Face id, or a folder. tiny comes with dsvl.' }
-            @{ Names = @('--profile'); Kind = 'text'; Repeatable = $False; Help = 'A group of settings out of config.toml.' }
-            @{ Names = @('--revision'); Kind = 'text'; Repeatable = $False; Help = 'Branch, tag or commit of the model on the hub.' }
-            @{ Names = @('--offline'); Kind = $null; Repeatable = $False; Help = 'Never open a connection.' }
-            @{ Names = @('--device'); Kind = 'device'; Repeatable = $False; Help = 'Where to compute.' }
-            @{ Names = @('--dtype'); Kind = 'dtype'; Repeatable = $False; Help = 'Number format; auto takes a fast one.' }
+            @{ Names = @('--model', '-m'); Kind = 'model_folders'; Repeatable = $False; Help = 'tiny, 1.3b, 7b, 1.3b-base, 7b-base, a Hugging Face id, or a folder. tiny is built in.' }
+            @{ Names = @('--profile'); Kind = 'text'; Repeatable = $False; Help = 'A group of settings in config.toml.' }
+            @{ Names = @('--revision'); Kind = 'text'; Repeatable = $False; Help = 'Branch, tag or commit of the model on the Hugging Face Hub.' }
+            @{ Names = @('--offline'); Kind = $null; Repeatable = $False; Help = 'Never use the network.' }
+            @{ Names = @('--device'); Kind = 'device'; Repeatable = $False; Help = 'Device to run on.' }
+            @{ Names = @('--dtype'); Kind = 'dtype'; Repeatable = $False; Help = 'Floating-point format; auto picks a fast one.' }
             @{ Names = @('--attn-implementation', '--attn'); Kind = 'attn_implementation'; Repeatable = $False; Help = 'Attention backend.' }
-            @{ Names = @('--device-map'); Kind = 'device_map'; Repeatable = $False; Help = 'auto: spread over several GPUs.' }
+            @{ Names = @('--device-map'); Kind = 'device_map'; Repeatable = $False; Help = 'auto: spread the model over several GPUs.' }
             @{ Names = @('--threads'); Kind = 'text'; Repeatable = $False; Help = 'CPU threads (at least 1).' }
-            @{ Names = @('--quantization'); Kind = 'quantization'; Repeatable = $False; Help = 'Quantize while loading; 4bit and 8bit take the best format of that width.' }
-            @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights that share a scale in torchao-int4 (one of 32, 64, 128, 256).' }
-            @{ Names = @('--include-vision'); Kind = $null; Repeatable = $False; Help = 'Quantize the vision towers too; not advised.' }
-            @{ Names = @('--include-head'); Kind = $null; Repeatable = $False; Help = 'Quantize the output head too; not advised.' }
-            @{ Names = @('--force'); Kind = $null; Repeatable = $False; Help = 'Load even if the memory will probably not do.' }
-            @{ Names = @('--plain'); Kind = $null; Repeatable = $False; Help = 'No colour, no redrawing: for screen readers and logs.' }
+            @{ Names = @('--quantization'); Kind = 'quantization'; Repeatable = $False; Help = 'Quantize while loading; 4bit and 8bit pick the best format of that width.' }
+            @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights per scale in torchao-int4 (one of 32, 64, 128, 256).' }
+            @{ Names = @('--include-vision'); Kind = $null; Repeatable = $False; Help = 'Quantize the vision encoders too; not recommended.' }
+            @{ Names = @('--include-head'); Kind = $null; Repeatable = $False; Help = 'Quantize the output head too; not recommended.' }
+            @{ Names = @('--force'); Kind = $null; Repeatable = $False; Help = 'Load even if memory is likely to run out.' }
+            @{ Names = @('--plain'); Kind = $null; Repeatable = $False; Help = 'No colour and no redrawing, for screen readers and logs.' }
             @{ Names = @('--quiet', '-q'); Kind = $null; Repeatable = $False; Help = 'No status messages.' }
-            @{ Names = @('--verbose', '-v'); Kind = $null; Repeatable = $False; Help = 'Say what was chosen (device, dtype, attention) and why.' }
+            @{ Names = @('--verbose', '-v'); Kind = $null; Repeatable = $False; Help = 'Show what was chosen (device, dtype, attention), and why.' }
             @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
             @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
         )
@@ -162,22 +162,22 @@ $dsvlCommands = @{
         Commands = @()
         Arguments = @('model', 'text', 'pictures')
         Options = @(
-            @{ Names = @('--format', '--quantization', '-f'); Kind = 'quantization'; Repeatable = $False; Help = 'How to store the weights.' }
-            @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights that share a scale in torchao-int4 (one of 32, 64, 128, 256).' }
-            @{ Names = @('--include-vision'); Kind = $null; Repeatable = $False; Help = 'Quantize the vision towers too; not advised.' }
-            @{ Names = @('--include-head'); Kind = $null; Repeatable = $False; Help = 'Quantize the output head too; not advised.' }
-            @{ Names = @('--overwrite'); Kind = $null; Repeatable = $False; Help = 'Replace a model that stands at OUT.' }
-            @{ Names = @('--verify'); Kind = $null; Repeatable = $False; Help = 'Open what was written and compare it with the source; exit 1 if damaged.' }
-            @{ Names = @('--profile'); Kind = 'text'; Repeatable = $False; Help = 'A group of settings out of config.toml.' }
-            @{ Names = @('--revision'); Kind = 'text'; Repeatable = $False; Help = 'Branch, tag or commit of the model on the hub.' }
-            @{ Names = @('--offline'); Kind = $null; Repeatable = $False; Help = 'Never open a connection.' }
-            @{ Names = @('--device'); Kind = 'device'; Repeatable = $False; Help = 'Where to compute.' }
+            @{ Names = @('--format', '--quantization', '-f'); Kind = 'quantization'; Repeatable = $False; Help = 'Format of the weights.' }
+            @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights per scale in torchao-int4 (one of 32, 64, 128, 256).' }
+            @{ Names = @('--include-vision'); Kind = $null; Repeatable = $False; Help = 'Quantize the vision encoders too; not recommended.' }
+            @{ Names = @('--include-head'); Kind = $null; Repeatable = $False; Help = 'Quantize the output head too; not recommended.' }
+            @{ Names = @('--overwrite'); Kind = $null; Repeatable = $False; Help = 'Replace an existing model in OUT.' }
+            @{ Names = @('--verify'); Kind = $null; Repeatable = $False; Help = 'Compare the copy with the source; exit with 1 if it is damaged.' }
+            @{ Names = @('--profile'); Kind = 'text'; Repeatable = $False; Help = 'A group of settings in config.toml.' }
+            @{ Names = @('--revision'); Kind = 'text'; Repeatable = $False; Help = 'Branch, tag or commit of the model on the Hugging Face Hub.' }
+            @{ Names = @('--offline'); Kind = $null; Repeatable = $False; Help = 'Never use the network.' }
+            @{ Names = @('--device'); Kind = 'device'; Repeatable = $False; Help = 'Device to run on.' }
             @{ Names = @('--threads'); Kind = 'text'; Repeatable = $False; Help = 'CPU threads (at least 1).' }
-            @{ Names = @('--force'); Kind = $null; Repeatable = $False; Help = 'Load even if the memory will probably not do.' }
-            @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'One JSON object a line on stdout.' }
-            @{ Names = @('--plain'); Kind = $null; Repeatable = $False; Help = 'No colour, no redrawing: for screen readers and logs.' }
+            @{ Names = @('--force'); Kind = $null; Repeatable = $False; Help = 'Load even if memory is likely to run out.' }
+            @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'Print one JSON object per line.' }
+            @{ Names = @('--plain'); Kind = $null; Repeatable = $False; Help = 'No colour and no redrawing, for screen readers and logs.' }
             @{ Names = @('--quiet', '-q'); Kind = $null; Repeatable = $False; Help = 'No status messages.' }
-            @{ Names = @('--verbose', '-v'); Kind = $null; Repeatable = $False; Help = 'Say what was chosen (device, dtype, attention) and why.' }
+            @{ Names = @('--verbose', '-v'); Kind = $null; Repeatable = $False; Help = 'Show what was chosen (device, dtype, attention), and why.' }
             @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
             @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
         )
@@ -186,14 +186,14 @@ $dsvlCommands = @{
         Commands = @()
         Arguments = @()
         Options = @(
-            @{ Names = @('--profile'); Kind = 'text'; Repeatable = $False; Help = 'Show the settings with this profile.' }
-            @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'One JSON object a line on stdout.' }
+            @{ Names = @('--profile'); Kind = 'text'; Repeatable = $False; Help = 'Show the settings under this profile.' }
+            @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'Print one JSON object per line.' }
             @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
             @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
         )
     }
     'dsvl sessions' = @{
-        Commands = @(@('list', 'List the conversations, the latest first.'), @('show', 'Print a conversation as Markdown.'), @('search', 'Find conversations by what was said in them.'), @('export', 'Write a conversation, its pictures included, to a file.'), @('rm', 'Remove conversations for good.'))
+        Commands = @(@('list', 'List the conversations, most recent first.'), @('show', 'Print a conversation as Markdown.'), @('search', 'Search the text of conversations.'), @('export', 'Write a conversation with its pictures to a file.'), @('rm', 'Remove conversations permanently.'))
         Arguments = @()
         Options = @(
             @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
@@ -203,8 +203,8 @@ $dsvlCommands = @{
         Commands = @()
         Arguments = @()
         Options = @(
-            @{ Names = @('--limit', '-n'); Kind = 'text'; Repeatable = $False; Help = 'Only the last N.' }
-            @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'One JSON object a line on stdout.' }
+            @{ Names = @('--limit', '-n'); Kind = 'text'; Repeatable = $False; Help = 'Show only the last N.' }
+            @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'Print one JSON object per line.' }
             @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
             @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
         )
@@ -221,7 +221,7 @@ $dsvlCommands = @{
         Commands = @()
         Arguments = @('text')
         Options = @(
-            @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'One JSON object a line on stdout.' }
+            @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'Print one JSON object per line.' }
             @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
             @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
         )
@@ -230,7 +230,7 @@ $dsvlCommands = @{
         Commands = @()
         Arguments = @('text', 'files')
         Options = @(
-            @{ Names = @('--pictures-beside'); Kind = $null; Repeatable = $False; Help = 'Write pictures to a folder beside FILE, not into it.' }
+            @{ Names = @('--pictures-beside'); Kind = $null; Repeatable = $False; Help = 'Write the pictures to a folder beside FILE instead of embedding them.' }
             @{ Names = @('--overwrite'); Kind = $null; Repeatable = $False; Help = 'Replace FILE if it exists.' }
             @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
             @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }

@@ -18,34 +18,34 @@ from dsvl_cli.commands.lazy import LazyGroup
 from dsvl_cli.errors import DsvlError, ExitStatus, SomeFailed, UsageError, is_out_of_memory
 from dsvl_cli.terminal.console import Console, Environment
 
-_ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # SIGHUP is not there on Windows
+_ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 _MOMENT_SECONDS = 5.0
 
 
 _COMMANDS = {
-    "chat": ("Talk about pictures; the conversation is kept.", "dsvl_cli.commands.chat:chat"),
+    "chat": ("Chat about pictures; the conversation is saved.", "dsvl_cli.commands.chat:chat"),
     "describe": ("Describe pictures, or answer a question about them.", "dsvl_cli.commands.describe:describe"),
     "batch": (
-        "Answer about many pictures, and lose nothing: one row a picture, an answer or an error.",
+        "Ask about many pictures: one row per picture, with an answer or an error.",
         "dsvl_cli.commands.batch:batch",
     ),
     "quantize": (
-        "Write a quantized copy of a model: a folder that transformers loads anywhere.",
+        "Write a quantized copy of a model: a folder that transformers can load anywhere.",
         "dsvl_cli.commands.quantize:quantize",
     ),
     "doctor": (
-        "Show what dsvl finds on this machine and what it would choose.",
+        "Show what dsvl finds on this machine, and what it would choose.",
         "dsvl_cli.commands.doctor:doctor",
     ),
     "sessions": (
-        "List, show, search, export and remove the conversations that were kept.",
+        "List, show, search, export and remove saved conversations.",
         "dsvl_cli.commands.sessions:app",
     ),
 }
 
 
 class _Group(LazyGroup):
-    """Keeps a closed pipe from Typer, which would call it a failure."""
+    """Handles a closed pipe before Typer does, which would report a failure."""
 
     listed = _COMMANDS
 
@@ -60,8 +60,8 @@ class _Group(LazyGroup):
 app = typer.Typer(
     name="dsvl",
     cls=_Group,
-    help="Talk with pictures on your own machine: DeepSeek-VL in the terminal.",
-    epilog="Begin with `dsvl describe picture.jpg`. Each command has a page: dsvl COMMAND --help",
+    help="Chat about pictures on your own machine: DeepSeek-VL in the terminal.",
+    epilog="Start with `dsvl describe picture.jpg`. For help on a command: dsvl COMMAND --help",
     add_completion=False,  # the wheel installs the scripts of completions/
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -87,10 +87,10 @@ def _top(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit status; no exception gets out.
+    """Run a command line and return its exit status; raises nothing.
 
     Args:
-        argv: the arguments without the program's name; by default those of the process.
+        argv: the arguments without the program's name; the process's own by default.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     console = Console(Environment.system())
@@ -125,7 +125,7 @@ def run() -> None:
 
 
 def _explain(exc: BaseException) -> DsvlError | None:
-    """Say in our own words what happened; None where everything was said already."""
+    """Return the error to report, or None if everything was reported already."""
     if isinstance(exc, SomeFailed):
         return None
     if isinstance(exc, DsvlError):
@@ -152,9 +152,9 @@ def _wants_traceback(arguments: Sequence[str]) -> bool:
 
 
 def _settle_streams() -> None:
-    """Write out what is buffered; let it go nowhere where the reader or the terminal is gone.
+    """Flush the streams; if the reader or the terminal is gone, discard what is buffered.
 
-    The interpreter would complain about it at its end, and exit with a status of its own.
+    Otherwise the interpreter would complain at exit, and change the exit status.
     """
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
@@ -167,10 +167,10 @@ def _settle_streams() -> None:
 
 
 class _Signals:
-    """Within it, signals that ask a process to end raise `SystemExit(128 + n)`, Ctrl-C still `KeyboardInterrupt`.
+    """Makes termination signals raise `SystemExit(128 + n)`, so that cleanup runs; Ctrl-C raises `KeyboardInterrupt`.
 
-    So everything is put away. An extension that runs Python code may put an error of its own in the place of what was
-    raised there; so it is also known when a signal came.
+    An extension module that calls Python code may replace the exception with its own error, so the time of the last
+    signal is kept too.
     """
 
     def __init__(self) -> None:
@@ -181,7 +181,7 @@ class _Signals:
     def __enter__(self) -> None:
         for name in _ENDING_SIGNALS:
             number = getattr(signal, name, None)
-            # `nohup` has a hang-up ignored; so do we then, and so is a Ctrl-C in what runs in the background.
+            # An ignored signal stays ignored: SIGHUP under `nohup`, SIGINT in a shell's background job.
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                 with suppress(ValueError):  # not in the main thread: a test, or a program that embeds us
                     self._previous[number] = signal.signal(number, self._leave)
@@ -191,7 +191,7 @@ class _Signals:
             signal.signal(number, handler)
 
     def just_raised(self) -> int | None:
-        """Give the number of a signal that came a moment ago; None where there is none."""
+        """Return the number of a signal received a moment ago, or None."""
         return self._number if time.monotonic() - self._came_at < _MOMENT_SECONDS else None
 
     def _leave(self, number: int, _: object) -> None:

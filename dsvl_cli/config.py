@@ -1,4 +1,4 @@
-"""Settings that are kept in files: the user's `config.toml`, and the `.dsvl.toml` of the folder dsvl is started in.
+"""Settings in files: the user's `config.toml`, and `.dsvl.toml` in the current folder.
 
 A setting has the name of its option, with underscores. `config.toml`, in the folder of `config_folder`:
 
@@ -14,14 +14,14 @@ A setting has the name of its option, with underscores. `config.toml`, in the fo
     model = "tiny"
     max_new_tokens = 64
 
-    [aliases]           # names for --model: a hub id, or the whole path of a folder
+    [aliases]           # names for --model: a hub id, or the full path of a folder
     work = "~/models/deepseek-vl-7b"
 
-`.dsvl.toml` has `[prompts]`, `[sampling]` and `[output]` only: it may come with a stranger's pictures, and a stranger
-must not choose the model or the code that runs.
+`.dsvl.toml` has only `[prompts]`, `[sampling]` and `[output]`: it may come with someone else's pictures, and must not
+choose the model or the code that runs.
 
-What counts, from the strongest: the option, `DSVL_<NAME>` in the environment, `.dsvl.toml`, the profile,
-`config.toml`, the built-in default.
+Precedence, highest first: the option, `DSVL_<NAME>` in the environment, `.dsvl.toml`, the profile, `config.toml`, the
+built-in default.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from dsvl_cli.errors import DsvlError, UsageError
 from dsvl_cli.settings import ALL_SETTINGS, SETTINGS, Setting, find_nearest, parse_toml
 
 FOLDER_FILE = ".dsvl.toml"
-_LARGEST = 20_000  # bytes of a file
+_LARGEST = 20_000  # bytes per file
 _TABLE_OF = {name: table for table, settings in SETTINGS.items() for name in settings}
 _FOLDER_TABLES = ("prompts", "sampling", "output")
 _USER_TABLES = (*SETTINGS, "profiles", "aliases")
@@ -45,7 +45,7 @@ _USER_TABLES = (*SETTINGS, "profiles", "aliases")
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A setting's value and where it stands; `profile` is the one that it belongs to, "" outside of profiles."""
+    """A setting's value and where it is set; `profile` is the profile it belongs to, or ""."""
 
     value: Any
     file: _File
@@ -54,18 +54,18 @@ class Value:
 
     @property
     def place(self) -> str:
-        """The file, the line, and the profile."""
+        """The file, line and profile where it is set."""
         profile = f" (profile {self.profile})" if self.profile else ""
         return f"{self.file.path}:{self.file.line_of(self.key)}{profile}"
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What the files say.
+    """The configuration read from the files.
 
     Attributes:
-        values: of each setting that is set, the strongest value, by the setting's name.
-        aliases: model names by their aliases.
+        values: the effective value of each setting that is set, by the setting's name.
+        aliases: models by their aliases.
         profiles: the names of all profiles.
         files: the files that were read.
     """
@@ -76,22 +76,22 @@ class Config:
     files: tuple[Path, ...] = ()
 
     def resolve_model(self, name: str) -> str:
-        """Return what an alias stands for, and any other name as it is. Capitals make no difference."""
+        """Return what an alias stands for, or any other name unchanged. Aliases are case-insensitive."""
         return self.aliases.get(name.lower(), name)
 
 
 def config_folder(variables: Mapping[str, str]) -> Path:
-    """Find the folder of `config.toml`: DSVL_CONFIG_DIR, else the platform's folder for a user's configuration.
+    """Return the folder of `config.toml`: DSVL_CONFIG_DIR, else the platform's folder for user configuration.
 
-    An `XDG_CONFIG_HOME` that is set counts on every platform; a relative one is ignored, as its specification says.
+    `XDG_CONFIG_HOME` is respected on every platform; a relative path in it is ignored, as its specification requires.
 
     Args:
-        variables: the process's environment; the platform's folder is looked up there, whatever is given here.
+        variables: the environment; the platform's folder always comes from the process's own environment.
     """
     if own := variables.get("DSVL_CONFIG_DIR"):
         return Path(own).expanduser()
     xdg = Path(variables.get("XDG_CONFIG_HOME", ""))
-    if xdg.is_absolute():  # platformdirs looks at it everywhere but on Windows
+    if xdg.is_absolute():  # platformdirs ignores it on Windows
         return xdg / "dsvl"
     from platformdirs import user_config_path
 
@@ -99,15 +99,15 @@ def config_folder(variables: Mapping[str, str]) -> Path:
 
 
 def read_config(variables: Mapping[str, str], profile: str | None = None, folder: Path | None = None) -> Config:
-    """Read the user's `config.toml` and the folder's `.dsvl.toml`, whichever are there.
+    """Read the user's `config.toml` and the folder's `.dsvl.toml`, where they exist.
 
     Args:
-        variables: the environment, which tells where `config.toml` is.
-        profile: the name of the profile to take.
-        folder: where `.dsvl.toml` may be; by default the current one.
+        variables: the environment, which says where `config.toml` is.
+        profile: the name of the profile to use.
+        folder: the folder of `.dsvl.toml`; the current one by default.
 
     Raises:
-        DsvlError: a file cannot be read, is no TOML, or has a wrong key or value; with the file and the line.
+        DsvlError: a file cannot be read, is not TOML, or has a wrong key or value; names the file and line.
         UsageError: there is no such profile.
     """
     user = _File.read(config_folder(variables) / "config.toml")
@@ -122,7 +122,7 @@ def read_config(variables: Mapping[str, str], profile: str | None = None, folder
         aliases = user.check_aliases()
     if profile is not None:
         if user is None or profile not in profiles:
-            way = f"write a table [profiles.{profile}] into {config_folder(variables) / 'config.toml'}"
+            way = f"add a table [profiles.{profile}] to {config_folder(variables) / 'config.toml'}"
             raise UsageError(f"there is no profile {profile!r}", _suggest(profile, profiles) if profiles else way)
         values |= user.values_of(("profiles", profile), profile)
     if own is not None:
@@ -150,7 +150,7 @@ class _File:
             with path.open("rb") as stream:
                 data = stream.read(_LARGEST + 1)
             if len(data) > _LARGEST:
-                raise DsvlError(f"{path} has more than {_LARGEST:,} bytes", "make it shorter")
+                raise DsvlError(f"{path} is larger than {_LARGEST:,} bytes", "shorten it")
             text = data.decode("utf-8-sig")
             return cls(path, text, tomllib.loads(text))
         except OSError as exc:
@@ -159,21 +159,21 @@ class _File:
             line = data[: exc.start].count(b"\n") + 1
             raise DsvlError(f"{path}:{line}: not UTF-8", "save the file as UTF-8") from exc
         except RecursionError as exc:
-            raise DsvlError(f"{path} is nested too deeply", "settings need no more than two levels") from exc
-        except ValueError as exc:  # broken TOML; or a number so long that Python refuses it
+            raise DsvlError(f"{path} is nested too deeply", "settings need at most two levels") from exc
+        except ValueError as exc:  # invalid TOML, or a number too long for Python to parse
             raise _not_toml(path, str(exc), text.count("\n") + 1) from exc
 
     def check_tables(self, allowed: tuple[str, ...]) -> None:
-        """Refuse what is no table of the layout."""
+        """Reject anything at the top level but known tables."""
         for key, value in self.root.items():
             if key in _TABLE_OF:
-                raise self.error((key,), f"{key} stands in no table", f"write it below a line [{_TABLE_OF[key]}]")
+                raise self.error((key,), f"{key} is not in a table", f"move it below a line [{_TABLE_OF[key]}]")
             if key not in allowed:
                 raise self.error((key,), f"there is no table [{key}]", _suggest(key, allowed))
             self._check_is_table((key,), value)
 
     def check_folder(self) -> None:
-        """Refuse what a folder's file must not say, with the reason."""
+        """Reject what a folder's file must not set, with the reason."""
         forbidden = {*_USER_TABLES, *SETTINGS["loading"]}.difference(_FOLDER_TABLES)
         for key, value in self.root.items():
             paths = [(key,), *((key, name) for name in value)] if isinstance(value, dict) else [(key,)]
@@ -184,7 +184,7 @@ class _File:
         self.check_tables(_FOLDER_TABLES)
 
     def check_profiles(self) -> dict[str, Any]:
-        """Check every profile, also those that are not asked for."""
+        """Check and return all profiles, including unused ones."""
         profiles: dict[str, Any] = self.root.get("profiles", {})
         for name, settings in profiles.items():
             self._check_is_table(("profiles", name), settings)
@@ -192,16 +192,16 @@ class _File:
         return profiles
 
     def check_aliases(self) -> dict[str, str]:
-        """Check the aliases and return them by their names in small letters."""
+        """Check the aliases and return them, with names in lower case."""
         aliases: dict[str, Any] = self.root.get("aliases", {})
         for name, target in aliases.items():
             if not isinstance(target, str) or not target or target.startswith("."):
-                message = f"the alias {name} is {_show(target)}; it must be a hub id or the whole path of a folder"
-                raise self.error(("aliases", name), message, "a name with a dot is written in quotes")
+                message = f"the alias {name} is {_show(target)}; it must be a hub id or the full path of a folder"
+                raise self.error(("aliases", name), message, "quote names that contain a dot")
         return {name.lower(): target for name, target in aliases.items()}
 
     def values_of_tables(self, tables: tuple[str, ...]) -> dict[str, Value]:
-        """Check tables of the layout and return their values."""
+        """Check top-level tables and return their values."""
         values: dict[str, Value] = {}
         for table in filter(self.root.__contains__, tables):
             self._check_settings((table,), SETTINGS[table])
@@ -209,7 +209,7 @@ class _File:
         return values
 
     def values_of(self, path: tuple[str, ...], profile: str = "") -> dict[str, Value]:
-        """Return the values of a table that was checked."""
+        """Return the values of a table that has been checked."""
         return {name: Value(value, self, (*path, name), profile) for name, value in self._table(path).items()}
 
     def _table(self, path: tuple[str, ...]) -> dict[str, Any]:
@@ -221,7 +221,7 @@ class _File:
     def _check_is_table(self, path: tuple[str, ...], value: object) -> None:
         if not isinstance(value, dict):
             name = ".".join(path)
-            raise self.error(path, f"{name} is {_show(value)}; it must be a table", f"write a line [{name}]")
+            raise self.error(path, f"{name} is {_show(value)}; it must be a table", f"start it with a line [{name}]")
 
     def _check_settings(self, path: tuple[str, ...], settings: Mapping[str, Setting]) -> None:
         for name, value in self._table(path).items():
@@ -230,18 +230,18 @@ class _File:
                 raise self.error(place, f"there is no setting {name} in [{'.'.join(path)}]", _place(name, settings))
             if not settings[name].accepts(value):
                 near = settings[name].nearest(value)
-                hint = None if near is None else f"the nearest is {name} = {_show(near)}"
+                hint = None if near is None else f"did you mean {name} = {_show(near)}?"
                 raise self.error(place, f"{name} is {_show(value)}; it must be {settings[name].words}", hint)
 
     def error(self, path: tuple[str, ...], message: str, hint: str | None) -> DsvlError:
-        """Make an error that says where a key stands."""
+        """Return an error with the file and line of a key."""
         return DsvlError(f"{self.path}:{self.line_of(path)}: {message}", hint)
 
     def line_of(self, path: tuple[str, ...]) -> int:
         """Find the line of a key, counted from 1.
 
-        tomllib does not tell. It is the first line with which, and with as many more as its value takes, the text so
-        far is TOML that has the key.
+        tomllib does not report it. It is the first line such that the text up to it, extended until it parses as TOML,
+        has the key.
         """
         lines = self.text.split("\n")
         end = 0
@@ -256,14 +256,14 @@ class _File:
         return 1  # the key is written with escapes
 
 
-_FOLDER_HINT = f"{FOLDER_FILE} may have {', '.join(f'[{table}]' for table in _FOLDER_TABLES)}"
+_FOLDER_HINT = f"{FOLDER_FILE} may only have {', '.join(f'[{table}]' for table in _FOLDER_TABLES)}"
 
 
 def _not_toml(path: Path, text: str, last_line: int) -> DsvlError:
     place = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)$", text)
     where = "" if place is None else f":{place[1]}:{place[2]}" if place[1] else f":{last_line}"
     reason = text[: place.start()] if place else text
-    return DsvlError(f"{path}{where}: not TOML: {reason}", 'a setting is a line like: model = "tiny"')
+    return DsvlError(f"{path}{where}: not TOML: {reason}", 'a setting looks like this: model = "tiny"')
 
 
 def _has(table: Any, path: Sequence[str]) -> bool:
@@ -271,18 +271,18 @@ def _has(table: Any, path: Sequence[str]) -> bool:
 
 
 def _place(name: str, settings: Mapping[str, Setting]) -> str:
-    """Say where a setting belongs, or which one it is like."""
+    """Return a hint: the table a setting belongs in, or a similar name."""
     if name in SETTINGS:
-        return "settings stand right below the line of the table"
+        return "put settings right below the table's own line, not in a subtable"
     return f"{name} belongs in [{_TABLE_OF[name]}]" if name in _TABLE_OF else _suggest(name, settings)
 
 
 def _suggest(name: str, names: Iterable[str]) -> str:
     near = find_nearest(name, names)
-    return f"did you mean {near}?" if near else f"there are {', '.join(names)}"
+    return f"did you mean {near}?" if near else f"choose from {', '.join(names)}"
 
 
 def _show(value: object) -> str:
-    """Write a value as TOML has it, shortened to one line."""
+    """Format a value as in TOML, shortened to one line."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:57]}..."

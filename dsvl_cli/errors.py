@@ -1,13 +1,13 @@
-"""What can go wrong, as the user should hear it.
+"""The errors that are reported to the user.
 
     DsvlError              a message, and a hint that says what to do; exit status 1
     ├── UsageError         the command line itself is wrong; exit status 2
-    ├── ImageError         one picture cannot be read; the commands go on with the others
-    ├── ContextOverflow    a prompt is longer than the model's context; chat offers to drop something
-    ├── MemoryShortage     there is no memory for one answer even alone; its row of a batch says so by this name
-    └── SomeFailed         everything was tried, some of it failed and was reported; exit status 1, nothing more printed
+    ├── ImageError         one picture cannot be read; the commands continue with the others
+    ├── ContextOverflow    the prompt does not fit into the model's context; chat offers to drop something
+    ├── MemoryShortage     not enough memory for a single answer; named in the batch row
+    └── SomeFailed         some inputs failed, and each was reported; exit status 1, nothing more is printed
 
-A subclass exists only where some code reacts to it. Library errors are wrapped where they happen with
+A subclass exists only if some code reacts to it. Library errors are wrapped where they occur with
 `raise ... from exc`, so that `--debug` shows the whole chain.
 """
 
@@ -17,7 +17,7 @@ from enum import IntEnum
 
 
 class ExitStatus(IntEnum):
-    """The exit statuses of every command; 128 + n stands for the signal n, as shells have it."""
+    """The exit statuses of every command; 128 + n means signal n, as in shells."""
 
     OK = 0
     ERROR = 1
@@ -29,10 +29,10 @@ class ExitStatus(IntEnum):
 
 
 class DsvlError(Exception):
-    """An error that is told to the user in one line, with a way out where there is one.
+    """An error that is reported to the user in one line, with a hint if there is a remedy.
 
     Args:
-        message: what went wrong, one line, without a full stop at its end being needed.
+        message: what went wrong, in one line without a full stop.
         hint: what the user can do about it.
     """
 
@@ -45,7 +45,7 @@ class DsvlError(Exception):
 
 
 class UsageError(DsvlError):
-    """The command line contradicts itself or asks for something that does not exist."""
+    """The command line is contradictory or asks for something that does not exist."""
 
     status = ExitStatus.USAGE
 
@@ -59,29 +59,29 @@ class ContextOverflow(DsvlError):
 
     Args:
         prompt_tokens: the length of the prompt, in tokens.
-        context_length: how many tokens the model's context holds.
+        context_length: the size of the model's context, in tokens.
         hint: what the user can do about it.
     """
 
     def __init__(self, prompt_tokens: int, context_length: int, hint: str | None = None) -> None:
         super().__init__(
-            f"the prompt has {prompt_tokens:,} tokens, the model's context holds {context_length:,}",
-            hint or "use fewer pictures or a shorter text",
+            f"the prompt has {prompt_tokens:,} tokens, but the model's context is {context_length:,}",
+            hint or "use fewer pictures or a shorter prompt",
         )
         self.prompt_tokens = prompt_tokens
         self.context_length = context_length
 
 
 class MemoryShortage(DsvlError):
-    """There is not enough memory for one answer, even alone."""
+    """There is not enough memory even for a single answer."""
 
 
 class SomeFailed(DsvlError):
-    """Some inputs failed, and each failure was already told; only the exit status is left to set."""
+    """Some inputs failed, and each failure was reported already; only sets the exit status."""
 
 
 def is_out_of_memory(exc: BaseException) -> bool:
-    """Tell whether the memory ran out: torch says it with an error of its own on GPUs, with a plain one on the CPU."""
+    """Return whether memory ran out; torch has its own error for it on GPUs, but a plain RuntimeError on the CPU."""
     return isinstance(exc, MemoryError) or (
         isinstance(exc, RuntimeError)
         and (type(exc).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(exc))

@@ -1,4 +1,4 @@
-"""Which settings there are, and how each is written; where they stand in files is told by `config`."""
+"""The settings and their valid values; `config` reads them from files."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 
 from dsvl_cli.engine.options import RULES, Rule
 
-_KIND_WORDS = {bool: "true or false", str: "a text"}
+_KIND_WORDS = {bool: "true or false", str: "a string"}
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a setting may be.
+    """The valid values of a setting.
 
     Attributes:
-        kind: its type; a `float` may be written as a whole number, a `list` holds texts.
-        rule: what must hold for it besides; None where every value of the type is right.
+        kind: its type; a `float` may be written as an integer, a `list` is a list of strings.
+        rule: a further constraint, or None if every value of the type is valid.
     """
 
     kind: type
@@ -25,23 +25,23 @@ class Setting:
 
     @property
     def words(self) -> str:
-        """What a value must be."""
+        """A description of valid values."""
         return _KIND_WORDS[self.kind] if self.rule is None else str(self.rule)
 
     @property
     def offered(self) -> tuple[Any, ...]:
-        """Right values, of which the nearest is named where a wrong one stands."""
+        """Valid values to suggest the nearest of in place of a wrong one."""
         return () if self.rule is None else self.rule.offered
 
     def accepts(self, value: Any) -> bool:
-        """Whether a value, as TOML gives it, is right."""
+        """Return whether a value parsed from TOML is valid."""
         kinds = (int, float) if self.kind is float else (self.kind,)
         return type(value) in kinds and (self.rule is None or self.rule.holds(value))
 
     def nearest(self, value: object) -> Any:
-        """Name the right value that is nearest to a wrong one; None where none is near."""
+        """Return the valid value nearest to a wrong one, or None."""
         if isinstance(value, str) and self.kind in (bool, int, float):
-            value = (parse_toml(f"value = {value.lower()}") or {}).get("value")  # written in quotes
+            value = (parse_toml(f"value = {value.lower()}") or {}).get("value")  # a quoted number or boolean
             if self.accepts(value):
                 return value
         if self.kind in (int, float) and isinstance(value, (int, float)) and value == value:
@@ -75,7 +75,7 @@ ALL_SETTINGS = {name: setting for table in SETTINGS.values() for name, setting i
 
 
 def parse_toml(text: str) -> dict[str, Any] | None:
-    """Parse TOML; None where it is none."""
+    """Parse TOML; returns None if it is invalid."""
     import tomllib
 
     try:
@@ -85,7 +85,7 @@ def parse_toml(text: str) -> dict[str, Any] | None:
 
 
 def find_nearest(name: str, names: Iterable[str]) -> str | None:
-    """Find the name that a wrong one is most like; None where none is like it."""
+    """Return the name most similar to a wrong one, or None."""
     import difflib
 
     return next(iter(difflib.get_close_matches(name.lower().replace("-", "_"), names, n=1)), None)

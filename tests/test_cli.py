@@ -39,7 +39,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
         (DsvlError("it broke", "mend it"), 1, "error: it broke\nhint: mend it\n"),
         (ImageError("x.png: damaged"), 1, "error: x.png: damaged\n"),
         (UsageError("both", "one"), 2, "error: both\nhint: one\n"),
-        (ContextOverflow(700, 600), 1, "error: the prompt has 700 tokens, the model's context holds 600\n"),
+        (ContextOverflow(700, 600), 1, "error: the prompt has 700 tokens, but the model's context is 600\n"),
         (SomeFailed("2 of 3"), 1, ""),
         (MemoryError(), 1, "error: out of memory\n"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), 1, "error: out of memory\n"),

@@ -118,7 +118,7 @@ def test_a_profile_that_is_not_there_is_a_usage_error(files: Files, user: str | 
     [
         ("[sampling]\ntempersture = 1", 2, "tempersture", "did you mean temperature?"),
         ("\n[samplign]\ntop_k = 1", 2, "[samplign]", "did you mean sampling?"),
-        ("# x\ntop_k = 1", 2, "stands in no table", "[sampling]"),
+        ("# x\ntop_k = 1", 2, "is not in a table", "[sampling]"),
         ("[output]\ntop_k = 1", 2, "no setting top_k in [output]", "belongs in [sampling]"),
         ("[sampling]\nmax-new-tokens = 1", 2, "max-new-tokens", "max_new_tokens"),
         ("[loading]\ndtype = 'bf16'", 2, 'dtype is "bf16"', "bfloat16"),
@@ -139,7 +139,7 @@ def test_a_profile_that_is_not_there_is_a_usage_error(files: Files, user: str | 
         ("[profiles]\nfast = 3", 2, "must be a table", "[profiles.fast]"),
         ("[profiles.fast.sampling]\ntop_k = 1", 1, "no setting sampling", "right below"),
         ("[profiles.fast]\n\ntop_k = -1", 3, "at least 0", "top_k = 0"),
-        ("[aliases]\nwork = './here'", 2, "whole path", None),
+        ("[aliases]\nwork = './here'", 2, "full path", None),
         ("[aliases]\n1.3b = 'a/b'", 2, "alias 1", "quotes"),
         ("[chat]\noverflow = 'drop'", 2, "drop-oldest", None),
     ],

@@ -1,4 +1,4 @@
-"""What `dsvl chat` does: engine, sessions and terminal put together."""
+"""`dsvl chat`: combines the engine, the session store and the terminal."""
 
 from __future__ import annotations
 
@@ -49,34 +49,34 @@ def run_chat(
     aliases: Mapping[str, str] = MappingProxyType({}),
     load: LoadModel | None = None,
 ) -> ExitStatus:
-    """Chat: at a terminal with a line editor, else with every line of stdin as a message.
+    """Chat: at a terminal with a line editor, otherwise with each line of stdin as a message.
 
-    Without a terminal every answer is printed as it is and ended by one newline; an error is one line on stderr, the
-    next line is read all the same, and the status at the end is 1. Ctrl-C ends a script, but at a terminal only an
-    answer.
+    Without a terminal, each answer is printed verbatim and followed by one newline. An error is reported in one line on
+    stderr, reading continues with the next line, and the final exit status is 1. Ctrl-C ends a script; at a terminal it
+    only stops an answer.
 
     Args:
-        console: its streams are where the chat takes place.
-        images: paths, addresses and globs to stage for the first message.
-        options: which model, and how it is loaded.
-        sampling: how the answers are drawn, until `/set` changes it.
-        overflow: what to do when the conversation no longer fits into the context, until `/set` changes it.
-        system: replaces the checkpoint's default system text.
-        go_on: continue the conversation that was saved last.
-        session: continue the conversation of this id or name.
-        save: keep the conversation; without it nothing else is kept on disk either.
+        console: the streams to chat on.
+        images: paths, URLs and globs of the pictures for the first message.
+        options: which model to load, and how.
+        sampling: sampling parameters, until changed with `/set`.
+        overflow: what to do when the conversation no longer fits into the context, until changed with `/set`.
+        system: replaces the checkpoint's default system prompt.
+        go_on: continue the most recent conversation.
+        session: the id or name of a conversation to continue.
+        save: save the conversation; if False, nothing else is saved to disk either.
         as_json: print each turn as one JSON object.
-        aliases: the user's own names for models, which `/model` takes too.
-        load: loads a model by name; the engine's own by default.
+        aliases: the user's model aliases, also accepted by `/model`.
+        load: loads a model by name; the engine's loader by default.
 
     Raises:
-        DsvlError: there is no such conversation, or the options contradict each other.
+        DsvlError: there is no such conversation, or options conflict.
         KeyboardInterrupt: Ctrl-C in a script.
     """
     from dsvl_cli.sessions.store import SessionStore, default_store_path
 
     if go_on and session is not None:
-        raise UsageError("--continue and --session both choose a conversation", "use one of them")
+        raise UsageError("--continue and --session cannot be used together", "use one of them")
     path = default_store_path(console.environment.variables)
     options = replace(options, cache=options.cache and save)
     with SessionStore(path) as store:
@@ -88,11 +88,11 @@ def run_chat(
         if kept is not None:
             chat.open(kept)
             messages, pictures = len(kept.conversation.messages), len(kept.conversation.pictures)
-            chat.advise(f"going on with {kept.heading} ({messages} messages, {pictures} pictures)")
+            chat.advise(f"continuing {kept.heading} ({messages} messages, {pictures} pictures)")
             if system is not None:
                 chat.dialogue.conversation.system = system
         lines = _open_lines(chat, path.with_name("history") if save else None)
-        loading.start(options.model)  # not before: two threads that import hinder each other
+        loading.start(options.model)  # not earlier: importing in two threads at once is slower
         return Repl(chat, lines).run(images)
 
 
@@ -103,13 +103,13 @@ def _find_session(store: SessionStore, *, go_on: bool, session: str | None) -> S
         return None
     latest = store.latest()
     if latest is None:
-        raise DsvlError("there is no conversation to continue", "leave out --continue to begin one")
+        raise DsvlError("there is no conversation to continue", "start one with dsvl chat")
     return latest
 
 
 def _engine_loader(options: LoadOptions, aliases: Mapping[str, str]) -> LoadModel:
     def load(name: str, listener: Listener) -> ChatModel:
-        # torch takes seconds to import; this runs behind the prompt.
+        # torch takes seconds to import; this runs in the background.
         _open_torch_libraries()
         from dsvl_cli.engine.model import load_model
 
@@ -122,9 +122,9 @@ def _engine_loader(options: LoadOptions, aliases: Mapping[str, str]) -> LoadMode
 
 
 def _open_torch_libraries() -> None:
-    """Open torch's largest library before torch does: `import` holds the interpreter for 0.2 s then, ctypes does not.
+    """Open torch's largest library before torch does: `import` would hold the GIL for 0.2 s, ctypes does not.
 
-    Flags and order are those of torch itself. Where this fails, the import does all of it.
+    Flags and order are those of torch itself. If this fails, the import does the work.
     """
     if sys.platform != "linux" or "torch" in sys.modules:
         return
@@ -161,7 +161,9 @@ def _picture_sources(*, offline: bool) -> PictureSources:
 
     def read(source: str) -> Picture:
         if source == "-":
-            raise ImageError("a chat reads its messages from stdin, so no picture", "give the picture's path")
+            raise ImageError(
+                "a chat cannot read a picture from stdin, which has its messages", "give the picture's path"
+            )
         return images.read_picture(source, offline=offline)
 
     return PictureSources(
@@ -170,10 +172,10 @@ def _picture_sources(*, offline: bool) -> PictureSources:
 
 
 def _paste_picture() -> Picture:
-    """Take the clipboard's picture.
+    """Return the picture in the clipboard.
 
     Raises:
-        DsvlError: there is none, or the platform has no way to it.
+        DsvlError: there is none, or this platform gives no access to the clipboard.
     """
     from PIL import Image, ImageGrab
 
@@ -183,7 +185,7 @@ def _paste_picture() -> Picture:
         found = ImageGrab.grabclipboard()
     except (NotImplementedError, OSError, ChildProcessError) as exc:
         way = "install wl-clipboard (Wayland) or xclip (X11)" if sys.platform == "linux" else "save it to a file first"
-        raise DsvlError("no picture can be taken from the clipboard here", f"{way}, or drop a file") from exc
+        raise DsvlError("the clipboard cannot be read here", f"{way}, or drop a file") from exc
     if isinstance(found, list) and found:
         return read_picture(found[0])
     if not isinstance(found, Image.Image):
@@ -212,7 +214,7 @@ def _is_interactive(console: Console) -> bool:
 def _open_lines(chat: Chat, history: Path | None) -> Lines:
     if chat.scripted:
         return ScriptLines(chat.console.environment.stdin)
-    # prompt-toolkit takes 0.3 s to import; a script does not wait for it.
+    # prompt-toolkit takes 0.3 s to import, and a script does not need it.
     from dsvl_cli.terminal.chat.input.line_editor import LineEditor
 
     return LineEditor(chat, history)

@@ -1,4 +1,4 @@
-"""What `dsvl describe` does: pictures and a question -> answers, one after the other."""
+"""`dsvl describe`: answers a question about each picture, or about all of them together."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked, and about which pictures.
+    """A question and the pictures it is about.
 
     Attributes:
-        groups: the sources of the pictures of each conversation: one each, or all together.
-        prompt: the text, None for the default one.
-        system: replaces the default system text.
+        groups: the picture sources of each conversation: one per conversation, or all in one.
+        prompt: the prompt, or None for the default.
+        system: replaces the default system prompt.
     """
 
     groups: tuple[tuple[str, ...], ...]
@@ -38,34 +38,35 @@ class Question:
 
     @classmethod
     def read(cls, images: Sequence[str], prompt: str | None, system: str | None, *, together: bool) -> Question:
-        """Make sense of the command line; reads the prompt from stdin if it is `-`.
+        """Interpret the command line; reads the prompt from stdin if it is `-`.
 
         Raises:
-            UsageError: stdin is asked for twice, or the marks in the prompt do not match the pictures.
+            UsageError: stdin is used twice, or the marks in the prompt do not match the pictures.
             DsvlError: a pattern matches no file.
         """
         if prompt == "-":
             if "-" in images:
                 raise UsageError(
-                    "both the picture and the prompt are to be read from stdin", "give one of them by name"
+                    "the picture and the prompt cannot both come from stdin",
+                    "give the picture's path, or the prompt itself",
                 )
             prompt = sys.stdin.read().strip()
         if images.count("-") > 1:
-            raise UsageError("stdin holds one picture, but - is given more than once")
+            raise UsageError("- is given more than once, but stdin can have only one picture", "give paths")
         sources = expand_sources(images)
         marks = prompt.count(IMAGE_MARK) if prompt else 0
         if marks > 1 or together:
             if marks not in (0, len(sources)):
                 raise UsageError(
                     f"the prompt has {marks} {IMAGE_MARK} mark(s) for {len(sources)} picture(s)",
-                    "write one mark for each picture, or none: then the pictures come first",
+                    "write one mark per picture, or none to put the pictures first",
                 )
             return cls((tuple(sources),), prompt, system)
         return cls(tuple((source,) for source in sources), prompt, system)
 
 
 class _Run:
-    """Answers one question after the other; the model is loaded when the first good picture is there."""
+    """Answers one question after another; the model is loaded once a picture has been read."""
 
     def __init__(
         self, console: Console, load: LoadOptions, question: Question, sampling: SamplingParams, *, as_json: bool
@@ -86,13 +87,13 @@ class _Run:
 
     @property
     def prompt(self) -> str:
-        """What is asked: a base checkpoint goes on with what it is given, and gets no instruction by default."""
+        """The prompt; by default none for a base model, which completes text and follows no instructions."""
         if self.question.prompt is not None:
             return self.question.prompt
         return DEFAULT_PROMPT if self.model.has_chat else ""
 
     def read(self, sources: Sequence[str]) -> list[Picture]:
-        """Read the pictures of one conversation, saying what should be known about them."""
+        """Read the pictures of one conversation, and report notes about them."""
         pictures = [read_picture(source, offline=self.load.offline) for source in sources]
         for picture in pictures:
             for note in picture.notes:
@@ -100,7 +101,7 @@ class _Run:
         return pictures
 
     def chunks(self, pictures: Sequence[Picture]) -> Iterator[Chunk]:
-        """Stream the answer, with a spinner until its first word."""
+        """Stream the answer, with a spinner until its first token."""
         conversation = Conversation([Message("user", compose_parts(self.prompt, pictures))], self.question.system)
         chunks = self.model.stream(conversation, self.sampling)
         with self.console.working("looking"):
@@ -122,23 +123,23 @@ def answer_all(
     stream: bool,
     show_stats: bool,
 ) -> None:
-    """Answer about every picture, or once about all of them.
+    """Answer about each picture, or once about all of them.
 
     Args:
-        console: its stdout gets the answers.
-        images: paths, addresses and globs; `-` is a picture on stdin.
-        load: which model, and how it is loaded.
-        sampling: how the answers are drawn.
-        prompt: what is asked; `-` reads it from stdin, None is the default question.
-        system: replaces the checkpoint's default system text.
+        console: answers go to its stdout.
+        images: paths, URLs and globs; `-` is a picture on stdin.
+        load: which model to load, and how.
+        sampling: the sampling parameters.
+        prompt: the prompt; `-` reads it from stdin, None is the default.
+        system: replaces the checkpoint's default system prompt.
         together: ask once about all pictures.
         as_json: print each answer as one JSON object.
-        stream: print an answer while it comes.
-        show_stats: say what each answer cost.
+        stream: print each answer as it is generated.
+        show_stats: print the statistics of each answer.
 
     Raises:
-        UsageError: the pictures and the prompt do not go together.
-        SomeFailed: pictures could not be read or did not fit; each was told, the others were answered.
+        UsageError: the pictures do not match the prompt.
+        SomeFailed: some pictures could not be read or did not fit; each error was reported, the others were answered.
         DsvlError: a pattern matches no file, or the model cannot be loaded.
     """
     question = Question.read(images, prompt, system, together=together)
@@ -175,7 +176,7 @@ def _tell(run: _Run, pictures: Sequence[Picture], *, stream: bool) -> Reply:
     answer: AnswerStream | None = None
     try:
         for chunk in run.chunks(pictures):
-            # Not before: where there is no answer, nothing is written.
+            # Only now: without an answer, nothing is written.
             answer = answer or open_answer(run.console, plain=run.console.plain)
             received.append(chunk)
             if stream:
@@ -190,7 +191,7 @@ def _tell(run: _Run, pictures: Sequence[Picture], *, stream: bool) -> Reply:
 
 
 def _row(run: _Run, pictures: Sequence[Picture], reply: Reply) -> dict[str, object]:
-    """Everything that `--json` tells about one answer."""
+    """Return the `--json` object of one answer."""
     model = run.model
     return {
         **_subject([picture.name for picture in pictures]),
@@ -213,13 +214,13 @@ def _to_json(row: dict[str, object]) -> str:
     text = json.dumps(row, ensure_ascii=False)
     try:
         text.encode()
-    except UnicodeEncodeError:  # a file name that is not UTF-8 is a lone surrogate in a str
+    except UnicodeEncodeError:  # a file name that is not UTF-8 has lone surrogates
         text = json.dumps(row)
     return text + "\n"
 
 
 def describe_stats(stats: Stats) -> str:
-    """Say in one line what an answer cost."""
+    """Return the statistics of an answer as one line."""
     parts = [
         f"first token after {stats.prompt_seconds:.2f} s ({stats.prompt_tokens:,} prompt tokens"
         + (f", {stats.cached_tokens:,} cached)" if stats.cached_tokens else ")"),

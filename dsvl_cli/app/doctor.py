@@ -1,4 +1,4 @@
-"""What `dsvl doctor` does: probe after probe -> one page, and whether dsvl can work here."""
+"""`dsvl doctor`: runs the probes one by one, prints a report, and returns whether dsvl can work here."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from dsvl_cli.terminal.table import align
 if TYPE_CHECKING:
     from dsvl_cli.terminal.console import Console
 
-# Variables that are not settings, and those of others that change what dsvl does.
+# DSVL_ variables that are not settings, and foreign variables that affect dsvl.
 _OWN = ("DSVL_PROFILE", "DSVL_DEBUG", "DSVL_CONFIG_DIR", "DSVL_DATA_DIR", "DSVL_CACHE_DIR", "DSVL_NATIVE")
 _FOREIGN = (
     "HF_", "HUGGING", "TRANSFORMERS_", "XDG_C", "XDG_DATA_HOME", "CUDA_VISIBLE", "OMP_", "MKL_", "NO_COLOR", "COLUMNS",
     "HTTP_PROXY", "HTTPS_PROXY",
 )  # fmt: skip
 _SWITCHES = ("1", "0", "true", "false", "t", "f", "yes", "no", "y", "n", "on", "off")  # as Typer reads them
-_LONGEST = 300  # characters of a text on the page
+_LONGEST = 300  # characters of a value in the report
 
 
 def run_doctor(console: Console, profile: str | None, *, as_json: bool) -> ExitStatus:
-    """Examine everything, write it down section by section, and say whether dsvl can work."""
+    """Run all probes, print the report section by section, and return whether dsvl can work."""
     hide = partial(hide_secrets, variables=console.environment.variables)
     page: dict[str, Any] = {}
     problems: list[DsvlError] = []
     for title, probe in _probes(console, profile):
-        # Each section is written at once: what might crash the process comes last.
+        # Each section is written at once, and probes that might crash the process come last.
         with console.working(title):
             found = examine(probe)
         page[title] = {fact.name: fact.value for fact in found.facts}
@@ -56,7 +56,7 @@ def run_doctor(console: Console, profile: str | None, *, as_json: bool) -> ExitS
 
 
 def _probes(console: Console, profile: str | None) -> Iterator[tuple[str, Callable[[], Finding]]]:
-    """List the sections with what finds them out."""
+    """Yield the title and the probe of each section."""
     variables = console.environment.variables
     yield "dsvl", lambda: Finding([Fact("version", __version__)])
     yield "packages", lambda: diagnosis.check_packages(diagnosis.find_requirements())
@@ -81,7 +81,7 @@ def _probes(console: Console, profile: str | None) -> Iterator[tuple[str, Callab
 
 def _write_section(console: Console, title: str, rows: list[tuple[str, str]]) -> None:
     console.heading(title)
-    # Not before the secrets are out: half of one would not be recognised.
+    # Only after hiding secrets: half a secret would not be recognised.
     short = [(name, text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…") for name, text in rows]
     safe = [(f"  {sanitize_line(name)}", sanitize_line(text)) for name, text in short]
     console.write("".join(f"{line}\n" for line in [*align(safe, console.width), ""]))
@@ -110,7 +110,7 @@ def _describe_terminal(console: Console) -> Finding:
 
 
 def _check_environment(variables: Mapping[str, str]) -> Finding:
-    """Show the variables that dsvl obeys, and name those that it does not know or cannot use."""
+    """Return the variables that affect dsvl, and report unknown names and wrong values."""
     known = {f"DSVL_{name.upper()}": setting for name, setting in ALL_SETTINGS.items() if name != "stop"}
     facts, problems = [], []
     for name, value in sorted(variables.items()):
@@ -121,14 +121,14 @@ def _check_environment(variables: Mapping[str, str]) -> Finding:
             problems += check_variable(name, value, known[name])
         elif name.startswith("DSVL_") and name not in _OWN:
             near = difflib.get_close_matches(name, [*known, *_OWN], n=1)
-            facts.append(Fact(name, text, f"{text} (not known to dsvl{f'; did you mean {near[0]}?' if near else ''})"))
+            facts.append(Fact(name, text, f"{text} (unknown to dsvl{f'; did you mean {near[0]}?' if near else ''})"))
             continue
         facts.append(Fact(name, text))
-    return Finding(facts or [Fact("variables", None, "none that changes anything")], problems)
+    return Finding(facts or [Fact("variables", None, "none that affects dsvl")], problems)
 
 
 def check_variable(name: str, text: str, setting: Setting) -> list[DsvlError]:
-    """Judge the value of a setting that is written in the environment, as Typer would."""
+    """Check the value of a setting in the environment, as Typer would."""
     if setting.kind is bool:
         right = text.strip().lower() in _SWITCHES
     else:
@@ -140,9 +140,9 @@ def check_variable(name: str, text: str, setting: Setting) -> list[DsvlError]:
 
 
 def _describe_settings(variables: Mapping[str, str], profile: str | None) -> Finding:
-    """Show the settings that are not the built-in defaults, each with the place that it comes from."""
+    """Return the settings that differ from the built-in defaults, and where each one is set."""
     user = config.config_folder(variables) / "config.toml"
-    facts = [Fact("config.toml", str(user), f"{user}{'' if user.is_file() else ' (not there)'}")]
+    facts = [Fact("config.toml", str(user), f"{user}{'' if user.is_file() else ' (not found)'}")]
     problems: list[DsvlError] = []
     found = config.Config()
     try:
@@ -167,7 +167,9 @@ def _describe_settings(variables: Mapping[str, str], profile: str | None) -> Fin
 
 
 def _describe_sessions(variables: Mapping[str, str]) -> Finding:
-    from dsvl_cli.sessions.store import default_store_path  # here, so that a Python without SQLite is told as a problem
+    from dsvl_cli.sessions.store import (
+        default_store_path,
+    )  # here, so that a Python without SQLite is reported as a problem
 
     path = default_store_path(variables)
     size = path.stat().st_size if path.is_file() else None

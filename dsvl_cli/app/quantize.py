@@ -1,4 +1,4 @@
-"""What `dsvl quantize` does: a model -> a quantized folder, and what checking it says."""
+"""`dsvl quantize`: writes a quantized copy of a model, and verifies it."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def quantize_model(
     verify: bool,
     as_json: bool,
 ) -> None:
-    """Write a quantized copy of a model, and compare it with the model where that is asked for.
+    """Write a quantized copy of a model, and compare the two if `verify` is set.
 
     Raises:
-        UsageError: pictures are given that nothing is to be asked about.
-        DsvlError: it cannot be written.
-        SomeFailed: the copy is not what it should be; each problem was told.
+        UsageError: pictures are given without `verify`, or no format.
+        DsvlError: the copy cannot be written.
+        SomeFailed: the copy is damaged; each problem was reported.
     """
     if images and not verify:
-        raise UsageError("pictures are looked at by --verify, and it is not given", "add --verify, or leave them out")
+        raise UsageError("pictures are used only with --verify", "add --verify, or leave out the pictures")
     from dsvl_cli.engine.checkpoint.find import check_folder, find_checkpoint
     from dsvl_cli.engine.machine.detect import detect_machine
     from dsvl_cli.engine.machine.plan import choose_device
@@ -55,7 +55,7 @@ def quantize_model(
         machine = detect_machine()
         recipe = resolve_recipe(load, machine, listener, to_store=True)
         if recipe is None:
-            raise UsageError("there is no format to bring the model to", "add --format 4bit")
+            raise UsageError("no quantization format is given", "add --format 4bit")
         if load.threads is not None:
             import torch
 
@@ -65,7 +65,7 @@ def quantize_model(
         written = quantize_checkpoint(source, out, recipe, listener, device=device, overwrite=overwrite)
     console.status(
         f"{out}: {format_bytes(written.weight_bytes)} as {recipe.format.name}, "
-        f"of {format_bytes(source.weight_bytes)}; {len(written.selection.quantized)} layers are quantized"
+        f"source {format_bytes(source.weight_bytes)}; {len(written.selection.quantized)} layers quantized"
     )
     verification = None
     if verify:
@@ -86,7 +86,7 @@ def quantize_model(
 
 
 def _to_row(source: Checkpoint, recipe: Recipe, written: Written, verification: Verification | None) -> dict[str, Any]:
-    """Everything that `--json` tells."""
+    """Return the `--json` object."""
     row: dict[str, Any] = {
         "source": source.name,
         "path": str(written.path),
@@ -106,8 +106,8 @@ def _to_table(verification: Verification) -> list[tuple[str, str, str]]:
     largest = max(layers, key=lambda layer: layer.whole)
     rows = [
         ("quantized layers", str(len(layers)), f"{len(verification.weights.damaged)} damaged"),
-        ("largest error of a layer", f"{largest.whole:.4f}", largest.name),
-        ("largest error of 64 weights", f"{max(layer.worst for layer in layers):.4f}", ""),
+        ("largest layer error", f"{largest.whole:.4f}", largest.name),
+        ("largest error in 64 weights", f"{max(layer.worst for layer in layers):.4f}", ""),
         ("other tensors changed", str(len(verification.weights.changed)), ""),
     ]
     answers = verification.answers
@@ -116,9 +116,9 @@ def _to_table(verification: Verification) -> list[tuple[str, str, str]]:
     return [
         *rows,
         ("same greedy answers", f"{answers.same_answers} of {answers.pictures}", ""),
-        ("same likeliest token", f"{answers.agreement:.1%}", f"of {answers.tokens} tokens"),
-        ("divergence, mean", f"{answers.mean_kl:.4f}", "nats a token"),
-        ("divergence, 99th percentile", f"{answers.p99_kl:.4f}", "nats a token"),
+        ("same most likely token", f"{answers.agreement:.1%}", f"of {answers.tokens} tokens"),
+        ("mean KL divergence", f"{answers.mean_kl:.4f}", "nats per token"),
+        ("KL divergence, 99th percentile", f"{answers.p99_kl:.4f}", "nats per token"),
         *_compare(verification.source, verification.quantized),
     ]
 
@@ -126,6 +126,6 @@ def _to_table(verification: Verification) -> list[tuple[str, str, str]]:
 def _compare(source: Figures, quantized: Figures) -> list[tuple[str, str, str]]:
     return [
         ("decoding", f"{quantized.tokens_per_second:.1f} tokens/s", f"source {source.tokens_per_second:.1f} tokens/s"),
-        ("memory, about", format_bytes(quantized.memory_bytes), f"source {format_bytes(source.memory_bytes)}"),
+        ("memory, estimated", format_bytes(quantized.memory_bytes), f"source {format_bytes(source.memory_bytes)}"),
         ("on disk", format_bytes(quantized.disk_bytes), f"source {format_bytes(source.disk_bytes)}"),
     ]

@@ -1,4 +1,4 @@
-"""What `dsvl sessions` does: look into kept conversations, write them to files, remove them."""
+"""`dsvl sessions`: lists, shows, searches, exports and removes saved conversations."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from dsvl_cli.sessions.session import SessionSummary
     from dsvl_cli.terminal.console import Console
 
-_WIDE = 70  # columns from which on a table has room for more than ids and titles
+_WIDE = 70  # columns; narrower tables show only ids and titles
 
 
 def list_sessions(console: Console, *, as_json: bool = False, limit: int | None = None) -> None:
-    """List the conversations, the latest first: a table on a terminal, tab-separated fields in a pipe.
+    """List the conversations, most recent first: as a table on a terminal, as tab-separated fields in a pipe.
 
-    The fields are the id, the name, the last change, the numbers of messages and pictures, the model and the title.
+    The fields are id, name, time of the last change, numbers of messages and pictures, model, and title.
     """
     with _open_store(console) as store:
         sessions = store.list(limit)
@@ -36,11 +36,11 @@ def list_sessions(console: Console, *, as_json: bool = False, limit: int | None 
     elif sessions:
         console.draw(_table(sessions, console))
     else:
-        console.status("no conversation is kept yet")
+        console.status("no saved conversations yet")
 
 
 def show_session(console: Console, key: str) -> None:
-    """Print a conversation as Markdown, with a word for each picture."""
+    """Print a conversation as Markdown, with a placeholder for each picture."""
     numbers = count(1)
 
     def show_picture(picture: Picture) -> str:
@@ -52,7 +52,7 @@ def show_session(console: Console, key: str) -> None:
 
 
 def search_sessions(console: Console, text: str, *, as_json: bool = False) -> None:
-    """List the conversations in which all words of a text occur in one message, with the place where."""
+    """List the conversations that have all words of a text in one message, with an excerpt of it."""
     with _open_store(console) as store:
         hits = store.search(text)
     for hit in hits:
@@ -77,7 +77,7 @@ def write_session(console: Console, key: str, path: Path, *, embed: bool = True,
 
 
 def remove_sessions(console: Console, keys: Sequence[str]) -> None:
-    """Remove conversations for good; when one of them cannot be found, none."""
+    """Remove conversations permanently; if one cannot be found, none is removed."""
     with _open_store(console) as store:
         sessions = {session.id: session for session in map(store.find, keys)}
         for session in sessions.values():
@@ -106,7 +106,7 @@ def _row(session: SessionSummary) -> tuple[str, ...]:
 
 
 def _fields(*fields: str) -> str:
-    """Join fields by tabs; none holds a tab or a line break of its own then."""
+    """Join fields with tabs, replacing tabs and line breaks within them by spaces."""
     return "\t".join(" ".join(field.split()) for field in fields) + "\n"
 
 
@@ -123,7 +123,7 @@ def _json_line(session: SessionSummary, **more: str) -> str:
         **more,
     }
     line = json.dumps(value, ensure_ascii=False) + "\n"
-    return line.encode("utf-8", "backslashreplace").decode()  # a lone surrogate becomes JSON's own escape of it
+    return line.encode("utf-8", "backslashreplace").decode()  # a lone surrogate becomes its JSON escape
 
 
 def _table(sessions: Sequence[SessionSummary], console: Console) -> str:

@@ -1,4 +1,4 @@
-"""`dsvl batch SOURCE... -o OUT`: answer about every picture of a folder, a list or a data set."""
+"""`dsvl batch SOURCE... -o OUT`: ask about every picture of a folder, a list or a data set."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dsvl_cli.commands.options import LOADING, SAMPLING
 HELP_EPILOG = """
 [bold]Examples[/bold]
 
-[dim]Captions for a folder and the folders within. After a crash or Ctrl-C the same command goes on.[/dim]
+[dim]Caption a folder and its subfolders. After a crash or Ctrl-C, the same command resumes.[/dim]
 
 dsvl batch photos -r -o captions.jsonl
 
-[dim]A table; a text file beside each picture; several questions, a column each.[/dim]
+[dim]Write a table; write a text file beside each picture; ask several questions, one column each.[/dim]
 
 dsvl batch photos -o captions.csv -p "What is in this picture?"
 
@@ -22,11 +22,11 @@ dsvl batch photos -o photos --existing skip
 
 dsvl batch photos -o answers.parquet --ask questions.toml
 
-[dim]Names from a pipe, rows into a pipe.[/dim]
+[dim]Read paths from a pipe, write rows to a pipe.[/dim]
 
 find . -name '*.jpg' | dsvl batch --files-from - -o - | jq .text
 
-[dim]What failed, once more; what is out of date.[/dim]
+[dim]Retry what failed; list what is out of date.[/dim]
 
 dsvl batch photos -o captions.jsonl --retry-errors
 
@@ -84,10 +84,9 @@ def batch(
     verbose: options.Verbose = False,
     debug: options.Debug = False,
 ) -> None:
-    """Answer about many pictures, and lose nothing: one row a picture, an answer or an error.
+    """Ask about many pictures: one row per picture, with an answer or an error.
 
-    Rows are written as they come, and what ends the run, a kill included, costs no row that was written: the same
-    command goes on where it was.
+    Each row is saved as soon as it is done. After an interruption, even a kill, the same command resumes the run.
     """
     from dsvl_cli.app.batch.batch import run_batch
     from dsvl_cli.app.batch.options import BatchOptions

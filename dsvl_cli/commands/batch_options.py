@@ -21,25 +21,27 @@ def _option(panel: str, *names: str, help: str, **more: Any) -> Any:  # noqa: A0
 Sources = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[IMAGE...]", autocompletion=options.complete_picture, show_default=False,
-        help="Folders, globs, pictures, addresses; .parquet files and folders of them, .tar shards, .jsonl requests.",
+        metavar="IMAGE...", autocompletion=options.complete_picture, show_default=False,
+        help="Folders, globs, pictures, URLs; .parquet files or folders of them, .tar shards, .jsonl requests.",
     ),
 ]  # fmt: skip
-Recursive = Annotated[bool, _option(_SOURCES, "--recursive", "-r", help="Look into the folders within.")]
+Recursive = Annotated[bool, _option(_SOURCES, "--recursive", "-r", help="Search subfolders too.")]
 Extensions = Annotated[
     list[str] | None,
-    _option(_SOURCES, "--ext", metavar="EXT", help="In folders take files of this extension; may be repeated."),
+    _option(
+        _SOURCES, "--ext", metavar="EXT", help="Take only files with this extension from folders; may be repeated."
+    ),
 ]
-FollowLinks = Annotated[bool, _option(_SOURCES, "--follow-links", help="Follow links within folders.")]
+FollowLinks = Annotated[bool, _option(_SOURCES, "--follow-links", help="Follow symbolic links in folders.")]
 Column = Annotated[
     str | None,
-    _option(_SOURCES, "--column", metavar="NAME", help="In Parquet tables take the pictures of this column."),
+    _option(_SOURCES, "--column", metavar="NAME", help="The column of a Parquet table that has the pictures."),
 ]
 FilesFrom = Annotated[
     str | None,
     _option(
         _SOURCES, "--files-from", metavar="FILE",
-        help="Read paths from a file, or from stdin with -: one a line, or ended by NULs.",
+        help="Read paths from a file, or - for stdin: one per line, or NUL-terminated.",
     ),
 ]  # fmt: skip
 
@@ -47,15 +49,17 @@ Prompt = Annotated[
     str | None,
     _option(
         _QUESTION, "--prompt", "-p", envvar="DSVL_PROMPT", show_envvar=False, metavar="TEXT",
-        help=f"What to ask. By default: {DEFAULT_PROMPT}",
+        help=f"What to ask. Default: {DEFAULT_PROMPT}",
     ),
 ]  # fmt: skip
-PromptFile = Annotated[Path | None, _option(_QUESTION, "--prompt-file", metavar="FILE", help="Ask what stands there.")]
+PromptFile = Annotated[
+    Path | None, _option(_QUESTION, "--prompt-file", metavar="FILE", help="Read the prompt from a file.")
+]
 Ask = Annotated[
     Path | None,
     _option(
         _QUESTION, "--ask", metavar="FILE",
-        help='Ask several questions, one column each: a TOML file of lines such as colour = "Which colour is it?"',
+        help='Ask several questions, one column each: a TOML file with lines such as colour = "Which colour is it?"',
     ),
 ]  # fmt: skip
 
@@ -63,7 +67,7 @@ Out = Annotated[
     str | None,
     _option(
         _ROWS, "--out", "-o", metavar="PATH",
-        help="A .jsonl, .csv or .parquet file, a folder for text files, or - for rows on stdout.",
+        help="A .jsonl, .csv or .parquet file, a folder for text files, or - to print rows to stdout.",
     ),
 ]  # fmt: skip
 FormatOption = Annotated[
@@ -71,46 +75,46 @@ FormatOption = Annotated[
     _option(
         _ROWS,
         "--format",
-        help="What OUT is, where its name does not say so; openai is a .jsonl of what OpenAI's batches give.",
+        help="Output format, if the name does not tell; openai is a .jsonl like the results of OpenAI's Batch API.",
     ),
 ]
 ExistingOption = Annotated[
     Existing | None,
-    _option(_ROWS, "--existing", help="What becomes of text files that are there already; by default skip."),
+    _option(_ROWS, "--existing", help="What to do with text files that already exist. Default: skip"),
 ]
-Overwrite = Annotated[bool, _option(_ROWS, "--overwrite", help="Begin anew, and drop the rows in OUT.")]
+Overwrite = Annotated[bool, _option(_ROWS, "--overwrite", help="Start over, discarding the rows in the output.")]
 Report = Annotated[
     Path | None,
-    _option(_ROWS, "--report", metavar="FILE", help="Also write a page of thumbnails, answers and errors, in HTML."),
+    _option(_ROWS, "--report", metavar="FILE", help="Also write an HTML page of thumbnails, answers and errors."),
 ]
 
 BatchSize = Annotated[
     str,
     _option(
         _RUN, "--batch-size", metavar="auto|N", show_default=True,
-        help="So many answers at a time; auto takes what the memory bears.",
+        help="Answers generated at a time; auto picks what fits in memory.",
     ),
 ]  # fmt: skip
-RetryErrors = Annotated[bool, _option(_RUN, "--retry-errors", help="Do again what failed before.")]
+RetryErrors = Annotated[bool, _option(_RUN, "--retry-errors", help="Retry what failed before.")]
 RetrySuspect = Annotated[
     bool,
     _option(
         _RUN, "--retry-suspect",
-        help="Do again, with other sampling, what looped, was empty, echoed the prompt or was cut.",
+        help="Retry suspect answers (looping, empty, echoing the prompt, cut off) with other sampling.",
     ),
 ]  # fmt: skip
 MaxErrors = Annotated[
     int | None,
     _option(
         _RUN, "--max-errors", min=0, metavar="N",
-        help="Stop when more than N have failed. A hundred in a row always stop it.",
+        help="Stop after more than N failures. A hundred in a row always stop the run.",
     ),
 ]  # fmt: skip
-DryRun = Annotated[bool, _option(_RUN, "--dry-run", help="Say what would be done, and do nothing.")]
+DryRun = Annotated[bool, _option(_RUN, "--dry-run", help="Show what would be done, and do nothing.")]
 Check = Annotated[
     str | None,
     _option(
         _RUN, "--check", metavar="PATH",
-        help="Only tell which rows of an OUT are stale: picture changed or gone, other prompt or model.",
+        help="Only list the stale rows of an output: picture changed or missing, other prompt or model.",
     ),
 ]  # fmt: skip

@@ -12,25 +12,25 @@ from dsvl_cli.engine.options import DEFAULT_OVERFLOW, Overflow
 
 _CONVERSATION = "Conversation"
 
-# Typer joins the lines of a paragraph: an empty line keeps two apart.
+# Typer joins the lines of a paragraph, hence the empty lines.
 HELP_EPILOG = """
 [bold]Examples[/bold]
 
-[dim]Begin with two pictures; `tiny` comes with dsvl: a toy that knows drawn shapes and numbers.[/dim]
+[dim]Start with two pictures. `tiny` is built in: a toy model that knows drawn shapes and numbers.[/dim]
 
 dsvl chat a.png b.png --model tiny
 
-[dim]Go on with the last conversation, or with one that was given a name.[/dim]
+[dim]Continue the last conversation, or one by its name.[/dim]
 
 dsvl chat --continue
 
 dsvl chat --session holiday
 
-[dim]A script: every line is a message, commands included.[/dim]
+[dim]Run a script: each line is a message or a command.[/dim]
 
 printf '/image a.png\\nWhat is it?\\n' | dsvl chat --model tiny --no-save
 
-[dim]In the chat: drop a picture's path into the line, /help for everything else, Ctrl-C stops an answer.[/dim]
+[dim]In the chat: drop a picture onto the prompt to attach it, Ctrl-C stops an answer, /help shows the rest.[/dim]
 """
 
 
@@ -39,15 +39,15 @@ def chat(
     images: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[IMAGE]...",
+            metavar="IMAGE...",
             autocompletion=options.complete_picture,
             show_default=False,
-            help="Pictures for the first message: paths, globs, http(s) addresses.",
+            help="Pictures for the first message: paths, globs, http(s) URLs.",
         ),
     ] = None,
     go_on: Annotated[
         bool,
-        typer.Option("--continue", "-c", rich_help_panel=_CONVERSATION, help="Go on with the last conversation."),
+        typer.Option("--continue", "-c", rich_help_panel=_CONVERSATION, help="Continue the last conversation."),
     ] = False,
     session: Annotated[
         str | None,
@@ -55,7 +55,7 @@ def chat(
             "--session",
             metavar="ID|NAME",
             rich_help_panel=_CONVERSATION,
-            help="Go on with this one; see dsvl sessions list.",
+            help="Continue this conversation; see dsvl sessions list.",
         ),
     ] = None,
     no_save: Annotated[
@@ -65,7 +65,7 @@ def chat(
             envvar="DSVL_NO_SAVE",
             show_envvar=False,
             rich_help_panel=_CONVERSATION,
-            help="Keep nothing on disk, --cache or not.",
+            help="Save nothing to disk, not even with --cache.",
         ),
     ] = False,
     overflow: Annotated[
@@ -75,7 +75,7 @@ def chat(
             envvar="DSVL_OVERFLOW",
             show_envvar=False,
             rich_help_panel=_CONVERSATION,
-            help="When the context is full: say so, or leave the oldest turns out.",
+            help="When the context is full: stop with an error, or drop the oldest turns.",
         ),
     ] = DEFAULT_OVERFLOW,
     system: options.System = None,
@@ -108,9 +108,9 @@ def chat(
     verbose: options.Verbose = False,
     debug: options.Debug = False,
 ) -> int:
-    """Talk about pictures; the conversation is kept.
+    """Chat about pictures; the conversation is saved.
 
-    The prompt is there at once and the model loads behind it. Pictures can come at any time, several of them.
+    You can type at once: the model loads in the background. Attach one or more pictures to any message.
     """
     from dsvl_cli.app.chat import run_chat
 

@@ -1,4 +1,4 @@
-"""`dsvl describe IMAGE...`: answer about pictures."""
+"""`dsvl describe IMAGE...`: describe pictures, or answer questions about them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from dsvl_cli.commands import options
 from dsvl_cli.commands.options import LOADING, SAMPLING
 from dsvl_cli.engine.options import DEFAULT_PROMPT
 
-# Typer joins the lines of a paragraph: an empty line keeps two apart.
+# Typer joins the lines of a paragraph, hence the empty lines.
 HELP_EPILOG = """
 [bold]Examples[/bold]
 
-[dim]A description. `tiny` comes with dsvl: a toy that knows drawn shapes and numbers.[/dim]
+[dim]Describe a picture. `tiny` is built in: a toy model that knows drawn shapes and numbers.[/dim]
 
 dsvl describe photo.jpg
 
 dsvl describe drawing.png --model tiny
 
-[dim]A question, pipes, JSON.[/dim]
+[dim]Ask a question; use pipes; print JSON.[/dim]
 
 dsvl describe receipt.jpg -p "What is the total?"
 
@@ -28,13 +28,13 @@ cat photo.jpg | dsvl describe - | tee caption.txt
 
 dsvl describe *.png --json | jq -r .text
 
-[dim]One question about several pictures; <image> marks where each stands, else they come first.[/dim]
+[dim]Ask about several pictures together. <image> marks where each one goes; without it, they come first.[/dim]
 
-dsvl describe a.png b.png -p "What is the difference between <image> and <image>?"
+dsvl describe a.png b.png -p "How do <image> and <image> differ?"
 
 dsvl describe a.png b.png c.png --together -p "Which is the odd one out?"
 
-[dim]Defaults come from DSVL_<NAME> in the environment, as DSVL_MODEL=tiny, or from config.toml: see dsvl doctor.[/dim]
+[dim]Defaults can be set in the environment, such as DSVL_MODEL=tiny, or in config.toml: see dsvl doctor.[/dim]
 """
 
 
@@ -46,7 +46,7 @@ def describe(
             metavar="IMAGE...",
             autocompletion=options.complete_picture,
             show_default=False,
-            help="Paths, globs, http(s) addresses, or - for a picture on stdin.",
+            help="Paths, globs, http(s) URLs, or - to read a picture from stdin.",
         ),
     ],
     prompt: Annotated[
@@ -59,12 +59,14 @@ def describe(
             metavar="TEXT",
             rich_help_panel="Question",
             show_default=False,
-            help=f"What to ask; - reads it from stdin. By default: {DEFAULT_PROMPT}",
+            help=f"What to ask; - reads it from stdin. Default: {DEFAULT_PROMPT}",
         ),
     ] = None,
     together: Annotated[
         bool,
-        typer.Option("--together", rich_help_panel="Question", help="Ask once about all pictures, not once a picture."),
+        typer.Option(
+            "--together", rich_help_panel="Question", help="Ask once about all pictures, not once per picture."
+        ),
     ] = False,
     system: options.System = None,
     max_new_tokens: options.MaxNewTokens = SAMPLING.max_new_tokens,
@@ -100,9 +102,10 @@ def describe(
 ) -> None:
     """Describe pictures, or answer a question about them.
 
-    The answer goes to stdout, and nothing else does.
+    Only the answer goes to stdout.
 
-    Of several pictures each gets its own answer, under its path. One that fails is told on stderr; the others go on.
+    Several pictures are answered one by one, each under its path. If one fails, its error goes to stderr and the
+    others are still answered.
     """
     from dsvl_cli.app.describe import answer_all
 

@@ -1,4 +1,4 @@
-"""`dsvl doctor`: one page on the machine, the choices that would be made on it, and what keeps dsvl from working."""
+"""`dsvl doctor`: a report on the machine, the choices dsvl would make on it, and what keeps it from working."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def doctor(
             show_envvar=False,
             autocompletion=options.complete_profile,
             metavar="NAME",
-            help="Show the settings with this profile.",
+            help="Show the settings under this profile.",
         ),
     ] = None,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> int:
-    """Show what dsvl finds on this machine and what it would choose.
+    """Show what dsvl finds on this machine, and what it would choose.
 
-    Nothing is fetched, and no secret is shown. The exit status is 1 if something would keep dsvl from working. Begin a
-    bug report with this page.
+    Nothing is downloaded, and secrets are hidden. The exit status is 1 if anything would keep dsvl from working. Please
+    include this report in bug reports.
     """
     from dsvl_cli.app.doctor import run_doctor
 

@@ -1,7 +1,7 @@
-"""Every option that more than one command has, declared once, and what they add up to.
+"""The options that several commands share, each declared once, and the objects built from their values.
 
-A value comes from the flag, else from the environment variable `DSVL_<NAME>`, else from the files of `dsvl_cli.config`,
-else it is the command's default.
+A value comes from the flag, else the environment variable `DSVL_<NAME>`, else the files of `dsvl_cli.config`, else the
+command's default.
 """
 
 from __future__ import annotations
@@ -50,20 +50,20 @@ def complete_profile(incomplete: str) -> list[str]:
 
 
 def _read_config_quietly() -> Config:
-    """Read the files for completion, which has no place for an error."""
+    """Read the files for completion, which cannot show an error."""
     with suppress(DsvlError):
         return read_config(os.environ)
     return Config()
 
 
 def complete_device(incomplete: str) -> list[str]:
-    """Offer the kinds of device."""
+    """Offer the device types."""
     names = sorted([*map(str, DEVICES.offered), *(f"{name}:0" for name in DEVICES.numbered)])
     return [name for name in names if name.startswith(incomplete)]
 
 
 def complete_picture(incomplete: str) -> list[str]:
-    """Offer pictures, and folders that may hold some."""
+    """Offer pictures, and folders, which may contain some."""
     from dsvl_cli.engine.pictures.images import PICTURE_EXTENSIONS
 
     typed = Path(incomplete)
@@ -81,7 +81,7 @@ def complete_picture(incomplete: str) -> list[str]:
 
 
 def _use_config(ctx: typer.Context, profile: str | None) -> str | None:
-    """Make what the files say the defaults of this command. `--help` comes before, and completion needs none."""
+    """Make the settings in files the defaults of this command; `--help` and completion never get here."""
     if not ctx.resilient_parsing:
         config = read_config(os.environ, profile)
         ctx.obj = config
@@ -90,21 +90,21 @@ def _use_config(ctx: typer.Context, profile: str | None) -> str | None:
 
 
 def resolve_alias(ctx: typer.Context, model: str) -> str:
-    """Take what one of the user's own names stands for, and any other name as it is."""
+    """Return the model that the user's alias stands for, and any other name unchanged."""
     config = ctx.find_object(Config)
     return model if config is None else config.resolve_model(model)
 
 
 def read_aliases(ctx: typer.Context) -> Mapping[str, str]:
-    """Give the user's own names for models, in small letters, with what they stand for."""
+    """Return the user's model aliases, in lower case, with what they stand for."""
     config = ctx.find_object(Config)
     return {} if config is None else config.aliases
 
 
 def _setting(panel: str, *names: str, help: str, **more: Any) -> Any:  # noqa: A002
-    """Declare an option that `DSVL_<NAME>` sets too, NAME being its first long name.
+    """Declare an option that `DSVL_<NAME>` sets too, where NAME is its first long name.
 
-    Bounds are shown here; the options that the values become refuse what is out of them.
+    Bounds are only shown here; `LoadOptions` and `SamplingParams` enforce them.
     """
     name = next(name for name in names if name.startswith("--")).removeprefix("--").replace("-", "_")
     rule = RULES.get(name)
@@ -115,17 +115,17 @@ def _setting(panel: str, *names: str, help: str, **more: Any) -> Any:  # noqa: A
 
 
 def _flag(panel: str, *names: str, help: str, **more: Any) -> Any:  # noqa: A002
-    """Declare an option that belongs to one command line and cannot be set elsewhere."""
+    """Declare an option that can only be set on the command line."""
     return typer.Option(*names, rich_help_panel=panel, help=help, **more)
 
 
 _DEVICE_METAVAR = "|".join(f"{name}[:N]" if name in DEVICES.numbered else str(name) for name in DEVICES.offered)
 
-# Eager, so that the defaults are known before any other option is looked at.
+# Eager, so that the defaults are known before the other options are processed.
 Profile = Annotated[
     str | None,
     _setting(
-        _MODEL, "--profile", metavar="NAME", help="A group of settings out of config.toml.",
+        _MODEL, "--profile", metavar="NAME", help="A group of settings in config.toml.",
         is_eager=True, callback=_use_config, autocompletion=complete_profile,
     ),
 ]  # fmt: skip
@@ -133,104 +133,111 @@ Model = Annotated[
     str,
     _setting(
         _MODEL, "--model", "-m", metavar="NAME|ID|FOLDER", callback=resolve_alias, autocompletion=complete_model,
-        help="tiny, 1.3b, 7b, 1.3b-base, 7b-base, a Hugging Face id, or a folder. tiny comes with dsvl.",
+        help="tiny, 1.3b, 7b, 1.3b-base, 7b-base, a Hugging Face id, or a folder. tiny is built in.",
     ),
 ]  # fmt: skip
 Revision = Annotated[
     str | None,
-    _setting(_MODEL, "--revision", metavar="REV", help="Branch, tag or commit of the model on the hub."),
+    _setting(_MODEL, "--revision", metavar="REV", help="Branch, tag or commit of the model on the Hugging Face Hub."),
 ]
-Offline = Annotated[bool, _setting(_MODEL, "--offline", help="Never open a connection.")]
+Offline = Annotated[bool, _setting(_MODEL, "--offline", help="Never use the network.")]
 Device = Annotated[
     str,
     _setting(
         _MODEL, "--device", metavar=_DEVICE_METAVAR, autocompletion=complete_device,
-        help="Where to compute.",
+        help="Device to run on.",
     ),
 ]  # fmt: skip
-DtypeOption = Annotated[Dtype, _setting(_MODEL, "--dtype", help="Number format; auto takes a fast one.")]
+DtypeOption = Annotated[Dtype, _setting(_MODEL, "--dtype", help="Floating-point format; auto picks a fast one.")]
 AttentionOption = Annotated[Attention, _setting(_MODEL, "--attn-implementation", "--attn", help="Attention backend.")]
-DeviceMapOption = Annotated[DeviceMap | None, _setting(_MODEL, "--device-map", help="auto: spread over several GPUs.")]
+DeviceMapOption = Annotated[
+    DeviceMap | None, _setting(_MODEL, "--device-map", help="auto: spread the model over several GPUs.")
+]
 Threads = Annotated[int | None, _setting(_MODEL, "--threads", metavar="N", help="CPU threads.")]
 QuantizationOption = Annotated[
     Quantization | None,
     _setting(
-        _MODEL, "--quantization", help="Quantize while loading; 4bit and 8bit take the best format of that width."
+        _MODEL, "--quantization", help="Quantize while loading; 4bit and 8bit pick the best format of that width."
     ),
 ]
 GroupSize = Annotated[
     int,
-    _setting(_MODEL, "--group-size", metavar="N", help="Weights that share a scale in torchao-int4."),
+    _setting(_MODEL, "--group-size", metavar="N", help="Weights per scale in torchao-int4."),
 ]
-IncludeVision = Annotated[bool, _flag(_MODEL, "--include-vision", help="Quantize the vision towers too; not advised.")]
-IncludeHead = Annotated[bool, _flag(_MODEL, "--include-head", help="Quantize the output head too; not advised.")]
+IncludeVision = Annotated[
+    bool, _flag(_MODEL, "--include-vision", help="Quantize the vision encoders too; not recommended.")
+]
+IncludeHead = Annotated[bool, _flag(_MODEL, "--include-head", help="Quantize the output head too; not recommended.")]
 Cache = Annotated[
     bool,
     _setting(
         _MODEL, "--cache",
-        help="Keep the state of pictures and prompts on disk, for you alone to read: asked again, they cost nothing.",
+        help="Cache processed pictures and prompts on disk, readable only by you, so asking again is fast.",
     ),
 ]  # fmt: skip
-Force = Annotated[bool, _flag(_MODEL, "--force", help="Load even if the memory will probably not do.")]
+Force = Annotated[bool, _flag(_MODEL, "--force", help="Load even if memory is likely to run out.")]
 
 System = Annotated[
     str | None,
     _setting(
         _SAMPLING, "--system", "-s", metavar="TEXT",
-        help="Replaces the model's default system text, as DeepSeek's own code does; '' leaves it out.",
+        help="System prompt, in place of the model's default; '' for none.",
     ),
 ]  # fmt: skip
 MaxNewTokens = Annotated[
-    int, _setting(_SAMPLING, "--max-new-tokens", "--max-tokens", metavar="N", help="Longest answer.")
+    int, _setting(_SAMPLING, "--max-new-tokens", "--max-tokens", metavar="N", help="Maximum length of an answer.")
 ]
 Temperature = Annotated[
     float,
     _setting(
         _SAMPLING, "--temperature", "--temp", metavar="T",
-        help="0 always takes the likeliest token; higher is more varied.",
+        help="0 always picks the most likely token; higher values vary more.",
     ),
 ]  # fmt: skip
 TopP = Annotated[
-    float, _setting(_SAMPLING, "--top-p", metavar="P", help="Sample among the likeliest tokens that sum to P.")
+    float,
+    _setting(
+        _SAMPLING, "--top-p", metavar="P", help="Sample from the most likely tokens whose probabilities sum to P."
+    ),
 ]
 TopK = Annotated[
-    int, _setting(_SAMPLING, "--top-k", metavar="K", help="Sample among the K likeliest tokens; 0 is off.")
+    int, _setting(_SAMPLING, "--top-k", metavar="K", help="Sample from the K most likely tokens; 0 is off.")
 ]
 MinP = Annotated[
     float,
-    _setting(_SAMPLING, "--min-p", metavar="P", help="Drop tokens less than P times as likely as the likeliest."),
+    _setting(_SAMPLING, "--min-p", metavar="P", help="Drop tokens less than P times as likely as the most likely one."),
 ]
 RepetitionPenalty = Annotated[
-    float, _setting(_SAMPLING, "--repetition-penalty", metavar="R", help="Above 1 makes repeating less likely.")
+    float, _setting(_SAMPLING, "--repetition-penalty", metavar="R", help="Values above 1 make repetition less likely.")
 ]
-Seed = Annotated[int | None, _setting(_SAMPLING, "--seed", metavar="N", help="Makes sampling repeatable.")]
+Seed = Annotated[int | None, _setting(_SAMPLING, "--seed", metavar="N", help="Seed for reproducible sampling.")]
 Stop = Annotated[
     list[str] | None, _flag(_SAMPLING, "--stop", metavar="TEXT", help="End the answer before TEXT; may be repeated.")
 ]
 
-Json = Annotated[bool, _flag(_OUTPUT, "--json", help="One JSON object a line on stdout.")]
-NoStream = Annotated[bool, _setting(_OUTPUT, "--no-stream", help="Print an answer when it is whole.")]
-ShowStats = Annotated[bool, _setting(_OUTPUT, "--stats", help="Tokens, seconds and memory on stderr.")]
-Plain = Annotated[bool, _setting(_OUTPUT, "--plain", help="No colour, no redrawing: for screen readers and logs.")]
+Json = Annotated[bool, _flag(_OUTPUT, "--json", help="Print one JSON object per line.")]
+NoStream = Annotated[bool, _setting(_OUTPUT, "--no-stream", help="Print each answer only when it is complete.")]
+ShowStats = Annotated[bool, _setting(_OUTPUT, "--stats", help="Print tokens, times and memory to stderr.")]
+Plain = Annotated[bool, _setting(_OUTPUT, "--plain", help="No colour and no redrawing, for screen readers and logs.")]
 Quiet = Annotated[bool, _setting(_OUTPUT, "--quiet", "-q", help="No status messages.")]
 Verbose = Annotated[
-    bool, _setting(_OUTPUT, "--verbose", "-v", help="Say what was chosen (device, dtype, attention) and why.")
+    bool, _setting(_OUTPUT, "--verbose", "-v", help="Show what was chosen (device, dtype, attention), and why.")
 ]
 Debug = Annotated[bool, _flag(_OUTPUT, "--debug", help="Show the traceback of an error.")]
 
 
 def load_options(values: Mapping[str, Any]) -> LoadOptions:
-    """Put the flags about loading together, out of all the values of a command; what it lacks keeps its default."""
+    """Build the loading options from a command's values; those it lacks keep their defaults."""
     return LoadOptions(**{field.name: values[field.name] for field in fields(LoadOptions) if field.name in values})
 
 
 def sampling_params(values: Mapping[str, Any]) -> SamplingParams:
-    """Put the flags about sampling together, out of all the values of a command.
+    """Build the sampling parameters from a command's values.
 
-    A seed is drawn where none is given, so that it can be told and the answer repeated.
+    If no seed is given, one is drawn, so that it can be reported and the answer reproduced.
 
     Raises:
-        UsageError: a value is out of its bounds.
+        UsageError: a value is out of bounds.
     """
     params = {field.name: values[field.name] for field in fields(SamplingParams)}
     params["stop"] = tuple(params["stop"] or ())
@@ -240,12 +247,12 @@ def sampling_params(values: Mapping[str, Any]) -> SamplingParams:
 
 
 def given(ctx: typer.Context) -> frozenset[str]:
-    """The names of the values that stand on the command line, not in the environment or a file."""
+    """Return the names of the parameters set on the command line, not in the environment or a file."""
     sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
     return frozenset(name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE")
 
 
 def make_console(values: Mapping[str, Any] = MappingProxyType({})) -> Console:
-    """Make the console that the flags about output ask for, out of all the values of a command."""
+    """Build the console from a command's values."""
     flags = {name: values.get(name, False) for name in ("verbose", "quiet", "plain")}
     return Console(Environment.system(), **flags)

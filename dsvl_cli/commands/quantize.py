@@ -1,4 +1,4 @@
-"""`dsvl quantize MODEL OUT`: write a smaller copy of a model, and check it."""
+"""`dsvl quantize MODEL OUT`: write a quantized copy of a model, and verify it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from dsvl_cli.engine.options import Quantization
 
 HELP_EPILOG = """
 [bold]Examples[/bold]
+
+[dim]Quantize to 4 bits; quantize to 8 bits and verify the copy; use a copy.[/dim]
 
 dsvl quantize 1.3b 1.3b-nf4 --format 4bit
 
@@ -38,10 +40,10 @@ def quantize(
     images: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[IMAGE...]",
+            metavar="IMAGE...",
             autocompletion=options.complete_picture,
             show_default=False,
-            help="With --verify: what both models are asked about; three drawn pictures by default.",
+            help="With --verify, the pictures to compare both models on. Default: three drawn pictures",
         ),
     ] = None,
     quantization: Annotated[
@@ -52,15 +54,15 @@ def quantize(
             "-f",
             envvar="DSVL_QUANTIZATION",
             show_envvar=False,
-            help="How to store the weights.",
+            help="Format of the weights.",
         ),
     ] = "4bit",
     group_size: options.GroupSize = LOADING.group_size,
     include_vision: options.IncludeVision = LOADING.include_vision,
     include_head: options.IncludeHead = LOADING.include_head,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model that stands at OUT.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model in OUT.")] = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Open what was written and compare it with the source; exit 1 if damaged.")
+        bool, typer.Option("--verify", help="Compare the copy with the source; exit with 1 if it is damaged.")
     ] = False,
     profile: options.Profile = None,
     revision: options.Revision = LOADING.revision,
@@ -74,11 +76,11 @@ def quantize(
     verbose: options.Verbose = False,
     debug: options.Debug = False,
 ) -> None:
-    """Write a quantized copy of a model: a folder that transformers loads anywhere.
+    """Write a quantized copy of a model: a folder that transformers can load anywhere.
 
-    Only the language model's linear layers are quantized; what the model sees with stays as it is.
+    By default only the linear layers of the language model are quantized; the vision encoders stay as they are.
 
-    Nothing is loaded to do so: the weights are read, quantized and written one by one.
+    The model is never loaded whole: the weights are read, quantized and written one by one.
     """
     from dsvl_cli.app.quantize import quantize_model
 

@@ -1,4 +1,4 @@
-"""`dsvl sessions`: the conversations that `dsvl chat` keeps."""
+"""`dsvl sessions`: the conversations that `dsvl chat` saved."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ import typer
 from dsvl_cli.commands.options import Debug, Json, make_console
 
 app = typer.Typer(
-    help="List, show, search, export and remove the conversations that were kept.",
+    help="List, show, search, export and remove saved conversations.",
     add_completion=False,
     no_args_is_help=False,
     rich_markup_mode="rich",
 )
 
-Session = Annotated[str, typer.Argument(metavar="SESSION", help="Its id, the beginning of one, or its name.")]
+Session = Annotated[str, typer.Argument(metavar="SESSION", help="Its id, a prefix of the id, or its name.")]
 
 
 @app.command("list")
 def list_kept(
-    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, metavar="N", help="Only the last N.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, metavar="N", help="Show only the last N.")
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """List the conversations, the latest first."""
+    """List the conversations, most recent first."""
     from dsvl_cli.app.sessions import list_sessions
 
     list_sessions(make_console(), as_json=as_json, limit=limit)
@@ -41,11 +43,11 @@ def show(session: Session, debug: Debug = False) -> None:
 
 @app.command()
 def search(
-    words: Annotated[list[str], typer.Argument(metavar="WORD...", help="All of them must occur in one message.")],
+    words: Annotated[list[str], typer.Argument(metavar="WORD...", help="Words that must all occur in one message.")],
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Find conversations by what was said in them."""
+    """Search the text of conversations."""
     from dsvl_cli.app.sessions import search_sessions
 
     search_sessions(make_console(), " ".join(words), as_json=as_json)
@@ -56,12 +58,13 @@ def export(
     session: Session,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .md, .html or .json file.")],
     beside: Annotated[
-        bool, typer.Option("--pictures-beside", help="Write pictures to a folder beside FILE, not into it.")
+        bool,
+        typer.Option("--pictures-beside", help="Write the pictures to a folder beside FILE instead of embedding them."),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it exists.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Write a conversation, its pictures included, to a file."""
+    """Write a conversation with its pictures to a file."""
     from dsvl_cli.app.sessions import write_session
 
     write_session(make_console(), session, file, embed=not beside, overwrite=overwrite)
@@ -69,10 +72,10 @@ def export(
 
 @app.command()
 def rm(
-    sessions: Annotated[list[str], typer.Argument(metavar="SESSION...", help="Ids, beginnings of ids, or names.")],
+    sessions: Annotated[list[str], typer.Argument(metavar="SESSION...", help="Ids, prefixes of ids, or names.")],
     debug: Debug = False,
 ) -> None:
-    """Remove conversations for good."""
+    """Remove conversations permanently."""
     from dsvl_cli.app.sessions import remove_sessions
 
     remove_sessions(make_console(), sessions)

@@ -1,4 +1,4 @@
-"""The commands of `dsvl` as data, for what is generated from them: completion scripts and the pages of docs/.
+"""The commands of `dsvl` as data, to generate completion scripts and the pages of docs/ from.
 
 What an option completes comes from its declaration: fixed values from its choices or its `autocompletion`, and paths
 from its metavar (see `_PATHS`).
@@ -17,9 +17,9 @@ _PATHS = {"IMAGE": "pictures", "FILE": "files", "PATH": "files", "FOLDER": "fold
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What may stand in one place: fixed words, each with a description, and paths (`_PATHS`); `label` is the metavar.
+    """The values of an option or argument: fixed words, each with a description, and paths (`_PATHS`).
 
-    The scripts know a value by its name, which only equal values share.
+    `label` is the metavar. The scripts refer to a value by its name, which only equal values share.
     """
 
     name: str
@@ -33,13 +33,13 @@ class Option:
     """An option.
 
     Attributes:
-        names: the long ones first.
-        help: its first paragraph.
+        names: long names first.
+        help: the first paragraph of its help.
         value: None for a flag.
-        metavar: its value as help shows it; empty for a flag.
-        default: as it would be typed; empty if there is none worth showing.
-        variable: the environment variable that sets it too; empty if there is none.
-        panel: the group in which help shows it; empty for the first one.
+        metavar: its value as shown in help; empty for a flag.
+        default: as it would be typed; empty if not worth showing.
+        variable: the environment variable that also sets it; empty if none.
+        panel: its group in help; empty for the first one.
     """
 
     names: tuple[str, ...]
@@ -63,7 +63,7 @@ class Argument:
 
     @property
     def usage(self) -> str:
-        """Its metavar, in brackets if it can be left out."""
+        """Its metavar, in brackets if it is optional."""
         shown = self.value.label + "..." * self.variadic
         return shown if self.required else f"[{shown}]"
 
@@ -73,10 +73,10 @@ class Command:
     """A command.
 
     Attributes:
-        path: all its words, `dsvl` among them.
-        children: the name and the description of each command below it.
-        help: all of its help, paragraphs divided by empty lines.
-        epilog: what follows the options in its help, with rich markup.
+        path: all its words, including `dsvl`.
+        children: the name and description of each subcommand.
+        help: its full help, with empty lines between paragraphs.
+        epilog: the text after the options, with rich markup.
     """
 
     path: str
@@ -87,13 +87,13 @@ class Command:
     epilog: str
 
     def places(self) -> Iterator[tuple[str, Value]]:
-        """Yield the place of each argument, from `1` on and `*` for one that may be repeated, and its value."""
+        """Yield each argument's position, from `1`, or `*` if it may be repeated, and its value."""
         for number, argument in enumerate(self.arguments, 1):
             yield "*" if argument.variadic else str(number), argument.value
 
 
 def read_commands(command: Any, name: str = "dsvl", parent: Any = None) -> Iterator[Command]:
-    """Yield a command of Typer and all below it."""
+    """Yield a Typer command and all its subcommands."""
     context = command.make_context(name, [], parent=parent, resilient_parsing=True)
     shown = [parameter for parameter in command.get_params(context) if not getattr(parameter, "hidden", False)]
     arguments = [parameter for parameter in shown if parameter.param_type_name == "argument"]
@@ -135,7 +135,7 @@ def _read_value(parameter: Any, context: Any) -> Value:
     if label.startswith("[") and label.endswith("]"):
         label = label[1:-1]
     paths = next((_PATHS[part] for part in label.split("|") if part in _PATHS), "")
-    # In an empty folder nothing is offered but what is always there.
+    # In an empty folder, only the fixed words are offered.
     with tempfile.TemporaryDirectory() as empty, contextlib.chdir(empty):
         items = parameter.shell_complete(context, "")
     words = tuple((item.value, item.help or "") for item in items if item.type == "plain")

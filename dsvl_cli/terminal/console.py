@@ -1,7 +1,7 @@
-"""What commands write with: the answer to stdout, everything else to stderr, each fit for where it goes.
+"""Output of the commands: answers to stdout, everything else to stderr.
 
-To a terminal all text goes sanitized; into a pipe or a file the answer goes exactly as it is. rich is imported only
-where Markdown or a picture is drawn on a terminal, so that a piped command starts fast.
+Text for a terminal is sanitized; an answer for a pipe or a file is written verbatim. rich is imported only to draw
+Markdown or pictures on a terminal, so that piped commands start fast.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dsvl_cli.errors import DsvlError
 
 _ERASE_LINE = "\r\x1b[K"
-# A line that is drawn again must stay one line, however wide the terminal takes its characters to be.
+# A redrawn line must stay one line, however wide the terminal renders its characters.
 _WRAP_OFF, _WRAP_ON = "\x1b[?7l", "\x1b[?7h"
 
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -39,10 +39,10 @@ _DUMB = ("dumb", "unknown")
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """The process's surroundings; tests pass their own.
+    """The process's streams and environment; tests pass their own.
 
     Attributes:
-        stdin, stdout, stderr: text streams; the bytes go through their `buffer` where they have one.
+        stdin, stdout, stderr: text streams; bytes go through their `buffer` if they have one.
         variables: the environment variables.
     """
 
@@ -53,18 +53,18 @@ class Environment:
 
     @classmethod
     def system(cls) -> Environment:
-        """Take the real ones; a stream that was closed before the start is empty, or swallows what it gets."""
+        """Return the real ones; a stream closed before the start reads as empty, or discards what is written."""
         return cls(sys.stdin or io.StringIO(), sys.stdout or io.StringIO(), sys.stderr or io.StringIO(), os.environ)
 
 
 class Console:
-    """Where a command's output goes. A `BrokenPipeError` of stdout is left to the caller.
+    """Writes a command's output. A `BrokenPipeError` from stdout is left to the caller.
 
     Args:
         environment: the streams and variables.
-        verbose: show the engine's choices with their reasons.
-        quiet: no status, no progress; warnings and errors stay.
-        plain: no spinner, no redrawing, no colour, for screen readers and logs.
+        verbose: show the engine's choices and the reasons for them.
+        quiet: show no status and no progress, only warnings and errors.
+        plain: use no spinner, no redrawing and no colour, for screen readers and logs.
     """
 
     def __init__(
@@ -75,8 +75,8 @@ class Console:
         self.quiet = quiet
         self.plain = plain
         self._lock = threading.RLock()
-        self._redrawn = False  # a line of `redraw_line` stands on stderr
-        self._spinning = False  # a spinner does
+        self._redrawn = False  # a line of `redraw_line` is on stderr
+        self._spinning = False  # a spinner is
 
     @property
     def answer_is_terminal(self) -> bool:
@@ -115,30 +115,30 @@ class Console:
 
     @property
     def width(self) -> int:
-        """How many columns the answer has: the terminal's, else `COLUMNS`, else 80."""
+        """The width of stdout in columns: the terminal's, else `COLUMNS`, else 80."""
         return self._size(self.environment.stdout)[0]
 
     @property
     def height(self) -> int:
-        """How many lines the terminal has, else `LINES`, else 24."""
+        """The height of the terminal in lines, else `LINES`, else 24."""
         return self._size(self.environment.stdout)[1]
 
     @property
     def status_width(self) -> int:
-        """How many columns stderr has."""
+        """The width of stderr in columns."""
         return self._size(self.environment.stderr)[0]
 
     def write(self, text: str) -> None:
-        """Write a piece of the answer at once: sanitized to a terminal, as exact UTF-8 bytes elsewhere."""
+        """Write and flush a piece of the answer: sanitized to a terminal, as exact UTF-8 bytes elsewhere."""
         self.draw(sanitize(text) if self.answer_is_terminal else text)
 
     def heading(self, text: str) -> None:
-        """Write a line above an answer, such as the name of its picture."""
+        """Write a heading of an answer, such as the name of its picture."""
         line = sanitize_line(text) if self.answer_is_terminal else text
         self.draw(_styled(line, _BOLD, self.colour) + "\n")
 
     def draw(self, text: str) -> None:
-        """Write to stdout what is already safe, control sequences of our own included."""
+        """Write text to stdout that is already safe, including our own control sequences."""
         with self._lock:
             self.clear_redrawn_line()
             stream = self.environment.stdout
@@ -156,29 +156,29 @@ class Console:
             buffer.flush()
 
     def status(self, text: str) -> None:
-        """Say one line on stderr, unless quiet."""
+        """Print a line to stderr, unless quiet."""
         if not self.quiet:
             self._say("", "", text)
 
     def say(self, text: str) -> None:
-        """Say one line on stderr that was asked for, quiet or not."""
+        """Print a line to stderr that was asked for, even if quiet."""
         self._say("", "", text)
 
     def warn(self, text: str) -> None:
-        """Say a warning on stderr."""
+        """Print a warning to stderr."""
         self._say("warning: ", _YELLOW, text)
 
     def error(self, error: DsvlError) -> None:
-        """Say an error on stderr, with its hint where it has one."""
+        """Print an error to stderr, and its hint if it has one."""
         self._say("error: ", _RED, error.message)
         if error.hint:
             self._say("hint: ", _BOLD, error.hint)
 
     @contextmanager
     def working(self, text: str) -> Iterator[None]:
-        """Show on stderr that work goes on; leaves no trace, and shows nothing outside a terminal.
+        """Show a spinner on stderr during the work, and remove it afterwards; only on a terminal.
 
-        Messages and progress may be written meanwhile, the answer not.
+        Meanwhile, messages and progress may be written, but not the answer.
         """
         if self.quiet or not (self.answer_is_terminal and self.status_can_redraw):
             yield
@@ -194,7 +194,7 @@ class Console:
             self.clear_redrawn_line()
 
     def renderer(self, width: int | None = None) -> RichConsole:
-        """Return a rich console that fits stdout, for rendering; `width` in columns."""
+        """Return a rich console for rendering to stdout; `width` is in columns."""
         from rich.console import Console as RichConsole
 
         return RichConsole(
@@ -210,13 +210,13 @@ class Console:
         )
 
     def redraw_line(self, text: str) -> None:
-        """Draw the one changing line on stderr; the next message replaces it. For terminals that can redraw."""
+        """Draw the redrawn line on stderr; the next message replaces it. Only for terminals that can redraw."""
         with self._lock:
             self._redrawn = True
             self._write_status(f"{_ERASE_LINE}{_WRAP_OFF}{text}{_WRAP_ON}")
 
     def clear_redrawn_line(self) -> None:
-        """Take the changing line away, if there is one."""
+        """Erase the redrawn line, if there is one."""
         with self._lock:
             if self._redrawn or self._spinning:
                 self._redrawn = self._spinning = False
@@ -225,7 +225,7 @@ class Console:
     def _spin(self, label: str, stopped: threading.Event) -> None:
         marks = _SPINNER if self.status_is_unicode else _ASCII_SPINNER
         for mark in itertools.cycle(marks):
-            # Waiting first spares quick work the flicker.
+            # Waiting first avoids flicker in quick work.
             if stopped.wait(_SPINNER_SECONDS):
                 return
             with self._lock:
@@ -244,7 +244,7 @@ class Console:
 
     @property
     def _may_colour(self) -> bool:
-        # https://no-color.org: any value but the empty one switches colour off.
+        # https://no-color.org: any non-empty value disables colour.
         return self._may_redraw and not self.environment.variables.get("NO_COLOR")
 
     def _say(self, prefix: str, style: str, text: str) -> None:
@@ -258,7 +258,7 @@ class Console:
 
     def _write_status(self, text: str) -> None:
         stream = self.environment.stderr
-        # Whatever the encoding is, and whether anybody listens any more: a message must not end the work.
+        # A message must not end the work, whatever the encoding, and even if the reader is gone.
         encoding = stream.encoding or "utf-8"
         with suppress(OSError):
             stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
@@ -292,7 +292,7 @@ def _styled(text: str, style: str, colour: bool) -> str:
 
 
 def _wrap(text: str, indent: int, width: int) -> str:
-    """Break a line of text between words; the lines after the first are indented to stand under it."""
+    """Wrap a line of text between words, indenting the lines after the first to align with it."""
     lines = textwrap.wrap(
         text,
         width=max(width - indent, 20),

@@ -1,4 +1,4 @@
-"""The engine's reports on stderr: notes, choices and progress, redrawn on a terminal, a line now and then in a log."""
+"""Shows the engine's notes, choices and progress on stderr: redrawn on a terminal, occasional lines in a log."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _REDRAW_SECONDS = 0.1
 _LOG_SECONDS = 30.0
 _LOG_STEP_SECONDS = 1.0
 _BAR_COLUMNS = 20
-_SHORTEST_DETAIL = 10  # characters of what is behind a colon, below which other fields make room for it
+_SHORTEST_DETAIL = 10  # characters after the colon that are kept at the expense of other fields
 
 
 @dataclass(slots=True)
 class _Transfer:
-    """One thing that is fetched or loaded: where it began, and what was shown of it last."""
+    """A download or load in progress: where it began, and what was last shown of it."""
 
     begun_at: float
     begun_with: int
@@ -34,11 +34,11 @@ class _Transfer:
 
 
 class ConsoleListener:
-    """Tells a console what the engine does; any thread may call it.
+    """Shows the engine's events on a console; thread-safe.
 
     Args:
-        console: where to say it.
-        clock: seconds that never go back.
+        console: where to show them.
+        clock: a monotonic clock, in seconds.
     """
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
@@ -48,16 +48,16 @@ class ConsoleListener:
         self._lock = threading.Lock()
 
     def note(self, text: str) -> None:
-        """Say it."""
+        """Show a note."""
         self._console.status(text)
 
     def choice(self, choice: Choice) -> None:
-        """Say it with its reason, when the console is verbose."""
+        """Show a choice and the reason for it, if the console is verbose."""
         if self._console.verbose:
             self._console.status(f"{choice.what}: {choice.value} ({choice.reason})")
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """Draw or log how far `what` is, in bytes; behind a colon it may say what it is at just now."""
+        """Draw or log the progress of `what` in bytes; `what` may have the current item after a colon."""
         if self._console.quiet:
             return
         with self._lock:
@@ -90,21 +90,21 @@ class ConsoleListener:
 
 
 def _rate(done: int, transfer: _Transfer, now: float) -> float:
-    """Bytes a second since the beginning; 0.0 where that is not known yet."""
+    """Return bytes per second since the beginning, or 0.0 if not known yet."""
     seconds = now - transfer.begun_at
     return (done - transfer.begun_with) / seconds if seconds > 0 else 0.0
 
 
 def bar(done: int, total: int, marks: str) -> str:
-    """Draw a bar out of two marks: what is done, and what is not."""
+    """Return a bar made of two marks: one for what is done, one for the rest."""
     filled = _BAR_COLUMNS * done // total
     return marks[0] * filled + marks[1] * (_BAR_COLUMNS - filled)
 
 
 def _progress_line(what: str, drawn: str, done: int, total: int, rate: float, width: int) -> str:
-    """Compose what, bar, bytes, rate and time left, as far as they fit into one line of less than `width` columns.
+    """Return what, bar, bytes, rate and time left, as far as they fit in one line of less than `width` columns.
 
-    The rate and the bar go first, then the beginning of what stands behind a colon.
+    The rate and the bar are dropped first, then the beginning of the text after the colon.
     """
     size = f"{format_bytes(done)} of {format_bytes(total)}"
     fields = [sanitize_line(what), drawn, f"{100 * done // total} %", size]
@@ -125,7 +125,7 @@ def _progress_line(what: str, drawn: str, done: int, total: int, rate: float, wi
 
 
 def clock_time(seconds: float) -> str:
-    """Write a duration as `1:02` or `3:01:02`."""
+    """Format a duration as `1:02` or `3:01:02`."""
     minutes, rest = divmod(round(min(seconds, 359_999)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -122,7 +122,7 @@ def test_an_empty_list_on_a_terminal_says_so_on_stderr(variables: dict[str, str]
     assert screen(show, variables) == ([], "")
     (stderr,) = said
     assert isinstance(stderr, io.StringIO)
-    assert stderr.getvalue() == "no conversation is kept yet\n"
+    assert stderr.getvalue() == "no saved conversations yet\n"
 
 
 def test_show_in_a_pipe_is_exact(store: SessionStore, console: Console) -> None:

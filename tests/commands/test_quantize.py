@@ -40,7 +40,7 @@ def test_verify_tells_a_table_and_json(tmp_path: Path, capfd: pytest.CaptureFixt
     assert run("tiny", tmp_path / "a", PICTURE, "--verify", "--format", "8bit") == 0
     out, err = capfd.readouterr()
     assert err == ""
-    for line in ("quantized layers", "same likeliest token", "99th percentile", "tokens/s", "memory", "on disk"):
+    for line in ("quantized layers", "same most likely token", "99th percentile", "tokens/s", "memory", "on disk"):
         assert line in out
     assert run("tiny", tmp_path / "b", PICTURE, "--verify", "--format", "8bit", "--json") == 0
     row = json.loads(capfd.readouterr().out)

@@ -1,7 +1,7 @@
-"""The cache folder: what dsvl can make again, such as compiled kernels, packed weights and kept prompts.
+"""The cache folder: what dsvl can recompute, such as compiled kernels, packed weights and cached prompts.
 
-What grows is kept in folders of its own that are bounded: what was not used for longest makes room. Files appear there
-whole or not at all, so several processes may use one folder at once, and only their owner may read them.
+What grows is in size-limited subfolders, from which the least recently used files are evicted. Files are written
+atomically, so that several processes can share a folder, and are readable only by their owner.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _SUFFIX = ".safetensors"
 
 
 def cache_folder() -> Path:
-    """Give the folder where dsvl keeps what it can make again: `DSVL_CACHE_DIR`, else the platform's folder for that.
+    """Return dsvl's cache folder: `DSVL_CACHE_DIR`, else the platform's folder for caches.
 
-    An absolute `XDG_CACHE_HOME` counts on every platform but Windows; a relative one is ignored.
+    An absolute `XDG_CACHE_HOME` is respected on every platform but Windows; a relative one is ignored.
     """
     if own := os.environ.get("DSVL_CACHE_DIR"):
         return Path(own).expanduser()
@@ -35,29 +35,29 @@ def cache_folder() -> Path:
 
 
 def packed_weights_folder() -> BoundedFolder:
-    """Give the folder of `packed.py`."""
+    """Return the folder of `packed.py`."""
     return BoundedFolder(cache_folder() / "packed", 16 * 10**9)
 
 
 def kept_prefixes_folder() -> BoundedFolder:
-    """Give the folder of `kept_prefixes.py`."""
+    """Return the folder of `kept_prefixes.py`."""
     return BoundedFolder(cache_folder() / "prefixes", 4 * 10**9)
 
 
 @dataclass(frozen=True, slots=True)
 class BoundedFolder:
-    """A folder of safetensors files.
+    """A size-limited folder of safetensors files.
 
     Attributes:
-        path: it need not be there yet.
-        largest_bytes: of all files together.
+        path: the folder, which need not exist yet.
+        largest_bytes: the limit on the total size.
     """
 
     path: Path
     largest_bytes: int
 
     def list_files(self) -> list[tuple[Path, int]]:
-        """List the files with their sizes in bytes, the one that was used last at the end."""
+        """Return the files and their sizes in bytes, least recently used first."""
         found = []
         for path in self.path.glob(f"*{_SUFFIX}"):
             with contextlib.suppress(OSError):  # another process has just removed it
@@ -66,14 +66,14 @@ class BoundedFolder:
         return [(path, size) for _, path, size in sorted(found)]
 
     def place(self, name: str) -> Path:
-        """Give the path of the file of a name."""
+        """Return the path of the file with a name."""
         return self.path / f"{name}{_SUFFIX}"
 
     def write(self, name: str, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-        """Write a file beside its place and rename it, after making room.
+        """Write a file atomically, evicting others to make room.
 
         Raises:
-            OSError: it cannot be written, or the folder may not become as large as that.
+            OSError: it cannot be written, or is larger than the limit.
         """
         from dsvl_cli.engine.storage.safetensors import serialize
 
@@ -85,13 +85,13 @@ class BoundedFolder:
 
     def _make_room(self, needed: int) -> None:
         if needed > self.largest_bytes:
-            raise OSError(errno.EFBIG, f"it would take more than {self.largest_bytes // 10**9} GB")
+            raise OSError(errno.EFBIG, f"larger than the limit of {self.largest_bytes // 10**9} GB")
         remove_abandoned(self.path)
         kept = self.list_files()
         taken = sum(size for _, size in kept)
         for path, size in kept:
             if taken + needed <= self.largest_bytes:
                 return
-            with contextlib.suppress(OSError):  # Windows removes no file that is mapped
+            with contextlib.suppress(OSError):  # Windows cannot remove a mapped file
                 path.unlink()
             taken -= size

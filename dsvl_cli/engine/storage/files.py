@@ -1,10 +1,10 @@
-"""A file that appears whole or not at all.
+"""Atomic file writes.
 
-It is written beside its place under a hidden name, brought to the disk, and renamed at the end. Whatever ends the
-process before, what stands in its place is what stood there before. The hidden name cannot be foreseen, so that nobody
-who may write to the folder can put a link there; what a killed process leaves is known by the rest of its name.
+A file is written under a hidden name in the same folder, flushed to disk, and renamed at the end. If the process dies
+before that, the target is unchanged. The hidden name is unpredictable, so that nobody else with write access to the
+folder can place a link there; the leftovers of a killed process are recognized by the pattern of the name.
 
-Every change goes through the calls of `system`, so that a test can let each of them fail.
+Every change goes through the calls of `system`, so that a test can make each of them fail.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _LEFTOVER = re.compile(r"\.[0-9a-f]{12}-[0-9a-f]{16}\.dsvl-new")
-_ABANDONED_SECONDS = 24 * 3600  # after which the process that was writing a file is surely gone
+_ABANDONED_SECONDS = 24 * 3600  # after which the process that was writing a file is assumed dead
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 class System:
-    """The calls that change what is on the disk."""
+    """The system calls that change the disk."""
 
     def write(self, handle: int, data: memoryview) -> int:
-        """Write what the system takes at once; returns how many bytes that were."""
+        """Write as much as the system accepts at once, and return the number of bytes."""
         return os.write(handle, data)
 
     def sync(self, handle: int) -> None:
-        """Bring a file, or the names in a folder, to the disk."""
+        """Flush a file or a folder to disk."""
         os.fsync(handle)
 
     def replace(self, source: Path, target: Path) -> None:
-        """Give a file another name, in one step; what had that name is gone."""
+        """Rename a file atomically, replacing the target."""
         os.replace(source, target)
 
 
@@ -44,41 +44,41 @@ system = System()
 
 
 def create(path: Path, mode: int = 0o666) -> int:
-    """Create a file to write to and give its handle; there must be nothing of that name yet, not even a link.
+    """Create a file for writing and return its handle; nothing of that name may exist, not even a link.
 
     Args:
-        path: of the file.
-        mode: its permissions, of which the umask takes some.
+        path: the path of the file.
+        mode: its permissions, reduced by the umask.
     """
     return os.open(path, _FLAGS, mode)
 
 
 def write_all(handle: int, data: bytes | memoryview) -> None:
-    """Write all of it, in as many steps as the system wants."""
+    """Write all of the data, in as many calls as needed."""
     left = memoryview(data).cast("B")
     while left:
         left = left[system.write(handle, left) :]
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system can."""
+    """Flush the entries of a folder to disk, if the platform supports it."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         system.sync(handle)
     except OSError as exc:
-        if exc.errno not in (errno.EINVAL, errno.ENOTSUP):  # as network file systems may have it
+        if exc.errno not in (errno.EINVAL, errno.ENOTSUP):  # on some network file systems
             raise
     finally:
         os.close(handle)
 
 
 class NewFile:
-    """A file that is being written beside its place; it has what a library needs to write into it.
+    """A file being written under a temporary name; has the methods that libraries need to write to it.
 
     Attributes:
-        path: where it is until it is whole.
+        path: its temporary path.
     """
 
     def __init__(self, target: Path, mode: int = 0o666) -> None:
@@ -95,14 +95,14 @@ class NewFile:
         return size
 
     def tell(self) -> int:
-        """How many bytes there are."""
+        """Return the number of bytes written."""
         return self._written
 
     def flush(self) -> None:
-        """Nothing waits here."""
+        """Do nothing: writes are unbuffered."""
 
     def sync(self) -> None:
-        """Bring it to the disk."""
+        """Flush it to disk."""
         system.sync(self._handle)
 
     def close(self) -> None:
@@ -114,11 +114,11 @@ class NewFile:
 
 @contextmanager
 def new_file(target: Path, mode: int = 0o666) -> Iterator[NewFile]:
-    """Write a file that appears whole or not at all: beside its place, brought to the disk, and renamed at the end.
+    """Write a file atomically: under a temporary name, flushed to disk, and renamed at the end.
 
     Args:
-        target: the file's place; what stands there is replaced.
-        mode: its permissions, of which the umask takes some.
+        target: the final path; an existing file is replaced.
+        mode: its permissions, reduced by the umask.
     """
     file = NewFile(target, mode)
     try:
@@ -135,7 +135,7 @@ def new_file(target: Path, mode: int = 0o666) -> Iterator[NewFile]:
 
 
 def find_leftovers(folder: Path) -> list[Path]:
-    """List what is being written in a folder, or was when a process was killed."""
+    """Return the temporary files in a folder: those being written, and those left by killed processes."""
     try:
         with os.scandir(folder) as entries:
             return [folder / entry.name for entry in entries if _LEFTOVER.fullmatch(entry.name)]
@@ -144,11 +144,11 @@ def find_leftovers(folder: Path) -> list[Path]:
 
 
 def remove_leftovers(leftovers: Iterable[Path], *targets: Path) -> None:
-    """Take away what was to become one of some files. Nobody else may be writing them: the caller holds a lock.
+    """Remove the temporary files of some targets. The caller holds a lock, so that nobody else is writing them.
 
     Args:
-        leftovers: what `find_leftovers` found.
-        targets: the files' places.
+        leftovers: what `find_leftovers` returned.
+        targets: the final paths.
     """
     prefixes = tuple(map(_prefix, targets))
     for path in leftovers:
@@ -158,7 +158,7 @@ def remove_leftovers(leftovers: Iterable[Path], *targets: Path) -> None:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Take away what nobody goes on writing in a folder in which several processes may be writing."""
+    """Remove old temporary files from a folder that other processes may be writing to."""
     for path in find_leftovers(folder):
         with suppress(OSError):
             if path.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
@@ -166,5 +166,5 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def _prefix(target: Path) -> str:
-    # A name may be as long as names can be: a digest of it leaves room.
+    # The target's name may have the maximum length, so use a digest of it.
     return f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]}-"

@@ -1,7 +1,7 @@
-"""A folder that appears whole or not at all.
+"""Atomic folder writes.
 
-It is written beside its place under a hidden name, brought to the disk, and renamed at the end. Whatever ends the
-process before, what stands in its place is what stood there before; the next run takes the leftovers away.
+A folder is written under a hidden name beside its target, flushed to disk, and renamed at the end. If the process dies
+before that, the target is unchanged, and the next run removes the leftovers.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from dsvl_cli.errors import DsvlError
 
 
 class NewFolder:
-    """Writes a folder; use it in a `with` statement and `commit` at its end, else nothing stays.
+    """Writes a folder; use it in a `with` statement and `commit` at its end, or nothing is kept.
 
     Args:
-        target: the folder's place.
-        overwrite: replace a folder that stands there; whether that is one to replace is the caller's to check.
+        target: the final path.
+        overwrite: replace an existing folder; the caller checks whether it may be replaced.
 
     Raises:
-        DsvlError: on entering, when another process writes to the same place.
+        DsvlError: on entering, if another process is writing to the same target.
     """
 
     def __init__(self, target: Path, *, overwrite: bool) -> None:
@@ -45,7 +45,7 @@ class NewFolder:
         try:
             self._lock.acquire()
         except Timeout as exc:
-            raise DsvlError(f"another dsvl is writing {self.target}", "wait until it is done") from exc
+            raise DsvlError(f"another dsvl is writing {self.target}", "wait until it has finished") from exc
         try:
             self._tidy()
             self.path.mkdir()
@@ -63,7 +63,7 @@ class NewFolder:
         self._release()
 
     def write(self, name: str, pieces: Iterable[bytes | memoryview]) -> None:
-        """Write a file and bring it to the disk."""
+        """Write a file and flush it to disk."""
         handle = files.create(self.path / name)
         try:
             for piece in pieces:
@@ -77,31 +77,31 @@ class NewFolder:
             os.close(handle)
 
     def write_behind(self, name: str, pieces: Iterable[bytes | memoryview]) -> None:
-        """Write a file while the caller goes on with other work; one at a time, so the file before is waited for.
+        """Write a file in the background; waits for the previous one first.
 
         Raises:
-            OSError: the file before could not be written.
+            OSError: the previous file could not be written.
         """
         self.settle()
         self._pending = self._writer.submit(self.write, name, pieces)
 
     def settle(self) -> None:
-        """Wait until everything is on the disk.
+        """Wait until everything is on disk.
 
         Raises:
-            OSError: it could not be written.
+            OSError: a file could not be written.
         """
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
 
     def rename(self, name: str, new_name: str) -> None:
-        """Rename a file that was written."""
+        """Rename a written file."""
         self.settle()
         (self.path / name).rename(self.path / new_name)
 
     def commit(self) -> None:
-        """Put the folder into its place."""
+        """Move the folder to its target."""
         self.settle()
         files.sync_folder(self.path)
         if self._overwrite and self.target.exists():
@@ -114,7 +114,7 @@ class NewFolder:
         Path(self._lock.lock_file).unlink(missing_ok=True)
 
     def _tidy(self) -> None:
-        """Take away what this run or an earlier one has left; bring a folder back that was about to be replaced."""
+        """Remove what this run or an earlier one left; restore a folder whose replacement was interrupted."""
         if self._old.exists() and not self.target.exists():
             self._old.rename(self.target)
         for leftover in (self.path, self._old):

@@ -1,6 +1,6 @@
-"""Writing safetensors files, tensor by tensor.
+"""Writes safetensors files tensor by tensor.
 
-The library's own writer copies a whole file's tensors once more before it writes; here a shard is in memory once.
+The library's own writer copies all tensors of a file before writing it; here a shard is in memory only once.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ _ALIGNMENT = 8
 
 
 def serialize(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
-    """Write tensors of the CPU as the pieces of a safetensors file.
+    """Yield the pieces of a safetensors file with tensors on the CPU.
 
-    As the library does it, wider dtypes come first, so that every tensor is aligned, and equal ones by name.
+    As in the library, wider dtypes come first, so that every tensor is aligned; tensors of equal width are sorted by
+    name.
     """
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     header: dict[str, object] = {"__metadata__": {**metadata, "format": "pt"}}
