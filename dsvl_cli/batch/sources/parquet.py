@@ -100,7 +100,7 @@ class _Table:
         try:
             import pyarrow
         except ImportError as exc:
-            raise DsvlError(f"{name}: reading Parquet needs an extra", "pip install 'dsvl[parquet]'") from exc
+            raise DsvlError(f"{name}: Parquet support is not installed", "pip install 'dsvl[parquet]'") from exc
         try:
             with _open(name) as file:
                 schema, metadata = file.schema_arrow, file.metadata
