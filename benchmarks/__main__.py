@@ -1,7 +1,7 @@
-"""`python -m benchmarks [CHECKPOINT]`: everything, one benchmark after the other, into benchmarks/RESULTS.md.
+"""`python -m benchmarks [CHECKPOINT]`: runs all benchmarks one after the other and writes benchmarks/RESULTS.md.
 
-The checkpoint is a full-size one with random weights (4 GB); it is made first where the folder is missing. Stop every
-other work on the machine meanwhile. What is not an option here is given to every benchmark of a full-size model.
+CHECKPOINT is a full-size checkpoint with random weights (4 GB), created if the folder is missing. The machine should be
+otherwise idle. Options not defined here are passed to every benchmark of a full-size model.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.agreement`: how often a format gives the same greedy answer as float32, in batches too.
+"""`python -m benchmarks.agreement`: how often a format gives the same greedy answer as float32, alone and in batches.
 
-In float32 our loop and transformers agree on every token, and tests hold it. bfloat16 rounds differently for every
-shape of a product, and fewer bits answer a little differently, so here it is a rate: over drawn scenes with the
-embedded model, alone and in batches of eight.
+In float32 our decoding loop and transformers agree on every token, which tests verify. bfloat16 rounds differently for
+every matrix shape, and quantized formats deviate slightly, so this measures the agreement rate: over random scenes with
+the embedded model, alone and in batches of eight.
 """
 
 from __future__ import annotations

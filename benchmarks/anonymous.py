@@ -1,4 +1,4 @@
-"""Anonymous memory of this process: what it holds beyond files that are mapped into memory. Linux only."""
+"""Measures the anonymous memory of this process, which excludes memory-mapped files. Linux only."""
 
 from __future__ import annotations
 

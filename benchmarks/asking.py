@@ -1,4 +1,4 @@
-"""One question about one picture, put to dsvl in several formats, to transformers and to llama.cpp in turn."""
+"""Asks one question about one picture with dsvl in several formats, with transformers and with llama.cpp in turn."""
 
 from __future__ import annotations
 

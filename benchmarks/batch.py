@@ -1,6 +1,6 @@
-"""`python -m benchmarks.batch CHECKPOINT`: pictures per minute, 16 at a time, beside a loop over transformers.
+"""`python -m benchmarks.batch CHECKPOINT`: pictures per minute in batches of 16, compared with a transformers loop.
 
-The pictures differ and the question is one. The loop answers fewer of them, for they cost alike.
+All pictures differ and the question is the same. The loop processes fewer pictures, since each costs the same.
 """
 
 from __future__ import annotations

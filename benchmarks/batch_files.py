@@ -1,7 +1,7 @@
-"""`python -m benchmarks.batch_files`: what `dsvl batch` costs besides its model, over 100,000 small files.
+"""`python -m benchmarks.batch_files`: the overhead of `dsvl batch` besides its model, over 100,000 small files.
 
-A fake model answers at once. Measured are the time to the first row, the time until a killed run writes its next row,
-the greatest memory of the process, and the time a row takes in each fifth of the run.
+Uses a fake model that answers immediately. Measures the time to the first row, the time until a resumed run writes its
+next row after a kill, peak memory, and the time per row in each fifth of the run.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""`python -m benchmarks.chat_echo`: how soon the chat's prompt is there, and how soon keys echo while the model loads.
+"""`python -m benchmarks.chat_echo`: time to the chat's prompt, and latency of typed keys while the model loads.
 
-Drives `dsvl chat` in a pseudo-terminal: a key every 50 ms from the prompt on, each timed until it is on the screen.
+Runs `dsvl chat` in a pseudo-terminal and, once the prompt appears, types a key every 50 ms; each is timed until the
+screen shows it.
 """
 
 from __future__ import annotations

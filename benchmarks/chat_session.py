@@ -1,8 +1,8 @@
-"""`python -m benchmarks.chat_session`: a whole chat in tmux with the embedded model, over drawn pairs of pictures.
+"""`python -m benchmarks.chat_session`: complete chats in tmux with the embedded model, over random pairs of pictures.
 
-For every pair: both pictures are dropped as paths, their difference is asked for, then what was in the first one; that
-is undone and something else is asked; an answer is cut at three tokens and continued. At the end the chat is left and
-gone on with by --continue. Prints the share of right answers and keeps the captured screens for reading. Needs tmux.
+For each pair: drop both pictures as paths, ask for their difference, then what the first one shows; undo that and ask
+something else; cut an answer at three tokens and continue it. Finally leave the chat and resume it with --continue.
+Prints the share of correct answers and saves the captured screens for review. Needs tmux.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`python -m benchmarks.chat_turns CHECKPOINT`: time to first token in the first and second turn of a chat.
 
-Beside dsvl runs the documented way of transformers, `apply_chat_template` and `generate` over the whole conversation,
-which is as long.
+Compared with the documented use of transformers, `apply_chat_template` and `generate` over the whole conversation of
+the same length.
 """
 
 from __future__ import annotations

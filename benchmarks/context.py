@@ -1,7 +1,8 @@
-"""`python -m benchmarks.context CHECKPOINT`: what a decode step costs behind 600 and behind 8,000 tokens.
+"""`python -m benchmarks.context CHECKPOINT`: the cost of a decode step with a context of 600 and of 8,000 tokens.
 
-Reading the longer cache is taken off at the measured bandwidth: what is left should hardly depend on the context. Our
-cache and that of transformers are filled with random numbers. `--no-peers` leaves transformers and llama.cpp out.
+The time to read the longer cache at the measured bandwidth is subtracted: the remainder should hardly depend on the
+context. The caches of dsvl and transformers are filled with random numbers. `--no-peers` skips transformers and
+llama.cpp.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.decode CHECKPOINT`: time to first token and milliseconds of a decode step, by format.
+"""`python -m benchmarks.decode CHECKPOINT`: time to first token and milliseconds per decode step, by format.
 
-One picture and one question. Beside dsvl run transformers the documented way in bfloat16, and llama.cpp with as many
-prompt tokens and weights as wide, but without a picture.
+One picture and one question. Compared with the documented use of transformers in bfloat16, and with llama.cpp with the
+same number of prompt tokens and the same bits per weight, but without a picture.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """`python -m benchmarks.describe CHECKPOINT`: one picture and 100 new tokens, from the question to the last word.
 
-Measured with the model loaded, beside transformers the documented way and llama.cpp's prefill and steps (with our own
-encoding of the picture, for it has none); and as whole processes, `dsvl describe` beside a script for transformers.
-`--parts` measures only one of both.
+Measured with the model loaded, compared with the documented use of transformers and with llama.cpp's prefill and decode
+steps (plus our image encoding, as it has none); and as whole processes, `dsvl describe` compared with a transformers
+script. `--parts` selects one of the two.
 """
 
 from __future__ import annotations

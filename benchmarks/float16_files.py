@@ -1,8 +1,8 @@
-"""`python -m benchmarks.float16_files CHECKPOINT`: weights stored in float16 beside the same ones in bfloat16.
+"""`python -m benchmarks.float16_files CHECKPOINT`: weights stored in float16 compared with the same in bfloat16.
 
-A copy of the checkpoint in float16 is written beside it the first time, under the names that the public checkpoints
-have. Each file is loaded in the dtype that it is stored in, which `--dtype auto` chooses, and answers a question in a
-process of its own. Anonymous memory is Linux's RssAnon: weights that are mapped from their files are not in it.
+The first run writes a float16 copy beside the checkpoint, with the names used by the public checkpoints. Each file is
+loaded in its stored dtype, as with `--dtype auto`, and answers a question in a new process. Anonymous memory is Linux's
+RssAnon, which excludes memory-mapped weights.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The formats of weights that benchmarks know, by the short names of their options. No torch here."""
+"""The weight formats known to the benchmarks, by the short names of their options. Does not import torch."""
 
 from __future__ import annotations
 

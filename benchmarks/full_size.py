@@ -1,4 +1,4 @@
-"""`python -m benchmarks.full_size OUT`: a full-size DeepSeek-VL with random weights, for measuring."""
+"""`python -m benchmarks.full_size OUT`: writes a full-size DeepSeek-VL with random weights for benchmarks."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""What the machine allows: measured memory bandwidth and matrix rates, and what a model needs of both at the least."""
+"""The limits of the machine: measured memory bandwidth and matrix rates, and the minimum a model needs of both."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""`python -m benchmarks.malformed`: what malformed pictures, bombs and odd ones cost, each in a process of its own.
+"""`python -m benchmarks.malformed`: the cost of malformed and unusual pictures and decompression bombs.
 
-Decodes 1,000 malformed pictures of 10 formats, 25 bombs and 40 odd but sound ones as `dsvl batch` does, and prints the
-longest time and the most memory beyond the process's own. Fails where one takes 5 seconds, 300 MiB, or ends in anything
-but a picture or an error that is told. Sound pictures of as many pixels as are allowed are shown beside them: they take
-more memory, since decoding them needs 4 to 5 bytes a pixel.
+Decodes 1,000 malformed pictures of 10 formats, 25 bombs and 40 unusual but valid ones as `dsvl batch` does, each in a
+new process, and prints the longest time and the most memory beyond that of the process. Fails if one takes 5 seconds or
+300 MiB, or ends in anything but a picture or a reported error. Valid pictures with the maximum number of pixels are
+listed for comparison: they take more memory, since decoding needs 4 to 5 bytes per pixel.
 """
 
 from __future__ import annotations

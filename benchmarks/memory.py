@@ -1,8 +1,7 @@
 """`python -m benchmarks.memory CHECKPOINT`: anonymous memory and loading time beyond the imports. Linux only.
 
-Each format is loaded and answers a question in a process of its own. Counted is Linux's RssAnon, looked at every 5 ms:
-weights that are mapped from their files are not in it. A first start, in which a quantized copy may be stored, is
-reported apart from those after it.
+Each format is loaded and answers a question in a new process. Memory is Linux's RssAnon, sampled every 5 ms, which
+excludes memory-mapped weights. The first start, which may store a quantized copy, is reported separately.
 """
 
 from __future__ import annotations

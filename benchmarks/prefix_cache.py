@@ -1,6 +1,6 @@
 """`python -m benchmarks.prefix_cache CHECKPOINT`: the prefill of a question that an earlier process has answered.
 
-`dsvl describe --cache` is run as a process twice, with a data and cache folder of its own for every round.
+Runs `dsvl describe --cache` as a process twice, with separate data and cache folders for every round.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What quantizing costs, beside transformers' own way, and what it costs tiny's skills.
+"""The cost of quantizing, compared with transformers, and its effect on the skills of the embedded model.
 
 python -m benchmarks.quantize cost CHECKPOINT [--formats bnb-nf4 bnb-int8] [--threads N] [--results FILE]
 python -m benchmarks.quantize skills [--formats ...] [--dtypes float32 ...] [--per-skill 500] [--results FILE]
 
-`cost` runs each way in a process of its own, and counts from where everything is imported: seconds until the folder is
-on the disk, and the most anonymous memory (Linux's RssAnon; files that are mapped into memory are not in it), looked
-at every 5 ms. Stop every other work on the machine meanwhile.
+`cost` runs each method in a new process and measures from after the imports: seconds until the folder is on disk, and
+peak anonymous memory (Linux's RssAnon, which excludes memory-mapped files), sampled every 5 ms. The machine should be
+otherwise idle.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a benchmark says: rows with their goals, as a table, as one line of JSON, and as a section of RESULTS.md."""
+"""Results of a benchmark: rows with their goals, as a table, as one line of JSON, and as a section of RESULTS.md."""
 
 from __future__ import annotations
 

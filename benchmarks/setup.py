@@ -1,4 +1,4 @@
-"""What the benchmarks of full-size models share: their options, and how candidates are run, each in a new process."""
+"""Shared parts of the full-size benchmarks: their options, and running each candidate in a new process."""
 
 from __future__ import annotations
 

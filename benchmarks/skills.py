@@ -1,8 +1,8 @@
-"""The embedded model's table of skills, through dsvl itself: as it is, or quantized, in any dtype.
+"""The embedded model's skills table, measured through dsvl: unquantized or quantized, in any dtype.
 
 python -m benchmarks.skills [CHECKPOINT] [--dtype auto] [--quantization FORMAT] [--per-skill 500] [--skills NAME ...]
 
-The same questions as in `python -m training.evaluate`, which asks transformers.
+Asks the same questions as `python -m training.evaluate`, which uses transformers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every benchmark needs: alternating runs of several candidates, medians, ratios, a table and JSON."""
+"""Shared timing tools: alternating runs of several candidates, medians, ratios, a table and JSON."""
 
 from __future__ import annotations
 

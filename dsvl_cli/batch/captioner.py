@@ -1,7 +1,7 @@
-"""The one place that decides what becomes of an item: items -> rows.
+"""Turns items into rows by asking a model about their pictures.
 
-A `Captioner` is called with items and gives rows. It knows nothing of files, journals or progress, so that another
-engine, on other machines, can run the same one.
+A `Captioner` is called with items and yields rows. It is independent of output files, journals and progress display,
+so other frameworks can run it on other machines.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from dsvl_cli.errors import DsvlError, ImageError
 Judge = Callable[[str, str, FinishReason], str | None]
 
 _THREADS = 4
-_AHEAD = 16  # pictures that are read before they are asked for; each keeps its encoded bytes in memory
-_MANY_ROWS = 16  # so many rows without an answer are given away before more is taken up
-_PATIENCE_SECONDS = 0.2  # for the next item, before what is in flight is ended without it
+_AHEAD = 16  # items read in advance; each holds its encoded pictures in memory
+_MANY_ROWS = 16  # rows that need no model; once as many are pending, they are yielded before more items start
+_PATIENCE_SECONDS = 0.2  # wait for the next item before finishing the requests in flight without it
 _POLL_SECONDS = 0.02
 
 
 @dataclass(slots=True)
 class _Task:
-    """An item on its way to its row."""
+    """An item being processed."""
 
     item: Item
     prompts: Mapping[str, str]
@@ -52,20 +52,20 @@ class _Task:
     sha256: str | None = None
     failure: Failure | None = None
     answers: dict[str, Answer] = field(default_factory=dict)
-    open: int = 0  # questions without an outcome
+    open: int = 0  # number of questions still unanswered
 
 
 class Captioner:
     """Asks a model about each item; see `__call__`.
 
     Args:
-        model: answers.
-        questions: what is asked about each picture, by name; `{ONLY: prompt}` for one question. What an item asks
-            itself takes their place.
-        system: replaces the model's default system text; None keeps it.
-        sampling: how to answer.
-        batch_size: at most so many requests at a time; None leaves it to the model.
-        judge: takes text, prompt and finish reason of an answer, and says why it is suspect, if it is.
+        model: answers the questions.
+        questions: prompts for each picture by question name; `{ONLY: prompt}` for a single question. An item's own
+            prompt replaces them.
+        system: replaces the model's default system prompt; None keeps it.
+        sampling: sampling parameters of the answers.
+        batch_size: maximum number of concurrent requests; None leaves it to the model.
+        judge: takes text, prompt and finish reason of an answer; returns why it is suspect, or None.
     """
 
     def __init__(
@@ -89,16 +89,16 @@ class Captioner:
         self._taken = 0
 
     def stop(self) -> None:
-        """Take up nothing more; what is in flight still becomes rows. Any thread or signal handler may call it."""
+        """Start no more items; those in flight still become rows. Safe in any thread or signal handler."""
         self._stopped = True
 
     def __call__(self, items: Iterable[Item | None]) -> Iterator[Row]:
-        """Give a row for each item, as soon as there is one; in general in another order.
+        """Yield a row for each item as soon as it is ready, in any order.
 
-        Pictures are read and checked ahead in threads. Closing the iterator stops the work.
+        Pictures are read and checked in advance in threads. Closing the iterator stops the work.
 
         Args:
-            items: taken a few ahead of the work. None among them says that there is nothing to take just now.
+            items: consumed a few items in advance. None means that no item is available right now.
         """
         pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), "read")
         try:
@@ -117,7 +117,7 @@ class Captioner:
             yield self._rows.popleft()
 
     def _prepare(self, item: Item) -> _Task:
-        """Read an item's pictures and see whether they are sound; called in threads."""
+        """Read and validate an item's pictures; called in threads."""
         prompts = self._questions if item.prompt is None else {ONLY: item.prompt}
         task = _Task(item, prompts)
         try:
@@ -129,14 +129,14 @@ class Captioner:
         except MemoryError:
             task.failure = _failure(ImageError(f"{item.path}: not enough memory to read it"))
         except OSError as exc:
-            task.failure = _failure(ImageError(f"{item.path}: cannot be read: {exc.strerror or 'the system refuses'}"))
+            task.failure = _failure(ImageError(f"{item.path}: cannot be read: {exc.strerror or 'unknown error'}"))
         return task
 
     def _requests(self, ahead: _ReadAhead) -> Iterator[Request]:
-        """Write the requests of one call of the model.
+        """Yield the requests of one call of the model.
 
-        They end where there is nothing to take for a while, so that what is in flight ends without it, and where many
-        rows without an answer wait to be given away.
+        They end when no item arrives for a while, so that the requests in flight can finish, and when many rows
+        without an answer are waiting to be yielded.
         """
         is_working = False
         while not self._stopped and len(self._rows) < _MANY_ROWS:
@@ -150,7 +150,7 @@ class Captioner:
             yield from requests
 
     def _write(self, task: _Task) -> Iterator[Request]:
-        """Write an item's requests, the questions about one picture one after the other; none where it has failed."""
+        """Yield an item's requests, one for each question in order; none if the item has failed."""
         if task.failure is not None:
             return
         number, self._taken = self._taken, self._taken + 1
@@ -164,7 +164,7 @@ class Captioner:
         except DsvlError as error:
             task.failure = _failure(error)
             return
-        except TypeError as exc:  # a request's field that there is not
+        except TypeError as exc:  # an unknown sampling parameter
             task.failure = Failure("UsageError", f"{task.item.path}: {exc}")
             return
         task.open = len(requests)
@@ -208,7 +208,7 @@ class Captioner:
 
 
 class _ReadAhead:
-    """Items being prepared in threads, given away in their order."""
+    """Prepares items in threads and returns them in order."""
 
     def __init__(
         self, pool: ThreadPoolExecutor, items: Iterable[Item | None], prepare: Callable[[Item], _Task]
@@ -221,11 +221,11 @@ class _ReadAhead:
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing will come any more."""
+        """Whether all items have been taken."""
         return self._is_exhausted and not self._futures
 
     def take(self, is_stopped: Callable[[], bool], patience: float | None) -> _Task | None:
-        """Take the next one; None where there is none, nothing came in `patience` seconds, or the work is stopped."""
+        """Return the next task; None if there are no more, none arrives in `patience` seconds, or work is stopped."""
         waited = 0.0
         while True:
             self._fill()
@@ -249,22 +249,22 @@ class _ReadAhead:
 
 
 def hash_pictures(data: Sequence[bytes]) -> str | None:
-    """The hexadecimal SHA-256 of a picture; of several, of their digests one after the other; None of none."""
+    """Return the hexadecimal SHA-256 of a picture, or of the concatenated digests of several; None without pictures."""
     digests = "".join(hashlib.sha256(each).hexdigest() for each in data)
     return hashlib.sha256(digests.encode()).hexdigest() if len(data) > 1 else digests or None
 
 
 def _compose(task: _Task, prompt: str) -> tuple[Part, ...]:
-    """Put an item's pictures among its own texts, or where the run's question has its marks.
+    """Insert an item's pictures between its own texts, or at the image marks of the run's prompt.
 
     Raises:
-        DsvlError: the places are not as many as the pictures.
+        DsvlError: the number of pictures does not match.
     """
     parts, pictures = task.item.parts, task.pictures
     if parts is None:
         return compose_parts(prompt, pictures)
     if parts.count(None) != len(pictures):
-        raise ImageError(f"{task.item.path}: has other pictures than when it was found", "run it again")
+        raise ImageError(f"{task.item.path}: the number of pictures changed after the request was read", "run it again")
     following = iter(pictures)
     return tuple(next(following) if part is None else part for part in parts)
 
@@ -274,5 +274,5 @@ def _failure(error: DsvlError) -> Failure:
 
 
 def _as_generator(outcomes: Iterator[Outcome]) -> Generator[Outcome, None, None]:
-    """Closable, whatever kind of iterator a model gives."""
+    """Wrap any iterator in a generator, which has `close`."""
     yield from outcomes

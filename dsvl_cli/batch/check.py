@@ -1,4 +1,4 @@
-"""Which rows of an output are stale: their picture is not any more what it was."""
+"""Finds the stale rows of an output: those whose picture has changed or is gone."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ CHANGED, GONE = "the picture has changed", "the picture is gone"
 
 
 def find_stale(rows: Iterable[Row], column: str | None = None) -> Iterator[tuple[Row, str]]:
-    """Give the rows whose picture has changed or is gone, with the reason, in their order.
+    """Yield the rows whose picture has changed or is gone, each with the reason, in the given order.
 
-    Rows of archives, tables and requests are compared with what these hold now. An address is not fetched: its row
-    counts as fresh.
+    Rows from archives, tables and request files are compared with their current contents. URLs are not fetched: their
+    rows count as fresh.
 
     Args:
-        rows: in order of name.
-        column: of a table, the one with the pictures, where it was named.
+        rows: sorted by name.
+        column: the picture column of Parquet tables, if the user named one.
     """
     lookup = ItemLookup(column)
     for row in rows:

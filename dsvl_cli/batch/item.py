@@ -1,4 +1,4 @@
-"""What is to be done: one value for each row of the output, wherever it was found. No torch here."""
+"""An item of work: becomes one row of the output, whatever its source. Does not import torch."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from dsvl_cli.engine.options import IMAGE_MARK
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One row to be made.
+    """The source of one row.
 
     Attributes:
-        id: names it within the run, and finds it again in the next one: a path as it was found, `ARCHIVE::MEMBER`,
-            `TABLE::ROW`, or the `custom_id` of a request.
-        path: where its picture lies, as it is shown; may hold any byte of a file name as a lone surrogate.
-        read: gives the encoded pictures, most often one; any thread may call it. Raises ImageError.
-        parts: what it asks itself, instead of the run's question: texts, and None where its next picture stands. No
-            text is searched for marks.
-        system: of its own, instead of the run's.
-        sampling: of its own: changes of the run's `SamplingParams` by field.
-        root: the folder that was searched for it, whose tree sidecars mirror; "" where it was named itself.
+        id: identifies the item within the run and across runs: a path as found, `ARCHIVE::MEMBER`, `TABLE::ROW`, or
+            the `custom_id` of a request.
+        path: the location of the picture for display; undecodable bytes of a file name are lone surrogates.
+        read: returns the encoded pictures, usually one. Thread-safe. Raises ImageError.
+        parts: the item's own prompt in place of the run's: texts, and None for each picture. Image marks in these
+            texts have no effect.
+        system: overrides the run's system prompt.
+        sampling: overrides fields of the run's `SamplingParams`.
+        root: the searched folder that contains the item, whose tree sidecars mirror; "" if it was named directly.
     """
 
     id: str
@@ -35,9 +35,9 @@ class Item:
 
     @property
     def prompt(self) -> str | None:
-        """What it asks itself, as its row shows it; None where that is the run's question.
+        """The item's own prompt as its row shows it; None if it uses the run's.
 
-        `<image>` stands for a picture, unless all pictures come before the text.
+        Pictures appear as `<image>`, unless they all come before the text.
         """
         if self.parts is None:
             return None

@@ -1,8 +1,7 @@
-"""Answers that are probably none: empty, in a loop, an echo of the prompt, cut off. No torch here.
+"""Detects degenerate answers: empty, looping, echoing the prompt, or cut off. Does not import torch.
 
-A loop is the same piece of text again and again, exactly: what a model falls into when it is sure of each next token.
-Lists, tables, numbers and code repeat themselves in earnest, so the more a piece looks like one of them, the more often
-it has to come.
+A loop is an exact repetition of the same piece of text, as models produce when they are certain of each next token.
+Lists, tables, numbers and code repeat legitimately, so the more a piece resembles them, the more repetitions it takes.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ REPEATS = "repeats itself"
 ECHO = "echoes the prompt"
 CUT = "cut off at the limit"
 
-_MAX_PERIOD = 250  # characters of the longest piece that is looked for
-# A piece that comes at least four times on end; the shortest such piece at each place, so "aaaa" is four times "a".
+_MAX_PERIOD = 250  # longest repeated piece, in characters
+# A piece at least four times in a row; the shortest at each position, so "aaaa" is "a" four times.
 _RUN = re.compile(rf"(.{{1,{_MAX_PERIOD}}}?)\1{{3,}}", re.DOTALL)
 _WORD = re.compile(r"\w+")
 _STRUCTURE = re.compile(r"[|\t{}\[\]()<>=;\\/`]|^\s*(?:[-*+•]|\d+[.)])\s", re.MULTILINE)
@@ -29,11 +28,11 @@ _MIN_SHARE_NEW = 0.3
 
 
 def find_suspicion(text: str, prompt: str, finish_reason: FinishReason) -> str | None:
-    """Say why an answer is probably no good one, or None.
+    """Return why an answer is probably degenerate, or None if it looks fine.
 
     Args:
         text: the answer.
-        prompt: what was asked.
+        prompt: the prompt it answers.
         finish_reason: why the answer ended.
     """
     if not any(character.isprintable() and not character.isspace() for character in text):
@@ -55,24 +54,24 @@ def _loops(text: str, *, was_cut: bool) -> bool:
 
 
 def _allowed_times(piece: str, length: int, *, at_end: bool) -> float:
-    """How often a piece may come, at the least, before that is a loop: the length is that of all of them together."""
+    """Return from how many repetitions on a piece is a loop; `length` is that of all repetitions together."""
     never = float("inf")
     words = [word for word in _WORD.findall(piece) if not any(character.isdigit() for character in word)]
-    if not words:  # numbers, rules, dots: tables have hundreds, but do not end in them at the limit
+    if not words:  # numbers, rules, dots: tables repeat them by the hundred, but rarely right up to the limit
         return 30 if at_end and length >= 200 else never
     distinct = len(set(words))
     if _STRUCTURE.search(piece) or ("\n" in piece and distinct < 4):
         if at_end and length >= 60:
             return 6
         return 16 if length >= 240 else never
-    # Scripts without spaces have long words: a sentence of theirs is one.
+    # In scripts without spaces, a whole sentence is one "word".
     if distinct >= 3 or (distinct == 1 and not words[0].isascii() and len(words[0]) >= 6):
         return 4
     return 10 if length >= 30 else never
 
 
 def _goes_round(text: str) -> bool:
-    """Whether a long text of sentences hardly ever says anything new, even if its parts change places."""
+    """Whether a long prose text mostly repeats itself, even if its parts are reordered."""
     if _STRUCTURE.search(text):
         return False
     words = text.casefold().split()
@@ -84,7 +83,7 @@ def _goes_round(text: str) -> bool:
 
 
 def _echoes(text: str, prompt: str) -> bool:
-    """Whether the answer is the prompt, once or several times, or begins with it and says less besides."""
+    """Whether the answer is the prompt, once or repeated, or begins with it and adds less than its length."""
     asked = list(_folded(prompt.replace(IMAGE_MARK, " ")))
     said = list(_folded(text))
     if not asked or len(said) < len(asked):

@@ -1,4 +1,4 @@
-"""Several questions about each picture, from a TOML file."""
+"""Reads several questions per picture from a TOML file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from dsvl_cli.batch.row import FIELDS
 from dsvl_cli.errors import DsvlError
 
-_EXAMPLE = 'write one line for each question: colour = "What colour is it?"'
+_EXAMPLE = 'write one line per question: colour = "What colour is it?"'
 _TAKEN = {*FIELDS, "prompts", "answers", "sidecar"}
 
 
@@ -16,7 +16,7 @@ def read_questions(path: Path) -> dict[str, str]:
     """Read `name = "question"` lines; the name becomes a column of the output.
 
     Raises:
-        DsvlError: there is no such file, or something else in it.
+        DsvlError: the file cannot be read or has other content.
     """
     try:
         values = tomllib.loads(path.read_text("utf-8"))
@@ -26,9 +26,9 @@ def read_questions(path: Path) -> dict[str, str]:
         raise DsvlError(f"{path}: not TOML: {exc}", _EXAMPLE) from exc
     for name, question in values.items():
         if not isinstance(question, str) or not question.strip():
-            raise DsvlError(f"{path}: {name} is no question", _EXAMPLE)
+            raise DsvlError(f"{path}: {name} is not a question", _EXAMPLE)
         if name in _TAKEN or not name.strip():
-            raise DsvlError(f"{path}: a question cannot be called {name!r}", "that is a column already; rename it")
+            raise DsvlError(f"{path}: a question cannot be named {name!r}", "that column already exists; rename it")
     if not values:
-        raise DsvlError(f"{path}: there is no question in it", _EXAMPLE)
+        raise DsvlError(f"{path}: the file contains no questions", _EXAMPLE)
     return values

@@ -1,17 +1,17 @@
-"""What a row is: the one outcome of one item, and its JSON. No torch here.
+"""A row: the outcome of one item, and its JSON form. Does not import torch.
 
-With one question a row is flat, and its only answer is called `text`:
+With a single question the row is flat, and the answer is in `text`:
 
     {"id", "path", "status", "prompt", "text", "finish_reason", "prompt_tokens", "tokens", "seconds", "suspicion",
      "width", "height", "sha256", "model", "error_type", "error"}
 
-With several, each answer's text is a field of the question's own name, and the rest of it lies below:
+With several questions each answer's text is in a field named after the question, and its details are nested:
 
     {"id", "path", "status", NAME: text..., "prompts": {NAME: prompt...},
      "answers": {NAME: {"finish_reason", "prompt_tokens", "tokens", "seconds", "suspicion"}...},
      "width", "height", "sha256", "model", "error_type", "error"}
 
-Every field is there in every row; what is not known is null.
+Every row has every field; unknown values are null.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dsvl_cli.engine.conversation import FinishReason
 
 Status = Literal["answered", "suspect", "error"]
 
-ONLY = "text"  # the name of a question that is the only one
+ONLY = "text"  # the name of the question when there is only one
 FIELDS = (
     "id", "path", "status", "prompt", "text", "finish_reason", "prompt_tokens", "tokens", "seconds", "suspicion",
     "width", "height", "sha256", "model", "error_type", "error",
@@ -36,15 +36,15 @@ _ABOUT = ("width", "height", "sha256", "model")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model said to one question.
+    """The model's answer to one question.
 
     Attributes:
-        text: exactly what it said.
-        finish_reason: `stop`, or `length` where it was cut at the limit.
+        text: the unmodified output.
+        finish_reason: `stop`, or `length` if the answer was cut off at the limit.
         prompt_tokens: the length of the prompt.
-        tokens: how many were generated.
-        seconds: from the question to the last token; in a batch others were answered meanwhile.
-        suspicion: why it is probably no good answer, such as `repeats itself`; None where nothing is.
+        tokens: the number of generated tokens.
+        seconds: from the question to the last token; within a batch this includes work on other requests.
+        suspicion: why the answer is probably degenerate, such as `repeats itself`; None if it looks fine.
     """
 
     text: str
@@ -60,8 +60,8 @@ class Failure:
     """Why there is no answer.
 
     Attributes:
-        type: the name of the error's class: `ImageError`, `ContextOverflow`, `DsvlError`, ...
-        message: one line, in our own words, but with names in it that are not ours.
+        type: the name of the error class: `ImageError`, `ContextOverflow`, `DsvlError`, ...
+        message: one line of our own wording, which may contain untrusted names.
     """
 
     type: str
@@ -73,14 +73,14 @@ class Row:
     """The outcome of one item: an answer to each question, or an error.
 
     Attributes:
-        id, path: of the item.
-        prompts: what was asked, by the question's name; `{ONLY: prompt}` where there is one question.
-        answers: what was said, by the same names. Where a question failed, it is missing, and `error` says why.
-        model: what the user calls the model.
-        width, height: of the (first) picture, upright, in pixels; None where it could not be decoded, or there is none.
-        sha256: of the picture's bytes, hexadecimal; of several pictures, of their hexadecimal digests, one after the
-            other; None where they could not be read, or there is none.
-        error: why answers are missing; None where none is.
+        id, path: those of the item.
+        prompts: the prompts by question name; `{ONLY: prompt}` if there is one question.
+        answers: the answers by question name. Failed questions are missing, and `error` says why.
+        model: the model as the user named it.
+        width, height: size of the (first) picture in pixels, upright; None if it was not decoded or there is none.
+        sha256: hexadecimal digest of the picture's bytes; for several pictures, the digest of their concatenated
+            hexadecimal digests; None if they could not be read or there are none.
+        error: why answers are missing; None if all are there.
     """
 
     id: str
@@ -95,14 +95,14 @@ class Row:
 
     @property
     def status(self) -> Status:
-        """What the row counts as."""
+        """The status of the row."""
         if self.error is not None:
             return "error"
         return "suspect" if self.suspicion is not None else "answered"
 
     @property
     def suspicion(self) -> str | None:
-        """Why the answers are suspect, of several with the question's name; None where none is."""
+        """Why answers are suspect, prefixed with the question's name if it has one; None if none are."""
         found = [(name, answer.suspicion) for name, answer in self.answers.items() if answer.suspicion]
         if not found:
             return None
@@ -110,16 +110,16 @@ class Row:
 
     @property
     def text(self) -> str:
-        """What was said, of several answers one a line; "" where nothing was."""
+        """The answers joined by line feeds; "" if there are none."""
         return "\n".join(answer.text for answer in self.answers.values())
 
     @property
     def is_flat(self) -> bool:
-        """Whether there is one question, without a name of its own."""
+        """Whether there is a single, unnamed question."""
         return tuple(self.prompts) == (ONLY,)
 
     def to_fields(self) -> dict[str, Any]:
-        """The row as its JSON has it."""
+        """Return the fields of the row's JSON form."""
         fields: dict[str, Any] = {"id": self.id, "path": self.path, "status": self.status}
         if self.is_flat:
             answer = self.answers.get(ONLY)
@@ -138,15 +138,15 @@ class Row:
         return fields
 
     def to_line(self) -> bytes:
-        """The row as one line of JSON; see `encode`."""
+        """Return the row as one line of JSON; see `encode`."""
         return encode(self.to_fields()) + b"\n"
 
     @classmethod
     def from_json(cls, line: str | bytes) -> Row:
-        """Read a row that `to_line` wrote.
+        """Parse a row written by `to_line`.
 
         Raises:
-            ValueError: it is not a row.
+            ValueError: the line is not a row.
         """
         fields = json.loads(line)
         try:
@@ -165,7 +165,7 @@ class Row:
             answers = {} if fields["text"] is None else {ONLY: Answer(fields["text"], **details)}
         message = fields["error"]
         return cls(
-            id=fields["id"] + "",  # a TypeError where it is no text
+            id=fields["id"] + "",  # a TypeError unless it is a string
             path=fields["path"],
             prompts=prompts,
             answers=answers,
@@ -175,10 +175,10 @@ class Row:
 
 
 def encode(fields: Mapping[str, Any]) -> bytes:
-    """Write the fields of a row as one line of UTF-8, without a line feed.
+    """Encode the fields of a row as one line of UTF-8 JSON, without a line feed.
 
-    A path that is not UTF-8 makes the line ASCII: its odd bytes become escapes of lone surrogates, as Python reads
-    them back.
+    If a path is not valid UTF-8, the line is ASCII: the invalid bytes become escaped lone surrogates, which Python
+    reads back.
     """
     try:
         return json.dumps(fields, ensure_ascii=False).encode()

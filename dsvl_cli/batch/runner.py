@@ -1,4 +1,4 @@
-"""Items -> rows -> output, with an eye on what fails."""
+"""Runs a captioner over items, writes the rows and counts failures."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ FAILURES_IN_A_ROW = 100
 
 
 class Rows(Protocol):
-    """What takes rows: see `dsvl_cli.batch.output.output`."""
+    """Receives rows; see `dsvl_cli.batch.output.output`."""
 
     def write(self, row: Row) -> None:
-        """Keep a row."""
+        """Store a row."""
 
     def finish(self) -> None:
-        """Bring everything to its place."""
+        """Complete the output."""
 
 
 class Caption(Protocol):
-    """What makes rows: see `dsvl_cli.batch.captioner`."""
+    """Turns items into rows; see `dsvl_cli.batch.captioner`."""
 
     def __call__(self, items: Iterable[Item | None]) -> Iterator[Row]:
-        """Give a row for each item."""
+        """Yield a row for each item."""
         ...
 
     def stop(self) -> None:
-        """Take up nothing more."""
+        """Start no more items."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What was done in one run.
+    """Row counts of one run.
 
     Attributes:
-        answered, suspect, failed: rows by what they count as.
+        answered, suspect, failed: the number of rows by status.
         ending: why the run ended.
     """
 
@@ -53,18 +53,18 @@ class Tally:
 
     @property
     def done(self) -> int:
-        """How many rows were made."""
+        """The total number of rows."""
         return self.answered + self.suspect + self.failed
 
 
 class Runner:
-    """Runs a captioner over items and keeps what comes of it.
+    """Runs a captioner over items and stores the rows.
 
     Args:
-        caption: makes rows of items.
-        output: keeps them.
-        max_errors: stop when more items than that have failed; None for no limit.
-        tell: is told each row, with the tally so far.
+        caption: turns items into rows.
+        output: stores the rows.
+        max_errors: stop when more items than this have failed; None for no limit.
+        tell: called with each row and the tally so far.
     """
 
     def __init__(
@@ -82,18 +82,18 @@ class Runner:
         self._in_a_row = 0
 
     def stop(self, ending: Ending = "stopped") -> None:
-        """Take up nothing more; what is in flight is finished and kept."""
+        """Start no more items; those in flight are finished and stored."""
         if self.tally.ending == "done":
             self.tally.ending = ending
             self._caption.stop()
 
     def run(self, items: Iterable[Item | None]) -> Tally:
-        """Make and keep the rows of all items.
+        """Process all items and store their rows.
 
-        Whatever ends it, the rows that were made are kept, and the output is finished but for an error in writing it.
+        However the run ends, finished rows are kept, and the output is completed unless writing it fails.
 
         Raises:
-            DsvlError: a row cannot be written, or an item cannot be found.
+            DsvlError: a row cannot be written, or finding items fails.
         """
         try:
             for row in self._caption(items):
@@ -101,7 +101,7 @@ class Runner:
                 self._count(row)
                 self._tell(row, self.tally)
         except Exception:
-            with suppress(DsvlError, OSError):  # the first error says why
+            with suppress(DsvlError, OSError):  # the first error is the one to report
                 self._output.finish()
             raise
         self._output.finish()

@@ -1,4 +1,4 @@
-"""Signals that ask a long job to end: the first lets it finish what it has in hand, the second ends it at once."""
+"""Handles termination signals: the first finishes the requests in flight, the second ends the process at once."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # SIGHUP is not there on Windows
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
 
 class StopSignals:
-    """Within it, SIGINT, SIGTERM and SIGHUP call `stop` once; the next one ends the process as if nobody listened.
+    """Context manager in which the first SIGINT, SIGTERM or SIGHUP calls `stop`; a second has its default effect.
 
-    A signal that was ignored before stays so: `nohup` means it.
+    Signals that were already ignored stay ignored, for `nohup`.
 
     Attributes:
-        number: of the signal that came; None while none has.
+        number: the number of the received signal; None if none was received.
     """
 
     def __init__(self, stop: Callable[[], None]) -> None:
@@ -42,11 +42,11 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.number is not None:  # one that came between the two lines below
+        if self.number is not None:  # received between the two statements below
             signal.signal(number, signal.SIG_DFL)
             with suppress(OSError):
                 os.kill(os.getpid(), number)
         self.number = number
-        for each in self._previous:  # the system itself ends the process then, whatever it is busy with
+        for each in self._previous:  # the next signal ends the process even if Python is busy
             signal.signal(each, signal.SIG_DFL)
         self._stop()

@@ -193,9 +193,9 @@ def test_several_questions_have_a_column_each(folder: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("text = 'a'", "cannot be called 'text'"),
-        ("a = 1", "a is no question"),
-        ("", "no question in it"),
+        ("text = 'a'", "cannot be named 'text'"),
+        ("a = 1", "a is not a question"),
+        ("", "contains no questions"),
         ("x", "not TOML"),
     ],
 )

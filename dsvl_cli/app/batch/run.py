@@ -12,7 +12,7 @@ from dsvl_cli.batch.captioner import Captioner
 from dsvl_cli.batch.output.output import KeptOutput
 from dsvl_cli.batch.quality import find_suspicion
 from dsvl_cli.batch.runner import Runner, Tally
-from dsvl_cli.batch.sources.scanner import Supply
+from dsvl_cli.batch.sources.scanner import Scanner
 from dsvl_cli.batch.stopping import StopSignals
 from dsvl_cli.engine.checkpoint.find import find_checkpoint
 from dsvl_cli.errors import SomeFailed
@@ -47,7 +47,7 @@ def make_rows(console: Console, job: Job) -> None:
         output = open_output(options, settings)
         kept = stack.enter_context(output) if isinstance(output, KeptOutput) else None
         unread: list[str] = []
-        supply = Supply(job.items(unread.append), output.select)
+        supply = Scanner(job.items(unread.append), output.select)
         stack.callback(supply.close)
         supply.start()
         signal_number, tally, seconds = None, Tally(), 0.0
@@ -76,7 +76,7 @@ def make_rows(console: Console, job: Job) -> None:
 class _Teller:
     """Hands what is known about a run to the progress."""
 
-    def __init__(self, progress: BatchProgress, supply: Supply) -> None:
+    def __init__(self, progress: BatchProgress, supply: Scanner) -> None:
         self._progress = progress
         self._supply = supply
 

@@ -1,4 +1,4 @@
-"""What is told when something that a batch writes cannot be written."""
+"""Error messages for failed writes of a batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dsvl_cli.errors import DsvlError
 
 @contextmanager
 def explained(path: str | Path) -> Iterator[None]:
-    """Tell a failure of writing as the user should hear it."""
+    """Turn errors while writing into a DsvlError for the user."""
     try:
         yield
     except BrokenPipeError:
@@ -19,5 +19,5 @@ def explained(path: str | Path) -> Iterator[None]:
     except OSError as exc:
         raise DsvlError(
             f"{path}: cannot be written: {exc.strerror or exc}",
-            "what was finished is kept; when this is mended, the same command goes on from there",
+            "finished rows are kept; fix the problem and run the same command again to resume",
         ) from exc

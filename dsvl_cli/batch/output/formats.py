@@ -1,4 +1,4 @@
-"""What an output can be, and what can become of texts that are there already; light, for the command line."""
+"""Output formats, and policies for existing text files. Cheap to import, for the command line."""
 
 from __future__ import annotations
 

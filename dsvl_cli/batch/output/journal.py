@@ -1,8 +1,8 @@
-"""The rows on the disk: a JSONL file that only grows, and can be gone on with after a kill at any instant.
+"""The journal: an append-only JSONL file of rows, from which a run can resume after being killed at any point.
 
-A row is one line, written at once and then brought to the disk, at the latest a second later. What a kill leaves of a
-line is cut away when the file is opened again. A row that is done again is appended, and the last one counts; the file
-is written anew without the others when it is closed or opened.
+A row is one line, written immediately and synced to disk within a second. A partial line left by a killed run is cut
+off when the file is opened again. A row that is redone is appended, and the last one counts; when the journal is
+opened or tidied, the file is rewritten without the superseded rows.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ SYNC_SECONDS = 1.0
 
 
 class Journal:
-    """The rows of one file; open it in a `with` statement. One process at a time: see `Output`.
+    """The rows of one file; a context manager. For one process at a time, see `KeptOutput`.
 
-    Memory: about 300 bytes a row, for its id and its place.
+    Memory: about 300 bytes per row, for its id and file offset.
 
     Args:
-        path: of the file; it is made if there is none.
-        on_load: is told the fields of each row that is already there, oldest first.
-        sync_seconds: a row is brought to the disk at the latest so long after the one before it.
-        clock: seconds that never go back.
+        path: the file; created if missing.
+        on_load: called with the fields of each existing row, oldest first.
+        sync_seconds: maximum time between two rows before the file is synced to disk.
+        clock: returns monotonic seconds.
 
     Raises:
-        DsvlError: on entering, when the file is not a journal; from every method, when it cannot be written.
+        DsvlError: on entering, if the file is not a journal; from any method, if it cannot be written.
     """
 
     def __init__(
@@ -50,8 +50,8 @@ class Journal:
         self._on_load = on_load
         self._sync_seconds = SYNC_SECONDS if sync_seconds is None else sync_seconds
         self._clock = clock
-        self._places: dict[str, int] = {}  # id -> where its line begins
-        self._open: dict[str, Status] = {}  # of those that are not simply answered
+        self._places: dict[str, int] = {}  # id -> offset of its line
+        self._open: dict[str, Status] = {}  # those other than "answered"
         self._lines = 0
         self._size = 0
         self._handle = -1
@@ -79,7 +79,7 @@ class Journal:
             self._close_file()
 
     def peek(self) -> None:
-        """Learn which rows there are and change nothing, for one who only asks; instead of entering."""
+        """Load the existing rows read-only, for dry runs; use instead of entering."""
         if self.path.exists():
             self._load(mend=False)
 
@@ -87,23 +87,23 @@ class Journal:
         return len(self._places)
 
     def status(self, id: str) -> Status | None:  # noqa: A002
-        """What the row of an item counts as; None where there is none yet."""
+        """Return the status of an item's row, or None if it has none yet."""
         return self._open.get(id, "answered") if id in self._places else None
 
     def count(self, status: Status) -> int:
-        """How many rows count as that."""
+        """Return the number of rows with a status."""
         if status == "answered":
             return len(self._places) - len(self._open)
         return sum(found == status for found in self._open.values())
 
     def append(self, row: Row, **more: Any) -> None:
-        """Write a row, and more fields behind its own."""
+        """Append a row, with additional fields after its own."""
         line = encode({**row.to_fields(), **more}) + b"\n"
         with explained(self.path):
             try:
                 write_all(self._handle, line)
             except OSError:
-                with suppress(OSError):  # where that fails, too, it is cut when the file is opened again
+                with suppress(OSError):  # if this fails too, the next run cuts it off
                     os.ftruncate(self._handle, self._size)
                 raise
             self._note(row.id, row.status)
@@ -113,7 +113,7 @@ class Journal:
                 self.sync()
 
     def sync(self) -> None:
-        """Bring all rows to the disk."""
+        """Sync all rows to disk."""
         if not self._is_synced:
             with explained(self.path):
                 system.sync(self._handle)
@@ -121,18 +121,18 @@ class Journal:
             self._synced_at = self._clock()
 
     def tidy(self) -> None:
-        """Bring all rows to the disk, and drop those that were done again."""
+        """Sync all rows to disk and drop superseded ones."""
         self.sync()
         with explained(self.path):
             self._compact()
 
     def rows(self) -> Iterator[Row]:
-        """Read the rows in order of name."""
+        """Yield the rows sorted by name."""
         for line in self._read_lines(sorted(self._places.items(), key=lambda entry: name_key(entry[0]))):
             yield Row.from_json(line)
 
     def last(self) -> Mapping[str, Any] | None:
-        """Read the fields of the row that was written last; None where there is none."""
+        """Return the fields of the last written row, or None if there are no rows."""
         entry = max(self._places.items(), key=lambda entry: entry[1], default=None)
         if entry is None:
             return None
@@ -140,7 +140,7 @@ class Journal:
         return fields
 
     def read(self, id: str) -> Row:  # noqa: A002
-        """Read the row of an item that has one."""
+        """Return the row of an item; it must exist."""
         return Row.from_json(next(self._read_lines([(id, self._places[id])])))
 
     def _read_lines(self, entries: list[tuple[str, int]]) -> Iterator[bytes]:
@@ -157,11 +157,11 @@ class Journal:
             self._open[id] = status
 
     def _load(self, *, mend: bool = True) -> None:
-        """Learn which rows there are, and cut away what a kill has left of a line if it is to be mended."""
+        """Load the existing rows and, if `mend`, cut off a partial line left by a killed run."""
         self._places.clear()
         self._open.clear()
         self._lines = self._size = 0
-        broken = 0  # the number of the first line that is none
+        broken = 0  # number of the first invalid line
         with self.path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 fields = _parse(line)
@@ -170,8 +170,8 @@ class Journal:
                     continue
                 if broken:
                     raise DsvlError(
-                        f"{self.path}: line {broken} is no row of a batch",
-                        "mend that line or take it away, or begin anew with --overwrite",
+                        f"{self.path}: line {broken} is not a row of a batch",
+                        "fix or remove that line, or start over with --overwrite",
                     )
                 self._note(fields["id"], fields["status"])
                 self._on_load(fields)
@@ -181,7 +181,7 @@ class Journal:
             system.sync(self._handle)
 
     def _compact(self) -> None:
-        """Write the file anew without the rows that were done again."""
+        """Rewrite the file without superseded rows."""
         if self._lines == len(self._places):
             return
         entries = sorted(self._places.items(), key=lambda entry: entry[1])
@@ -205,7 +205,7 @@ class Journal:
 
 
 def _parse(line: bytes) -> Mapping[str, Any] | None:
-    """Read a line's fields; None where it is not a whole row."""
+    """Return the fields of a line, or None if it is not a complete row."""
     if not line.endswith(b"\n"):
         return None
     try:

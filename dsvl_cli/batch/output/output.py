@@ -1,4 +1,4 @@
-"""Where rows go: a file that is kept and gone on with, or a stream."""
+"""Destinations of rows: a file from which later runs resume, or a stream."""
 
 from __future__ import annotations
 
@@ -21,60 +21,60 @@ from dsvl_cli.batch.row import Row
 from dsvl_cli.engine.storage.files import find_leftovers, remove_leftovers
 from dsvl_cli.errors import DsvlError
 
-# A greedy answer would come out the same again.
+# Retried suspect answers are sampled: greedy decoding would repeat the same answer.
 RETRY_SAMPLING: Mapping[str, Any] = {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.1, "seed": 1}
 
 
 class Sink(Protocol):
-    """What is made of the rows of a journal."""
+    """Derives an output from the rows of a journal."""
 
     def load(self, fields: Mapping[str, Any]) -> None:
-        """Learn of a row that is there already."""
+        """Register an existing row."""
 
     def begin(self, journal: Journal, journal_time: int) -> None:
-        """Make up for what was cut short."""
+        """Complete what an interrupted run left undone."""
 
     def takes(self, item: Item) -> bool:
-        """Whether an item without a row is to be done; called from another thread than the others."""
+        """Whether to process an item without a row; called from another thread than the other methods."""
         ...
 
     def more(self, row: Row) -> Mapping[str, Any]:
-        """What the journal keeps with a row."""
+        """Return additional fields for the row in the journal."""
         ...
 
     def write(self, row: Row, before: Row | None) -> None:
-        """Take a row that is in the journal now."""
+        """Process a row that was just added to the journal; `before` is the one it replaces."""
 
     def finish(self, journal: Journal, is_changed: bool) -> None:
-        """Write what is written at the end."""
+        """Write what can only be written at the end."""
 
 
 class JournalOnly:
-    """The journal is the output."""
+    """For outputs that consist of the journal alone."""
 
     def load(self, fields: Mapping[str, Any]) -> None:
-        """Nothing to learn."""
+        """Do nothing."""
 
     def begin(self, journal: Journal, journal_time: int) -> None:
-        """Nothing to make up for."""
+        """Do nothing."""
 
     def takes(self, item: Item) -> bool:
-        """Every one."""
+        """Return True for every item."""
         return True
 
     def more(self, row: Row) -> Mapping[str, Any]:
-        """Nothing more."""
+        """Return no additional fields."""
         return {}
 
     def write(self, row: Row, before: Row | None) -> None:
-        """It is written already."""
+        """Do nothing: the journal has the row."""
 
     def finish(self, journal: Journal, is_changed: bool) -> None:
-        """It is finished already."""
+        """Do nothing: the journal is complete."""
 
 
 class Table(JournalOnly):
-    """A file that is written whole from the journal, at the end of a run."""
+    """A file generated from the journal at the end of a run."""
 
     def __init__(
         self, path: Path, write: Callable[[Path, Iterable[Row], Sequence[str]], None], questions: Sequence[str]
@@ -84,28 +84,28 @@ class Table(JournalOnly):
         self._questions = questions
 
     def finish(self, journal: Journal, is_changed: bool) -> None:
-        """Write the table, unless it is there and nothing has changed since."""
+        """Write the table unless it is up to date."""
         if is_changed or not self.path.exists() or self.path.stat().st_mtime_ns < journal.path.stat().st_mtime_ns:
             with explained(self.path):
                 self._write(self.path, journal.rows(), self._questions)
 
 
 class KeptOutput:
-    """An output that a later run of the same command goes on with; open it in a `with` statement.
+    """An output that a later run of the same command resumes; a context manager.
 
     Args:
         path: OUT as the user named it.
-        format: what OUT is.
-        sink: what is made of the journal.
-        settings: what the rows are to be made with.
-        overwrite: begin anew, whatever is there.
-        retry_errors, retry_suspect: do such rows again.
+        format: the format of OUT.
+        sink: derives OUT from the journal.
+        settings: the settings for new rows.
+        overwrite: start over, discarding existing rows.
+        retry_errors, retry_suspect: redo rows of that status.
 
     Attributes:
-        settings: with the format, and with the seed of the earlier run where one was drawn.
+        settings: the given settings with the format, and with the earlier run's seed if it was chosen at random.
 
     Raises:
-        DsvlError: on entering, when another run is writing there, or what is there is not from the same settings.
+        DsvlError: on entering, if another run is writing the output, or it was made with different settings.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class KeptOutput:
                 self._lock.acquire()
             except Timeout as exc:
                 raise DsvlError(
-                    f"another dsvl is writing {self.shown}", "wait until it is done, or choose another -o"
+                    f"another dsvl is writing {self.shown}", "wait until it has finished, or choose another -o"
                 ) from exc
         try:
             own = (self.path, self.journal.path, settings_path_of(self.path))
@@ -161,10 +161,10 @@ class KeptOutput:
         self._lock.release()
 
     def peek(self) -> None:
-        """Learn what is there and change nothing, for one who only asks what would be done; instead of entering.
+        """Load what exists without changing anything, for dry runs; use instead of entering.
 
         Raises:
-            DsvlError: entering would refuse what is there.
+            DsvlError: entering would fail because of what exists.
         """
         if self._overwrite:
             return
@@ -172,7 +172,7 @@ class KeptOutput:
         self.journal.peek()
 
     def select(self, item: Item) -> Item | None:
-        """Give what is to be done of an item, None where it has its row; any thread may call it."""
+        """Return the item as it should be processed, or None if its row is complete. Thread-safe."""
         status = self.journal.status(item.id)
         if status is None:
             return item if self._sink.takes(item) else None
@@ -181,23 +181,23 @@ class KeptOutput:
         return replace(item, sampling={**item.sampling, **RETRY_SAMPLING}) if status == "suspect" else item
 
     def write(self, row: Row) -> None:
-        """Keep a row.
+        """Store a row.
 
         Raises:
             DsvlError: it cannot be written.
         """
         status = self.journal.status(row.id)
         if status == "suspect" and row.error is not None:
-            return  # an answer that may be wrong is more than none
+            return  # a suspect answer is better than none
         before = self.journal.read(row.id) if status is not None else None
         self.journal.append(row, **self._sink.more(row))
         self._is_changed = True
         if not isinstance(self._sink, JournalOnly):
-            self.journal.sync()  # else a power cut could leave a text without its row
+            self.journal.sync()  # otherwise a power failure could leave a text without its row
         self._sink.write(row, before)
 
     def finish(self) -> None:
-        """Bring everything to the disk, tables too.
+        """Sync everything to disk and write tables.
 
         Raises:
             DsvlError: it cannot be written.
@@ -206,7 +206,7 @@ class KeptOutput:
         self._sink.finish(self.journal, self._is_changed)
 
     def _check(self) -> bool:
-        """See whether what is there may be gone on with; False where nothing is there yet."""
+        """Return whether there are rows to resume; raise DsvlError if they do not match these settings."""
         stored = Settings.read(settings_path_of(self.path))
         if not any(map(_has_content, (self.path, _journal_beside(self.path)))):
             return False
@@ -214,12 +214,12 @@ class KeptOutput:
             self.settings = self.settings.with_seed_of(stored)
             if found := self.settings.differences(stored):
                 raise DsvlError(
-                    f"{self.shown} was made with other settings: now {', '.join(found)}",
-                    "choose another -o, or begin anew with --overwrite",
+                    f"{self.shown} was made with different settings; now: {', '.join(found)}",
+                    "choose another -o, or start over with --overwrite",
                 )
         if stored is None or not _has_content(self.journal.path):
             raise DsvlError(
-                f"{self.shown} is there already and not from `dsvl batch`", "choose another -o, or add --overwrite"
+                f"{self.shown} already exists and is not from `dsvl batch`", "choose another -o, or add --overwrite"
             )
         return True
 
@@ -232,12 +232,12 @@ class KeptOutput:
 
 
 class StreamOutput:
-    """Rows on a stream, as they come; nothing of them is kept, so every item is done.
+    """Writes rows to a stream as they come; nothing is stored, so every item is processed.
 
     Args:
-        stream: takes bytes.
-        name: what it is called.
-        to_line: makes of a row what is written, the end of the line included.
+        stream: a binary stream.
+        name: the name of the stream in messages.
+        to_line: encodes a row, including the line ending.
     """
 
     def __init__(self, stream: BinaryIO, name: str, to_line: Callable[[Row], bytes]) -> None:
@@ -246,14 +246,14 @@ class StreamOutput:
         self._to_line = to_line
 
     def select(self, item: Item) -> Item | None:
-        """Every one."""
+        """Return every item."""
         return item
 
     def write(self, row: Row) -> None:
-        """Write a row at once.
+        """Write a row immediately.
 
         Raises:
-            BrokenPipeError: nobody reads any more.
+            BrokenPipeError: the reader has closed the stream.
             DsvlError: it cannot be written.
         """
         with explained(self._name):
@@ -261,16 +261,16 @@ class StreamOutput:
             self._stream.flush()
 
     def finish(self) -> None:
-        """Nothing waits."""
+        """Do nothing: rows are written immediately."""
 
 
 def journal_path(path: Path, format: str | None) -> Path:  # noqa: A002
-    """Where the journal of an output lies."""
+    """Return the path of an output's journal."""
     return path if format == "jsonl" else _journal_beside(path)
 
 
 def settings_path_of(path: Path) -> Path:
-    """Where the settings of an output lie."""
+    """Return the path of an output's settings."""
     return path.with_name(path.name + ".settings.json")
 
 

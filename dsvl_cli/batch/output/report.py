@@ -1,8 +1,8 @@
-"""Rows as one HTML page that needs no other file and fetches nothing. No torch here.
+"""Renders rows as a self-contained HTML page. Does not import torch.
 
-Its templates are `report.html.j2` and, for a row, `card.html.j2`. The filters by outcome are plain HTML and CSS; only
-the search for words needs the page's own script. The page is made for ten thousand rows: browsers lay out those cards
-only that are near the window.
+The templates are `report.html.j2` and, for each row, `card.html.j2`. Filtering by status is plain HTML and CSS; only
+text search needs the inline script. The page is designed for ten thousand rows: browsers only lay out the cards near
+the viewport.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ def write_report(
     title: str = "dsvl batch",
     about: str = "",
 ) -> None:
-    """Write the page; a report that stands there already is replaced when the new one is whole.
+    """Write the page; an existing report is replaced once the new one is complete.
 
     Args:
-        path: of the page; nobody else is writing it.
-        rows: in the order in which they are shown; each is let go of when it is written.
-        thumbnail_of: gives a row's small picture, such as `make_thumbnail` makes it, or None where there is none.
-        title: stands at the top.
-        about: stands below it: when, where, with which settings.
+        path: the page; no other process may write it meanwhile.
+        rows: in display order; consumed one at a time.
+        thumbnail_of: returns a row's thumbnail as made by `make_thumbnail`, or None.
+        title: the heading of the page.
+        about: the line below it, such as time, place and settings.
 
     Raises:
-        DsvlError: it cannot be written.
+        DsvlError: the page cannot be written.
     """
     remove_leftovers(find_leftovers(path.parent), path)
-    # How many there are of each kind is only known at the end, but stands at the top.
+    # The counts are only known at the end, but shown at the top.
     with (
         explained(path),
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace", newline="", dir=path.parent) as cards,
@@ -68,7 +68,7 @@ def write_report(
 
 
 def make_thumbnail(data: bytes) -> bytes | None:
-    """Make a WebP of at most 160 x 160 pixels from an encoded picture; None where it cannot be decoded."""
+    """Return a WebP of at most 160 x 160 pixels of an encoded picture, or None if it cannot be decoded."""
     try:
         image = decode(picture_from_bytes(data, "")).copy()
     except ImageError:
@@ -82,7 +82,7 @@ def make_thumbnail(data: bytes) -> bytes | None:
 def _write_cards(
     file: TextIO, rows: Iterable[Row], thumbnail_of: Callable[[Row], bytes | None]
 ) -> tuple[Counter[Status], Row | None]:
-    """Write the rows; returns how many there are of each kind, and the first."""
+    """Write the cards of the rows; return the counts by status, and the first row."""
     counts: Counter[Status] = Counter()
     first = None
     for row in rows:
@@ -94,7 +94,7 @@ def _write_cards(
 
 @cache
 def _templates() -> Environment:
-    """Load the templates. What they insert is escaped, and what no page may hold is made visible."""
+    """Load the templates. They escape inserted values and replace control characters by visible ones."""
     return Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         auto_reload=False,
@@ -125,7 +125,7 @@ def _visible(match: re.Match[str]) -> str:
 
 
 def _page(title: str, about: str, counts: Counter[Status], first: Row | None, cards: Iterable[Markup]) -> Iterable[str]:
-    """Render the page bit by bit."""
+    """Render the page in pieces."""
     style, script = (Path(__file__).with_name(name).read_text("utf-8") for name in ("report.css", "report.js"))
     policy = (
         f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
@@ -147,7 +147,7 @@ def _page(title: str, about: str, counts: Counter[Status], first: Row | None, ca
 
 
 def _hash(text: str) -> str:
-    """Write a text's hash as a content security policy has it."""
+    """Return the hash of a text as written in a content security policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
@@ -172,5 +172,5 @@ def _questions(row: Row) -> list[tuple[str, str]]:
 
 
 def _show_name(name: str) -> str:
-    """Make visible what is no space in a name."""
+    """Make line feeds and tabs in a name visible."""
     return name.replace("\n", "\u240a").replace("\t", "\u2409")

@@ -1,4 +1,4 @@
-"""A row in the form of the output of OpenAI's batches, which answers `requests`. No torch here."""
+"""Rows in the output format of OpenAI's Batch API, the counterpart of `requests`. Does not import torch."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dsvl_cli.batch.row import Row, encode
 
 
 def to_response(fields: Mapping[str, Any], created: int) -> dict[str, Any]:
-    """Write a flat row as one line of such an output.
+    """Convert a flat row to one line of the output.
 
-    Suspect answers are answers there: the form has no place for a doubt beside the reason why the text ended.
+    Suspect answers become ordinary answers: the format has no field for a suspicion.
 
     Args:
-        fields: of the row, as `Row.to_fields` gives them.
-        created: when, in seconds since 1970.
+        fields: the fields of the row, as returned by `Row.to_fields`.
+        created: creation time as a Unix timestamp.
     """
     response, error = None, None
     if fields["error"] is not None:
@@ -41,5 +41,5 @@ def to_response(fields: Mapping[str, Any], created: int) -> dict[str, Any]:
 
 
 def to_response_line(row: Row) -> bytes:
-    """Write a row that has one answer, or an error, as a line of such an output, made now."""
+    """Encode a flat row as a line of the output, with the current time."""
     return encode(to_response(row.to_fields(), int(time.time()))) + b"\n"

@@ -1,4 +1,4 @@
-"""What the rows of an output were made with: kept beside it, so that no other rows come among them."""
+"""The settings of an output, stored beside it so that rows made with different settings are not mixed."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _LONGEST = 40
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a row depends on besides its picture.
+    """Everything that a row depends on besides its picture.
 
     Attributes:
-        model: what the user calls the model.
-        fingerprint: of its files.
+        model: the model as the user named it.
+        fingerprint: fingerprint of the model's files.
         prompts: the questions by name.
-        system: the system text; None for the model's own.
+        system: the system prompt; None for the model's default.
         sampling: the fields of `SamplingParams`.
-        loading: those fields of `LoadOptions` that change what the model says.
-        column: of a table, the one with the pictures, where it was named.
-        format: what the output is.
-        seed_drawn: whether the seed was drawn by chance, and a later run takes the same.
+        loading: the fields of `LoadOptions` that affect answers.
+        column: the picture column of Parquet tables, if the user named one.
+        format: the output format.
+        seed_drawn: whether the seed was chosen at random; later runs then reuse it.
     """
 
     model: str
@@ -41,20 +41,20 @@ class Settings:
     seed_drawn: bool = False
 
     def write(self, path: Path) -> None:
-        """Keep them in a file.
+        """Write the settings to a file.
 
         Raises:
-            DsvlError: it cannot be written.
+            DsvlError: the file cannot be written.
         """
         with explained(path), new_file(path) as file:
             file.write(json.dumps(asdict(self), indent=2).encode() + b"\n")
 
     @classmethod
     def read(cls, path: Path) -> Settings | None:
-        """Read what `write` kept; None where there is no file.
+        """Read a file written by `write`; return None if it does not exist.
 
         Raises:
-            DsvlError: it is damaged.
+            DsvlError: the file is unreadable or damaged.
         """
         try:
             return cls(**json.loads(path.read_bytes()))
@@ -62,19 +62,19 @@ class Settings:
             return None
         except (OSError, ValueError, TypeError) as exc:
             raise DsvlError(
-                f"{path}: cannot be read: it says what the rows beside it were made with",
-                "bring it back, or begin anew with --overwrite",
+                f"{path}: cannot be read; it holds the settings of the rows beside it",
+                "restore the file, or start over with --overwrite",
             ) from exc
 
     def with_seed_of(self, stored: Settings) -> Settings:
-        """Take over a seed that was drawn before, where this one was drawn, too."""
+        """Return these settings with the stored random seed, if the seed of both was chosen at random."""
         if not (self.seed_drawn and stored.seed_drawn):
             return self
         return replace(self, sampling={**self.sampling, "seed": stored.sampling["seed"]})
 
     def differences(self, stored: Settings) -> list[str]:
-        """Say what is another than in `stored`: `model tiny (was 1.3b)`."""
-        # As JSON has them, where a tuple is a list.
+        """Describe each difference from `stored`, such as `model tiny (was 1.3b)`."""
+        # Through JSON, which turns tuples into lists.
         mine, theirs = (_flatten(json.loads(json.dumps(asdict(each)))) for each in (self, stored))
         found = [
             f"{name} {_show(mine.get(name))} (was {_show(theirs.get(name))})"
@@ -82,7 +82,7 @@ class Settings:
             if mine.get(name) != theirs.get(name) and name != "fingerprint"
         ]
         if not found and mine["fingerprint"] != theirs["fingerprint"]:
-            found = [f"other files of the model {self.model}"]
+            found = [f"the files of model {self.model} changed"]
         return found
 
 

@@ -1,4 +1,4 @@
-"""A text file beside each picture, or in a folder that mirrors the tree of the pictures."""
+"""Text files beside the pictures, or in a folder that mirrors their tree."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ _LONGEST_NAME = 250  # bytes; most file systems take 255
 class Sidecars:
     """Writes `photo.txt` for `photo.jpg`.
 
-    A picture within `folder` gets its text beside it. For others `folder` mirrors the tree of the folder that was
-    searched; a file that was named itself keeps its relative path. Where two pictures would share a file, the second's
-    is called `photo.png.txt`.
+    A picture within `folder` gets its text beside it. For others `folder` mirrors the tree of the searched folder;
+    files named directly keep their relative path. If two pictures would share a text file, the second's is named
+    `photo.png.txt`.
 
-    The row is in the journal before its file is written, and its place with it. Only the last row of a journal can
-    lack its file, and gets it when the journal is opened again.
+    A row is in the journal, with the path of its file, before the file is written. So only the last row can lack its
+    file, which is then written when the journal is opened again.
 
     Args:
-        folder: of the texts.
-        existing: what becomes of a text that stands there and is not from this batch.
+        folder: the folder of the texts.
+        existing: what to do with existing texts that are not from this batch.
     """
 
     def __init__(self, folder: Path, existing: Existing) -> None:
         self.folder = Path(os.path.realpath(folder))
         self.existing = existing
-        self._owners: dict[str, str] = {}  # place -> id
-        self._places: dict[str, str] = {}  # id -> place, relative to the folder
-        self._leftovers: dict[Path, list[Path]] = {}  # of each folder, what earlier runs left: it is looked for once
+        self._owners: dict[str, str] = {}  # relative path of the text -> id
+        self._places: dict[str, str] = {}  # id -> relative path of the text
+        self._leftovers: dict[Path, list[Path]] = {}  # by folder: temporary files of killed runs, searched once
 
     def load(self, fields: Mapping[str, Any]) -> None:
-        """Learn of a row of the journal where its file is."""
+        """Register the text file of a row in the journal."""
         if isinstance(place := fields.get("sidecar"), str):
             self._claim(place, fields["id"])
 
     def begin(self, journal: Journal, journal_time: int) -> None:
-        """Write the file of the journal's last row if it is missing; `journal_time` is when the journal was changed."""
+        """Write the file of the journal's last row if missing; `journal_time` is the journal's modification time."""
         fields = journal.last()
         if fields is None or fields["status"] == "error" or not isinstance(fields.get("sidecar"), str):
             return
@@ -65,7 +65,7 @@ class Sidecars:
             self.write(row, None)
 
     def takes(self, item: Item) -> bool:
-        """Find an item's place; whether there is something to be done, that is no text that is to be kept."""
+        """Choose the text file of an item; return False if it exists and is to be kept."""
         if item.id in self._places:
             return True
         place = self._find_place(item)
@@ -73,14 +73,14 @@ class Sidecars:
         return self.existing != "skip" or not (self.folder / place).exists()
 
     def more(self, row: Row) -> dict[str, str]:
-        """What the journal keeps with the row."""
+        """Return the path of the row's file, for the journal."""
         return {"sidecar": self._places[row.id]} if row.id in self._places else {}
 
     def write(self, row: Row, before: Row | None) -> None:
-        """Write a row's file; `before` is the row that was there before, if there was one.
+        """Write a row's file; `before` is the row that it replaces, if any.
 
         Raises:
-            DsvlError: it cannot be written.
+            DsvlError: the file cannot be written.
         """
         if row.error is not None or row.id not in self._places:
             return
@@ -93,10 +93,10 @@ class Sidecars:
                 file.write(text.encode("utf-8", "surrogateescape"))
 
     def finish(self, journal: Journal, is_changed: bool) -> None:
-        """Nothing waits."""
+        """Do nothing: texts are written immediately."""
 
     def _tidy(self, path: Path) -> None:
-        """Take away what a killed run left of a file."""
+        """Remove temporary files that a killed run left for a file."""
         if path.parent not in self._leftovers:
             self._leftovers[path.parent] = find_leftovers(path.parent)
         remove_leftovers(self._leftovers[path.parent], path)
@@ -131,7 +131,7 @@ class Sidecars:
         return place
 
     def _mirror(self, item: Item) -> list[str]:
-        """The parts of the picture's path below the folder of the texts; none of them leads out of it."""
+        """Return the parts of the text's path within the folder; none of them leads out of it."""
         folder, name = os.path.split(item.path)
         inside = os.path.relpath(_real(folder), self.folder) if item.id == item.path else os.pardir
         if inside != os.pardir and not inside.startswith(os.pardir + os.sep):
@@ -152,7 +152,7 @@ def _real(folder: str) -> str:
 
 
 def _shorten(name: str, digest: str) -> str:
-    """Cut a name that would be too long with `.txt` behind it."""
+    """Truncate a name that would be too long with `.txt` appended."""
     if len(os.fsencode(name)) <= _LONGEST_NAME:
         return name
     return os.fsdecode(os.fsencode(name)[: _LONGEST_NAME - 13]) + "-" + digest

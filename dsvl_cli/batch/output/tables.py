@@ -1,4 +1,4 @@
-"""Rows -> one file, in order of name, whole or not at all: CSV, Parquet, or the output of OpenAI's batches."""
+"""Writes rows to one file atomically: CSV, Parquet, or the output format of OpenAI's Batch API."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dsvl_cli.engine.storage.files import new_file
 from dsvl_cli.errors import DsvlError
 
 _ROWS_AT_ONCE = 5_000
-# What makes a spreadsheet program take a text for a formula, in full width, too, as East Asian versions do.
+# Prefixes that make spreadsheets read a text as a formula; East Asian versions accept full-width ones too.
 _FORMULA_BEGINS = tuple("=+-@\t\r＝＋－＠")
 _NUMBERS = {"prompt_tokens": int, "tokens": int, "width": int, "height": int, "seconds": float}
 
 
 def write_csv(path: Path, rows: Iterable[Row], questions: Sequence[str]) -> None:
-    """Write a CSV file: UTF-8, a line of names first, texts that would be formulas behind an apostrophe."""
+    """Write a UTF-8 CSV file with a header line; texts that look like formulas are prefixed with an apostrophe."""
     columns = table_columns(questions)
     with new_file(path) as file:
         file.write(_csv_lines([columns]))
@@ -30,7 +30,7 @@ def write_csv(path: Path, rows: Iterable[Row], questions: Sequence[str]) -> None
 
 
 def write_parquet(path: Path, rows: Iterable[Row], questions: Sequence[str]) -> None:
-    """Write a Parquet file; the column `path` can be joined with whatever knows the same paths.
+    """Write a Parquet file; its `path` column can be joined with other tables.
 
     Raises:
         DsvlError: pyarrow is not installed.
@@ -49,22 +49,22 @@ def write_parquet(path: Path, rows: Iterable[Row], questions: Sequence[str]) -> 
 
 
 def write_openai(path: Path, rows: Iterable[Row], _: Sequence[str]) -> None:
-    """Write what OpenAI's batches give for requests in their form: one line of JSON each."""
+    """Write the output format of OpenAI's Batch API: one line of JSON per request."""
     with new_file(path) as file:
         for some in _chunks(rows):
             file.write(b"".join(map(to_response_line, some)))
 
 
 def check_parquet() -> None:
-    """Raise DsvlError where pyarrow is not installed."""
+    """Raise DsvlError if pyarrow is not installed."""
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError as exc:
-        raise DsvlError("Parquet needs an extra", "pip install 'dsvl[parquet]'") from exc
+        raise DsvlError("Parquet support is not installed", "pip install 'dsvl[parquet]'") from exc
 
 
 def table_columns(questions: Sequence[str]) -> list[str]:
-    """Name the columns: the fields of a row; of several questions a column each in place of prompt and text."""
+    """Return the column names: the fields of a row, with one column per question if there are several."""
     if tuple(questions) == (ONLY,):
         return list(FIELDS)
     totals = [name for name in FIELDS if name not in ("id", "path", "status", "prompt", "text", "finish_reason")]
@@ -94,7 +94,7 @@ def _harmless(cell: Any) -> Any:
 
 
 def _encodable(cell: Any) -> Any:
-    r"""Write the bytes of a path that are not UTF-8 as `\xNN`."""
+    r"""Replace bytes of a path that are not UTF-8 by `\xNN`."""
     if not isinstance(cell, str):
         return cell
     try:
@@ -104,7 +104,7 @@ def _encodable(cell: Any) -> Any:
         pass
     try:
         return cell.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # another surrogate, as Windows allows them
+    except UnicodeEncodeError:  # other surrogates, which Windows allows
         return cell.encode("utf-8", "backslashreplace").decode()
 
 

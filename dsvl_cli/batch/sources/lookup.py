@@ -1,4 +1,4 @@
-"""From a row back to the item that it was made of."""
+"""Finds the item that a row was made from."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dsvl_cli.errors import DsvlError
 
 
 class ItemLookup:
-    """Finds the items of rows. Of archives and tables the last one is kept open: ask in order of name.
+    """Finds the items of rows. Caches the items of one archive or table, so look rows up sorted by name.
 
     Args:
-        column: of a table, the one with the pictures, where it was named.
+        column: the picture column of Parquet tables, if the user named one.
     """
 
     def __init__(self, column: str | None = None) -> None:
@@ -24,14 +24,14 @@ class ItemLookup:
         self._items: Mapping[str, Item] = {}
 
     def find(self, row: Row) -> Item | None:
-        """The item as it is now; None where there is none any more, or where it came from is not known."""
+        """Return the current item of a row, or None if it is gone or its source is unknown."""
         if os.path.lexists(row.path):
             return next(scan([row.path]), None)
         holder, _, place = row.path.partition("::")
         return self._find_within(holder, row.id) if place else None
 
     def read(self, row: Row) -> Sequence[bytes] | None:
-        """The encoded pictures of a row's item; None where they cannot be read."""
+        """Return the encoded pictures of a row's item, or None if they cannot be read."""
         item = self.find(row)
         if item is None:
             return None

@@ -1,4 +1,4 @@
-"""Pictures in Parquet tables: one row, one item. No torch here, and no pyarrow until a table is opened."""
+"""Pictures in Parquet tables, one item per row. Imports no torch, and pyarrow only when a table is opened."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsvl_cli.batch.item import Item
-from dsvl_cli.batch.sources.sequential_reader import ForwardReader, Stream
+from dsvl_cli.batch.sources.sequential_reader import SequentialReader, Stream
 from dsvl_cli.engine.pictures.images import MAX_BYTES, read_file
 from dsvl_cli.errors import DsvlError, ImageError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
-# A column of one of these names is taken for the pictures, if its type can hold some.
+# Column names taken for the pictures, if the type of the column can hold them.
 COLUMN_NAMES = (
     "image", "images", "picture", "pictures", "photo", "photos", "img", "jpg", "jpeg", "png", "webp", "gif", "tiff",
     "image_bytes", "image_data", "image_path", "image_file", "file_name", "filename",
@@ -31,22 +31,22 @@ _BUFFER_BYTES = 2**20
 
 
 def scan_parquet(path: str, column: str | None = None) -> Iterator[Item]:
-    """Find the rows of a table, or of all tables in a folder in order of their names; ids are `TABLE::ROW`, from 0.
+    """Yield an item for each row of a table, or of all tables in a folder sorted by name; ids are `TABLE::ROW`, from 0.
 
-    Only the tables' footers are read, and the column where it holds paths: the pictures are read when they are asked
-    for, some MiB at a time, or a page, where the table's pages are larger.
+    This only reads the footers, and the column if it holds paths. Pictures are read on demand, some MiB at a time, or
+    page by page if the table's pages are larger.
 
     Args:
         path: a file or a folder.
-        column: holds the pictures: encoded bytes, Hugging Face's {bytes, path}, or paths, relative to the table's
-            folder; lists of them where a row has several. By default it is found by its name or its type.
+        column: the column with the pictures: encoded bytes, Hugging Face's {bytes, path}, or paths relative to the
+            table's folder, or lists of these. By default it is detected by name or type.
 
     Raises:
-        DsvlError: pyarrow is missing, there is no table, or one cannot be read or has no such column, or several. It
-            comes after the rows of the tables before.
+        DsvlError: pyarrow is missing, there is no table, a table cannot be read, or the column is missing or
+            ambiguous. Rows of earlier tables are yielded first.
     """
     tables: list[_Table] = []
-    reader = ForwardReader(partial(_beginning, tables), partial(_stream, tables), _size)
+    reader = SequentialReader(partial(_beginning, tables), partial(_stream, tables), _size)
     first = 0
     for name in _find_tables(path):
         table = _Table.open(name, first, column)
@@ -65,16 +65,16 @@ def scan_parquet(path: str, column: str | None = None) -> Iterator[Item]:
 
 @dataclass(frozen=True)
 class _Table:
-    """What a table's footer says.
+    """The metadata of a table, from its footer.
 
     Attributes:
-        name: its path.
+        name: the path of the table.
         first: the index of its first row among the rows of all tables.
-        column: the one with the pictures.
-        has_paths: whether that holds nothing but paths.
-        group_starts: the row that each row group begins with.
-        rows: how many there are.
-        batch_rows: how many are read at once.
+        column: the column with the pictures.
+        has_paths: whether the column holds paths instead of pictures.
+        group_starts: the first row of each row group.
+        rows: the number of rows.
+        batch_rows: the number of rows read at once.
     """
 
     name: str
@@ -87,7 +87,7 @@ class _Table:
 
     @property
     def folder(self) -> str:
-        """Where relative paths begin."""
+        """The folder that relative paths refer to."""
         return os.path.dirname(self.name)
 
     @classmethod
@@ -100,7 +100,7 @@ class _Table:
         try:
             import pyarrow
         except ImportError as exc:
-            raise DsvlError(f"{name}: reading Parquet needs an extra", "pip install 'dsvl[parquet]'") from exc
+            raise DsvlError(f"{name}: Parquet support is not installed", "pip install 'dsvl[parquet]'") from exc
         try:
             with _open(name) as file:
                 schema, metadata = file.schema_arrow, file.metadata
@@ -130,14 +130,14 @@ def _find_tables(path: str) -> list[str]:
         if name.lower().endswith(_SUFFIXES) and not name.startswith((".", "_"))
     ]
     if not found:
-        raise DsvlError(f"{path}: no Parquet table is in this folder")
+        raise DsvlError(f"{path}: no Parquet table in this folder")
     return sorted(found)
 
 
 def _open(name: str) -> ParquetFile:
     from pyarrow.parquet import ParquetFile
 
-    # Through a buffer of 1 MiB, as otherwise a row group's column is read as a whole.
+    # With a buffer of 1 MiB: otherwise the column is read one whole row group at a time.
     return ParquetFile(name, buffer_size=_BUFFER_BYTES, pre_buffer=False)
 
 
@@ -146,7 +146,7 @@ def _choose_column(schema: pyarrow.Schema, wanted: str | None, name: str) -> str
     if wanted is not None:
         if wanted in kinds:
             return wanted
-        raise DsvlError(f"{name}: the column {wanted} does not exist or cannot hold pictures", _columns_hint(schema))
+        raise DsvlError(f"{name}: column {wanted} does not exist or cannot hold pictures", _columns_hint(schema))
     named = [column for column in kinds if column.lower() in COLUMN_NAMES]
     binary = [column for column, kind in kinds.items() if kind == "bytes"]
     found = [column for column in named if column in binary] or named or binary
@@ -164,7 +164,7 @@ def _columns_hint(schema: pyarrow.Schema) -> str:
 
 
 def _kind(kind: pyarrow.DataType) -> str | None:
-    """Whether a column's type can hold `bytes`, a `path`, or nothing that leads to a picture."""
+    """Return whether a column type can hold `bytes` or a `path`; None if it can hold neither."""
     from pyarrow import types
 
     if types.is_list(kind) or types.is_large_list(kind):
@@ -180,7 +180,7 @@ def _kind(kind: pyarrow.DataType) -> str | None:
 
 
 def _cells(table: _Table, row: int) -> Iterator[Any]:
-    """Read the column from the row group on that begins with a row.
+    """Read the column from the row group that begins with `row` to the end.
 
     Raises:
         OSError, pyarrow.ArrowException: it cannot be read.
@@ -188,8 +188,8 @@ def _cells(table: _Table, row: int) -> Iterator[Any]:
     first = bisect_right(table.group_starts, row) - 1
     with _open(table.name) as file:
         if file.metadata.num_rows != table.rows or file.metadata.num_row_groups != len(table.group_starts):
-            raise OSError("another table now")
-        for group in range(first, len(table.group_starts)):  # one call for each, as a batch would span them
+            raise OSError("the table was replaced")
+        for group in range(first, len(table.group_starts)):  # one call per group, as batches would span them
             batches = file.iter_batches(table.batch_rows, [group], [table.column], use_threads=False)
             for batch in batches:
                 for cell in batch.column(0):
@@ -202,7 +202,7 @@ def _paths(table: _Table) -> Iterator[Any]:
     try:
         yield from _cells(table, 0)
     except (OSError, pyarrow.ArrowException) as exc:
-        raise DsvlError(f"{table.name}: damaged, or changed while it was read") from exc
+        raise DsvlError(f"{table.name}: damaged, or changed while being read") from exc
 
 
 def _beginning(tables: Sequence[_Table], index: int) -> int:
@@ -211,16 +211,16 @@ def _beginning(tables: Sequence[_Table], index: int) -> int:
 
 
 def _stream(tables: Sequence[_Table], index: int) -> Stream[Any]:
-    """Read all cells from an index on that begins a row group."""
+    """Read all cells from an index that begins a row group to the end."""
     import pyarrow
 
     place = bisect_right(tables, index, key=lambda table: table.first) - 1
-    while place < len(tables):  # more may have been found meanwhile
+    while place < len(tables):  # tables may have been added meanwhile
         table = tables[place]
         try:
             yield from _cells(table, max(index - table.first, 0))
         except (OSError, pyarrow.ArrowException) as exc:
-            raise ImageError(f"{table.name}: damaged, or changed since it was searched") from exc
+            raise ImageError(f"{table.name}: damaged, or changed during the run") from exc
         place += 1
 
 
@@ -230,7 +230,7 @@ def _size(cell: Any) -> int:
     return 256 + (sum(map(_size, cell)) if isinstance(cell, list) else len(cell or ""))
 
 
-def _read(reader: ForwardReader[Any], index: int, folder: str, name: str) -> Sequence[bytes]:
+def _read(reader: SequentialReader[Any], index: int, folder: str, name: str) -> Sequence[bytes]:
     return _pictures(reader.read(index), folder, name)
 
 

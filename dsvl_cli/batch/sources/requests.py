@@ -1,11 +1,11 @@
-"""Requests in OpenAI's batch form: one line of JSON, one item. No torch here.
+"""Requests in the input format of OpenAI's Batch API, one item per JSON line. Does not import torch.
 
     {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": [{"role": "user",
      "content": [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": "a.png"}}]}]}}
 
-The form: https://platform.openai.com/docs/guides/batch. A picture is a data URL, an http(s) address, or a path from the
-folder of the file on. It stands where its part stands among the texts; what a text says marks no place. A line that
-cannot be answered as it asks becomes an item whose `read` says why: nothing that a request says is left out in silence.
+The format: https://platform.openai.com/docs/guides/batch. A picture is a data URL, an http(s) URL, or a path relative
+to the folder of the file. Pictures go where their parts are among the texts; image marks in a text have no effect. A
+line that cannot be answered as requested becomes an item whose `read` raises the reason: no field is silently ignored.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dsvl_cli.errors import DsvlError, ImageError
 
 ENDPOINT = "/v1/chat/completions"
 _MAX_LINE_BYTES = 2 * MAX_BYTES
-# Fields of a body by the names that `SamplingParams` has for them; the last three are not OpenAI's, but others' too.
+# Body field -> field of `SamplingParams`. The last three are not OpenAI's, but common in other servers.
 _SAMPLING = {
     "max_completion_tokens": "max_new_tokens",
     "max_tokens": "max_new_tokens",
@@ -41,7 +41,7 @@ _SAMPLING = {
     "min_p": "min_p",
     "repetition_penalty": "repetition_penalty",
 }
-# What changes no answer, or asks for what happens anyway. The model is the run's.
+# Fields that do not affect answers, and values that are the default. The run determines the model.
 _WITHOUT_EFFECT = frozenset(
     {"model", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "stream_options"}
 )
@@ -53,23 +53,23 @@ _DATA_URL = re.compile(r"data:[^,]*?(;base64)?,", re.IGNORECASE)
 
 
 class _BadRequest(ImageError):
-    """A line cannot be answered as it asks."""
+    """A line cannot be answered as requested."""
 
 
-# The `custom_id`s found so far, each with its file and the number of its line.
+# custom_id -> file and line number.
 Places = dict[str, tuple[str, int]]
 
 
 def scan_requests(path: str, *, offline: bool = False, found: Places | None = None) -> Iterator[Item]:
-    """Find the requests of a file, line by line; ids are their `custom_id`s, `FILE::LINE` where there is no good one.
+    """Yield the requests of a file in order; ids are their `custom_id`s, or `FILE::LINE` without a valid one.
 
-    Pictures are read again from the line when they are asked for, so that nothing large is held.
+    Pictures are read from the line again on demand, so that memory use stays small.
 
     Args:
-        path: of the file.
-        offline: refuse addresses.
-        found: in this file and others: what comes again becomes an error of its own, or else the two could not be
-            told apart in the output.
+        path: the file.
+        offline: refuse URLs.
+        found: the `custom_id`s of this file and earlier ones; duplicates become errors, since the output could not
+            distinguish them.
 
     Raises:
         DsvlError: the file cannot be read.
@@ -86,7 +86,7 @@ def scan_requests(path: str, *, offline: bool = False, found: Places | None = No
                     _skip_rest(file)
                 offset = file.tell()
     except OSError as exc:
-        raise DsvlError(f"{path}: cannot be read: {exc.strerror or 'the system refuses'}") from exc
+        raise DsvlError(f"{path}: cannot be read: {exc.strerror or 'unknown error'}") from exc
 
 
 def _skip_rest(file: BinaryIO) -> None:
@@ -141,8 +141,8 @@ def _check_new(place: tuple[str, int], path: str, number: int) -> None:
     file, line = place
     if line == number and (file == path or os.path.realpath(file) == os.path.realpath(path)):
         return
-    where = f"line {line}" if file == path else f"{file}, line {line},"
-    raise _BadRequest(f"its custom_id stands in {where} already", "give each line its own")
+    where = f"line {line}" if file == path else f"{file}, line {line}"
+    raise _BadRequest(f"its custom_id is already used in {where}", "give each line a unique custom_id")
 
 
 def _body(request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -169,11 +169,11 @@ def _is_understood(name: str, value: object) -> bool:
 
 
 def _unknown_fields(names: Sequence[str]) -> _BadRequest:
-    return _BadRequest(f"asks for what is not supported: {', '.join(sorted(names))}"[:300], "take it out")
+    return _BadRequest(f"has fields or values that are not supported: {', '.join(sorted(names))}"[:300], "remove them")
 
 
 def _read_messages(body: Mapping[str, Any]) -> tuple[tuple[str | None, ...], str | None, list[str]]:
-    """Return the user's parts as an item has them, the system text, and the addresses of the pictures."""
+    """Return the parts of the user message in the form of `Item.parts`, the system prompt, and the picture URLs."""
     messages = body.get("messages")
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise _BadRequest("has no messages")
@@ -184,18 +184,18 @@ def _read_messages(body: Mapping[str, Any]) -> tuple[tuple[str | None, ...], str
         elif message.get("role") == "user":
             users.append(_content(message))
         else:
-            raise _BadRequest("has messages that are neither the system's nor the user's", "ask one question a line")
+            raise _BadRequest("has messages whose role is neither system nor user", "ask one question per line")
     if len(users) != 1:
-        raise _BadRequest(f"has {len(users)} messages of the user", "ask one question a line")
+        raise _BadRequest(f"has {len(users)} user messages", "ask one question per line")
     if any(url is not None for content in systems for _, url in content):
-        raise _BadRequest("has a picture in its system text")
+        raise _BadRequest("has a picture in its system prompt")
     system = "\n".join(text for content in systems for text, _ in content) if systems else None
     urls = [url for _, url in users[0] if url is not None]
     return _arrange(users[0]), system, urls
 
 
 def _content(message: Mapping[str, Any]) -> list[tuple[str, str | None]]:
-    """Return the parts of a message: a text and None, or "" and the address of a picture."""
+    """Return the parts of a message, each a text and None, or "" and the URL of a picture."""
     content = message.get("content")
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
@@ -208,17 +208,17 @@ def _content(message: Mapping[str, Any]) -> list[tuple[str, str | None]]:
         if kind == "image_url" and isinstance(value, dict):
             value = value.get("url")
         if not isinstance(value, str):
-            raise _BadRequest("has a message with a part that is neither a text nor a picture")
+            raise _BadRequest("has a message part that is neither text nor picture")
         if kind == "text":
             _check_text(value)
         else:
-            _check_address(value)
+            _check_url(value)
         parts.append((value, None) if kind == "text" else ("", value))
     return parts
 
 
 def _arrange(content: Sequence[tuple[str, str | None]]) -> tuple[str | None, ...]:
-    """Return texts, and None in place of each picture; texts that follow each other are lines of one."""
+    """Return the texts, with None for each picture; adjacent texts are joined by line feeds."""
     parts: list[str | None] = []
     for is_picture, run in groupby(content, key=lambda part: part[1] is not None):
         if is_picture:
@@ -232,16 +232,16 @@ def _check_text(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as exc:
-        raise _BadRequest("holds half a character: a lone surrogate") from exc
+        raise _BadRequest("contains a lone surrogate, which is not a valid character") from exc
 
 
-def _check_address(url: str) -> None:
+def _check_url(url: str) -> None:
     if not url.strip():
-        raise _BadRequest("has a picture without an address")
+        raise _BadRequest("has a picture without a URL")
     try:
-        os.fsencode(url)  # what stands for bytes of a name that are not UTF-8 can be
+        os.fsencode(url)  # accepts the surrogates that represent undecodable bytes of a file name
     except UnicodeEncodeError as exc:
-        raise _BadRequest("has an address with half a character: a lone surrogate") from exc
+        raise _BadRequest("has a URL with a lone surrogate, which is not a valid character") from exc
 
 
 def _sampling(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -253,27 +253,27 @@ def _sampling(body: Mapping[str, Any]) -> dict[str, Any]:
         if field == "stop":
             value = (value,) if isinstance(value, str) else value
             if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) for text in value):
-                raise _BadRequest("stop is neither a text nor a list of texts")
+                raise _BadRequest("stop is neither a string nor a list of strings")
             value = tuple(value)
         elif isinstance(value, bool) or not isinstance(value, int if RULES[field].kind is int else (int, float)):
             raise _BadRequest(f"{name} is not a {'whole ' if RULES[field].kind is int else ''}number")
         given[field] = value
-    SamplingParams(**given)  # raises for values out of bounds
+    SamplingParams(**given)  # raises for values out of range
     return given
 
 
 def _pictures_at(path: str, offset: int, offline: bool) -> Sequence[bytes]:
-    """Read the pictures of the request that begins at an offset."""
+    """Read the pictures of the request at a file offset."""
     try:
         with open(path, "rb") as file:
             file.seek(offset)
             line = file.readline(_MAX_LINE_BYTES)
     except OSError as exc:
-        raise ImageError(f"{path}: cannot be read: {exc.strerror or 'the system refuses'}") from exc
+        raise ImageError(f"{path}: cannot be read: {exc.strerror or 'unknown error'}") from exc
     try:
         urls = _read_messages(_body(_parse(line)))[2]
     except DsvlError as exc:
-        raise ImageError(f"{path}: has changed since it was searched") from exc
+        raise ImageError(f"{path}: changed during the run") from exc
     return tuple(_picture(url, path, offline) for url in urls)
 
 
@@ -309,7 +309,7 @@ def _decode_data_url(url: str) -> bytes:
         try:
             data = base64.b64decode("".join(unquote(payload).split()), validate=True)
         except ValueError as exc:
-            raise ImageError("a data URL that is not base64, or cut off") from exc
+            raise ImageError("a data URL that is not base64, or is cut off") from exc
     if len(data) > MAX_BYTES:
         raise ImageError(f"a data URL larger than the limit of {MAX_BYTES // 2**20} MiB", "make it smaller first")
     return data

@@ -1,6 +1,6 @@
-"""Sources -> items: folders, patterns, single files, lists of names, and what holds many pictures in one file.
+"""Finds the items of sources: folders, glob patterns, files, lists of names, and files that hold many pictures.
 
-Everything is found as it goes, so that the first item is there at once and the last of a million needs no more memory.
+Items are found lazily: the first is available immediately, and memory use stays small for millions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dsvl_cli.errors import DsvlError, UsageError
 
 _CHUNK_BYTES = 65536
 _TARS = (".tar", ".tar.gz", ".tgz")
-_HOLDERS = (".parquet", *_TARS)  # files that hold many pictures; a folder may be full of them
+_HOLDERS = (".parquet", *_TARS)  # files that hold many pictures; also searched for in folders without pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +29,13 @@ class ScanOptions:
     """How folders are searched.
 
     Attributes:
-        recursive: look into the folders within a folder.
-        extensions: of the files that are taken, lower case, each with its dot.
-        follow_links: take links within a folder, too. Each real folder is entered once, so loops end.
-        column: of a Parquet table, the one with the pictures; None where only one can be meant.
-        offline: refuse addresses.
-        tell: is told of each folder that cannot be read.
-        custom_ids: of the requests that were found so far, with their places.
+        recursive: search subfolders.
+        extensions: file extensions of pictures, lower case, with the dot.
+        follow_links: follow symbolic links within folders. Each real folder is entered once, so loops end.
+        column: the picture column of Parquet tables; None to detect it.
+        offline: refuse URLs.
+        tell: called with a message for each folder that cannot be read.
+        custom_ids: the `custom_id`s of the requests found so far, with file and line.
     """
 
     recursive: bool = False
@@ -48,16 +48,16 @@ class ScanOptions:
 
 
 def scan(sources: Sequence[str], names: BinaryIO | None = None, options: ScanOptions | None = None) -> Iterator[Item]:
-    """Find the items of all sources, each id once: source after source, within each in order of name.
+    """Find the items of all sources without duplicate ids, source by source, each sorted by name.
 
     Args:
-        sources: folders, patterns, files, addresses; a `.parquet`, `.tar`, `.tar.gz` or `.jsonl` holds many items.
-        names: a stream of paths, one a line, or ended by NULs as `find -print0` has them; taken as they come.
+        sources: folders, glob patterns, files, URLs; a `.parquet`, `.tar`, `.tar.gz` or `.jsonl` holds many items.
+        names: a stream of paths, one per line, or NUL-terminated as from `find -print0`; read incrementally.
         options: how folders are searched.
 
     Raises:
-        DsvlError: a source does not exist, or holds nothing that could be read. Those that can be told apart at once
-            are told by this call, the others when it is their turn.
+        DsvlError: a source does not exist or cannot be read. Raised by this call where possible, otherwise while
+            iterating.
     """
     options = options or ScanOptions()
     found = [_open_source(source, options) for source in sources]
@@ -67,7 +67,7 @@ def scan(sources: Sequence[str], names: BinaryIO | None = None, options: ScanOpt
 
 
 def name_key(path: str) -> str:
-    """Make a sorting key of a path: folder by folder, numbers by their value (2 before 10)."""
+    """Return a sort key for a path: folder by folder, numbers by value (2 before 10)."""
     return re.sub("[0-9]+", _number_key, path.replace(os.sep, "\0")) + "\0\0" + path
 
 
@@ -86,9 +86,9 @@ def _each_once(items: Iterable[Item]) -> Iterator[Item]:
 
 def _open_source(source: str, options: ScanOptions) -> Iterator[Item]:
     if source == "-":
-        raise UsageError("- is no source", "names on stdin are read by --files-from -")
+        raise UsageError("- is not a valid source", "to read names from stdin, use --files-from -")
     if is_address(source):
-        return iter([_address_item(source, options)])
+        return iter([_url_item(source, options)])
     if os.path.isdir(source):
         return _search_folder(_tidy(source), options)
     if os.path.lexists(source):
@@ -123,18 +123,18 @@ def _read(path: str) -> Sequence[bytes]:
     return (read_file(Path(path), path),)
 
 
-def _address_item(address: str, options: ScanOptions) -> Item:
-    return Item(address, address, partial(_fetch, address, options.offline))
+def _url_item(url: str, options: ScanOptions) -> Item:
+    return Item(url, url, partial(_fetch, url, options.offline))
 
 
-def _fetch(address: str, offline: bool) -> Sequence[bytes]:
+def _fetch(url: str, offline: bool) -> Sequence[bytes]:
     from dsvl_cli.engine.pictures.fetch import fetch_picture
 
-    return (fetch_picture(address, offline=offline)[0],)
+    return (fetch_picture(url, offline=offline)[0],)
 
 
 def _tidy(path: str) -> str:
-    """Drop what does not change where a path leads, so that `./a` and `a` are one item."""
+    """Remove redundant parts of a path, so that `./a` and `a` are one item."""
     path = re.sub("/(?:\\.?/)+", "/", path) if os.sep == "/" else path
     while path.startswith("./") and len(path) > 2:
         path = path[2:]
@@ -156,9 +156,9 @@ def _search_folder(folder: str, options: ScanOptions) -> Iterator[Item]:
 
 
 def _walk(root: str, options: ScanOptions) -> Iterator[Item]:
-    """Find the pictures of a folder in order of name; hidden files and folders are left out."""
+    """Yield the pictures of a folder sorted by name; hidden files and folders are skipped."""
     entered: set[tuple[int, int]] = set()
-    levels = [iter(_list_folder(root, options, entered))]  # no recursion: folders may be nested a thousand deep
+    levels = [iter(_list_folder(root, options, entered))]  # not recursive: folders may be nested thousands deep
     while levels:
         path, kind = next(levels[-1], ("", ""))
         if not kind:
@@ -170,7 +170,7 @@ def _walk(root: str, options: ScanOptions) -> Iterator[Item]:
 
 
 def _list_folder(folder: str, options: ScanOptions, entered: set[tuple[int, int]]) -> list[tuple[str, str]]:
-    """List what is to be taken or entered, in order of name, each path with `file` or `folder`."""
+    """Return the files to take and folders to enter, sorted by name, each path with `file` or `folder`."""
     try:
         if options.follow_links:
             status = os.stat(folder)
@@ -191,7 +191,7 @@ def _kind(entry: os.DirEntry[str], options: ScanOptions) -> str:
     if entry.is_symlink() and not options.follow_links:
         return ""
     try:
-        # Whatever is not a folder and has a picture's name is taken: a broken link or a pipe becomes an error row.
+        # Anything but a folder counts as a file: a broken link or pipe named like a picture becomes an error row.
         return "folder" if entry.is_dir() else "file"
     except OSError:
         return "file"
@@ -206,7 +206,7 @@ def _join(folder: str, name: str) -> str:
 
 
 def _match(pattern: str, options: ScanOptions) -> Iterator[Item]:
-    """Find the files that match a pattern; where it leaves the extension open, only pictures."""
+    """Find the files that match a pattern; only pictures, unless the pattern fixes the extension."""
     extension = os.path.splitext(pattern)[1]
     is_open = not extension or glob.has_magic(extension)
     paths = [
@@ -214,7 +214,7 @@ def _match(pattern: str, options: ScanOptions) -> Iterator[Item]:
         for path in glob.iglob(pattern, recursive=True)
         if not os.path.isdir(path) and (not is_open or _is_taken(path, options))
     ]
-    if "**" in pattern:  # it goes through links, round and round
+    if "**" in pattern:  # follows links, even in loops
         paths = list({os.path.realpath(path): path for path in sorted(paths, key=len, reverse=True)}.values())
     if not paths:
         raise DsvlError(f"{pattern}: no file matches this pattern")
@@ -225,19 +225,19 @@ def _listed(names: BinaryIO, options: ScanOptions) -> Iterator[Item]:
     for name in _split_names(names):
         path = os.fsdecode(name)
         if path.endswith("\r") and not os.path.lexists(path):
-            path = path[:-1]  # a list from Windows
+            path = path[:-1]  # a list with Windows line endings
         if path:
-            yield _address_item(path, options) if is_address(path) else _file_item(_tidy(path))
+            yield _url_item(path, options) if is_address(path) else _file_item(_tidy(path))
 
 
 def _split_names(names: BinaryIO) -> Iterator[bytes]:
-    """Cut a stream into names, each given away as soon as it is whole."""
+    """Split a stream into names and yield each as soon as it is complete."""
     read = getattr(names, "read1", names.read)
     held, end = b"", b""
     while chunk := read(_CHUNK_BYTES):
         held += chunk
         if not end:
-            # No path holds a NUL: where one comes, it is what ends the names.
+            # Paths contain no NUL: if there is one, it is the separator.
             end = b"\0" if b"\0" in held else b"\n" if b"\n" in held else b""
         if end:
             *whole, held = held.split(end)

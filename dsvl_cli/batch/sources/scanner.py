@@ -1,4 +1,4 @@
-"""Items found in a thread, ahead of their use: how many there are is known early, and nobody waits for a slow list."""
+"""Finds items in a background thread: their number is known early, and a slow source does not block work."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _MOST_AHEAD = 200_000  # items, at about 400 bytes each
 _POLL_SECONDS = 0.2
 
 
-class Supply:
-    """Finds items in a thread of its own.
+class Scanner:
+    """Finds items in a background thread and queues those to be processed.
 
     Args:
-        items: what there is; its errors come out of the iteration here.
-        select: gives what is to be done of an item, None where nothing is; called in the thread.
+        items: the items; errors raised by this iterable are raised again when iterating over the scanner.
+        select: returns the item to process, or None to skip it; called in the thread.
 
     Attributes:
-        found: how many items were found so far.
-        due: how many of them are to be done.
-        is_complete: whether all were found.
+        found: the number of items found so far.
+        due: the number of items to process found so far.
+        is_complete: whether the search has ended.
     """
 
     def __init__(self, items: Iterable[Item], select: Callable[[Item], Item | None]) -> None:
@@ -38,33 +38,33 @@ class Supply:
         self._thread = threading.Thread(target=self._run, name="scan", daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the search."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop looking; the iteration ends."""
+        """Stop the search and end the iteration."""
         self._is_closed = True
 
     def wait(self) -> bool:
-        """Wait until there is something to be done, or it is known that there is nothing; returns which.
+        """Wait for the first item to process or the end of the search; return whether there is one.
 
         Raises:
-            Exception: the error that ended the search before anything was found.
+            Exception: the error that ended the search before it found an item to process.
         """
-        while not self._has_news.wait(_POLL_SECONDS):  # in steps, for a signal to come through
+        while not self._has_news.wait(_POLL_SECONDS):  # in steps, so that signals are handled
             pass
         if self.due == 0 and self._error is not None:
             raise self._error
         return self.due > 0
 
     def __iter__(self) -> Iterator[Item | None]:
-        """Give away the items; None says that there is none just now.
+        """Yield the items to process; None means that none is available right now.
 
         Raises:
-            Exception: the error that ended the search, after what was found before it.
+            Exception: the error that ended the search, after the items found before it.
         """
         while not self._is_closed:
-            is_complete = self.is_complete  # before looking: what came first is in the queue by then
+            is_complete = self.is_complete  # read first: if true, all items are already in the queue
             try:
                 yield self._queue.get_nowait()
             except Empty:

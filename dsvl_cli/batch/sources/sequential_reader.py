@@ -1,4 +1,4 @@
-"""Any place, for those who ask mostly in order, of what can only be read onwards from a few places."""
+"""Random access to entries that can only be read sequentially from certain start points."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Stream = Generator[T, None, None]
 _WINDOW_BYTES = 32 * 2**20
 
 
-class ForwardReader(Generic[T]):
-    """Gives the entry at any index, to any thread; cheap where indices mostly grow.
+class SequentialReader(Generic[T]):
+    """Returns the entry at any index; thread-safe, and cheap if indices are mostly ascending.
 
-    What was passed last is kept, up to 32 MiB, for threads that ask a little out of order. Who asks for what lies
-    further back, or beyond a nearer beginning, starts a new stream.
+    The last entries read are cached, up to 32 MiB, for threads that read slightly out of order. Reading further back,
+    or past a later start point, opens a new stream.
 
     Args:
-        beginning: the index of the last place at or before the given index where a stream can begin.
-        start: opens a stream of the entries from such a place on. It raises ImageError where it cannot go on.
-        size: of an entry, in bytes.
+        beginning: returns the last start point at or before an index.
+        start: opens a stream of the entries from a start point on. The stream raises ImageError on failure.
+        size: returns the size of an entry in bytes.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class ForwardReader(Generic[T]):
         """Return the entry at an index.
 
         Raises:
-            ImageError: the stream cannot be read as far as there.
+            ImageError: the stream cannot be read up to that index.
         """
         with self._lock:
             return self._window[index] if index in self._window else self._advance(index)
@@ -63,7 +63,7 @@ class ForwardReader(Generic[T]):
             self._close()
             raise
         self._close()
-        raise ImageError("the file has become shorter since it was searched")
+        raise ImageError("the file became shorter during the run")
 
     def _keep(self, index: int, entry: T) -> None:
         self._window[index] = entry

@@ -1,4 +1,4 @@
-"""Pictures in tar archives, as WebDataset keeps them: one picture, one item. Nothing is extracted. No torch here."""
+"""Pictures in tar archives such as WebDataset shards, one item each, without extraction. Does not import torch."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from functools import partial
 from typing import BinaryIO, TypeVar, cast
 
 from dsvl_cli.batch.item import Item
-from dsvl_cli.batch.sources.sequential_reader import ForwardReader, Stream
+from dsvl_cli.batch.sources.sequential_reader import SequentialReader, Stream
 from dsvl_cli.engine.pictures.images import MAX_BYTES, PICTURE_EXTENSIONS
 from dsvl_cli.errors import DsvlError, ImageError
 
 T = TypeVar("T")
 _GZIP = b"\x1f\x8b"
 _BLOCK = 512
-_MAX_HEADER_BYTES = 2**20  # names and other extended headers may be as long as they like, by the format
+_MAX_HEADER_BYTES = 2**20  # the format does not limit names and other extended headers
 _CHUNK_BYTES = 2**20
 
 
 def scan_tar(path: str) -> Iterator[Item]:
-    """Find the pictures of a `.tar` or `.tar.gz` by their extensions, in their order; ids are `ARCHIVE::MEMBER`.
+    """Yield the pictures of a `.tar` or `.tar.gz` by extension, in archive order; ids are `ARCHIVE::MEMBER`.
 
-    Hidden members, links, devices and folders are passed over. A name that comes again gets `#2` and so on behind its
-    id. A picture of a plain archive is read from its place; those of a compressed one are cheap in order only.
+    Hidden members, links, devices and folders are skipped. Ids of duplicate names get `#2` and so on appended.
+    Pictures of a plain archive are read in place; those of a compressed one are only cheap to read in order.
 
     Raises:
-        DsvlError: it cannot be read, or is damaged or cut off; after the pictures before that place.
+        DsvlError: the archive cannot be read, is damaged or cut off. Pictures before the damage are yielded first.
     """
     compressed = _is_compressed(path)
-    reader = ForwardReader(lambda _: 0, lambda _: _stream(path), _size)
+    reader = SequentialReader(lambda _: 0, lambda _: _stream(path), _size)
     times: dict[str, int] = {}
     with _opened(path) as file:
         for index, member in enumerate(_pictures(file, path)):
@@ -41,7 +41,7 @@ def scan_tar(path: str) -> Iterator[Item]:
             again = f"#{times[member.name]}" if times[member.name] > 1 else ""
             name = f"{path}::{member.name}{again}"
             if compressed:
-                yield Item(name, name, partial(_read_onwards, reader, index, name))
+                yield Item(name, name, partial(_read_sequential, reader, index, name))
             else:
                 yield Item(name, name, partial(_read_at, path, member.offset_data, member.size, name))
 
@@ -51,19 +51,19 @@ def _is_compressed(path: str) -> bool:
         with open(path, "rb") as file:
             return file.read(len(_GZIP)) == _GZIP
     except OSError as exc:
-        raise DsvlError(f"{path}: cannot be read: {exc.strerror or 'the system refuses'}") from exc
+        raise DsvlError(f"{path}: cannot be read: {exc.strerror or 'unknown error'}") from exc
 
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[BinaryIO]:
-    """Open an archive, and tell what goes wrong while it is read as a DsvlError."""
+    """Open an archive, and turn errors while reading it into DsvlError."""
     try:
         with gzip.open(path) if _is_compressed(path) else open(path, "rb") as file:
             yield cast(BinaryIO, file)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as exc:
         raise _damaged(path) from exc
     except OSError as exc:
-        raise DsvlError(f"{path}: cannot be read: {exc.strerror or 'the system refuses'}") from exc
+        raise DsvlError(f"{path}: cannot be read: {exc.strerror or 'unknown error'}") from exc
 
 
 def _damaged(path: str) -> DsvlError:
@@ -71,10 +71,10 @@ def _damaged(path: str) -> DsvlError:
 
 
 class _Headers:
-    """A file as `tarfile` may see it: no read larger than a header should be, whatever an archive says.
+    """A file for `tarfile` that refuses reads larger than a header, so that an archive cannot exhaust memory.
 
     Attributes:
-        last: what was read last.
+        last: the data of the last read.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -92,32 +92,32 @@ class _Headers:
 
 
 def _pictures(file: BinaryIO, path: str) -> Iterator[tarfile.TarInfo]:
-    """Walk through the pictures of an archive. Their data may be read between two of them, but nothing beyond.
+    """Yield the pictures of an archive. The caller may read a picture's data before the next one, but nothing else.
 
     Raises:
-        DsvlError, TarError, EOFError, OSError, zlib.error: it is damaged or cannot be read.
+        DsvlError, TarError, EOFError, OSError, zlib.error: the archive is damaged or cannot be read.
     """
     headers = _Headers(file)
-    archive = _damage_told(path, lambda: tarfile.TarFile(fileobj=cast(BinaryIO, headers)))
+    archive = _checked(path, lambda: tarfile.TarFile(fileobj=cast(BinaryIO, headers)))
     position = -1
-    while member := _damage_told(path, archive.next):
+    while member := _checked(path, archive.next):
         if member.size < 0 or member.offset <= position:
-            raise _damaged(path)  # else it would be walked round and round
+            raise _damaged(path)  # prevents an infinite loop
         position = member.offset
-        archive.members.clear()  # type: ignore[attr-defined]  # a list of all that is only for looking up names
+        archive.members.clear()  # type: ignore[attr-defined]  # only needed for lookup by name
         if member.isreg() and not member.issparse() and _is_picture(member.name):
             yield member
-    # `tarfile` also ends where a header is damaged or missing; a sound archive ends with a block of zeros.
+    # `tarfile` also stops at a damaged or missing header; an intact archive ends with a block of zeros.
     if headers.last != bytes(_BLOCK):
         raise _damaged(path)
 
 
-def _damage_told(path: str, call: Callable[[], T]) -> T:
+def _checked(path: str, call: Callable[[], T]) -> T:
     try:
         return call()
     except (tarfile.TarError, EOFError, OSError, zlib.error, MemoryError):
         raise
-    except Exception as exc:  # a damaged header can make `tarfile` raise nearly anything
+    except Exception as exc:  # a damaged header can make `tarfile` raise almost anything
         raise _damaged(path) from exc
 
 
@@ -127,7 +127,7 @@ def _is_picture(name: str) -> bool:
 
 
 def _stream(path: str) -> Stream[bytes | None]:
-    """Read all pictures from the first on; None stands for one that is too large."""
+    """Read all pictures from the first on; None replaces those that are too large."""
     try:
         with _opened(path) as file:
             for member in _pictures(file, path):
@@ -140,7 +140,7 @@ def _stream(path: str) -> Stream[bytes | None]:
         raise ImageError(exc.message, exc.hint) from exc
 
 
-def _read_onwards(reader: ForwardReader[bytes | None], index: int, name: str) -> Sequence[bytes]:
+def _read_sequential(reader: SequentialReader[bytes | None], index: int, name: str) -> Sequence[bytes]:
     data = reader.read(index)
     if data is None:
         raise _too_large(name)
@@ -155,15 +155,15 @@ def _read_at(path: str, offset: int, size: int, name: str) -> Sequence[bytes]:
             file.seek(offset)
             return (_read_exactly(file, size),)
     except EOFError as exc:
-        raise ImageError(f"{name}: the archive is cut off within it", "copy or download it again") from exc
+        raise ImageError(f"{name}: the archive is cut off within this picture", "copy or download it again") from exc
     except OSError as exc:
-        raise ImageError(f"{name}: cannot be read: {exc.strerror or 'the system refuses'}") from exc
+        raise ImageError(f"{name}: cannot be read: {exc.strerror or 'unknown error'}") from exc
 
 
 def _read_exactly(file: BinaryIO, size: int) -> bytes:
     pieces = []
     while size:
-        piece = file.read(min(size, _CHUNK_BYTES))  # never room for more than is there
+        piece = file.read(min(size, _CHUNK_BYTES))  # a false size must not allocate memory
         if not piece:
             raise EOFError
         pieces.append(piece)

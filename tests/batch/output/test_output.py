@@ -109,7 +109,7 @@ def test_two_rows_of_one_item_after_a_kill_are_one_in_the_end(tmp_path: Path) ->
     [
         (replace(SETTINGS, prompts={ONLY: "Who?"}), "prompt 'Who?' (was 'What?')"),
         (replace(SETTINGS, model="1.3b", fingerprint="f2"), "model '1.3b' (was 'tiny')"),
-        (replace(SETTINGS, fingerprint="f2"), "other files of the model tiny"),
+        (replace(SETTINGS, fingerprint="f2"), "the files of model tiny changed"),
         (replace(SETTINGS, system=""), "system '' (was none)"),
         (replace(SETTINGS, loading={"dtype": "float32"}), "dtype 'float32' (was 'auto')"),
         (replace(SETTINGS, sampling={**SETTINGS.sampling, "temperature": 0.5}), "temperature 0.5 (was 0.0)"),
@@ -157,7 +157,7 @@ def test_a_broken_line_among_others_is_told_and_nothing_is_changed(tmp_path: Pat
     write(out, row_of("a"), row_of("b"))
     broken = out.read_bytes().replace(b'{"id": "a"', b'{"id": a"')
     out.write_bytes(broken)
-    with pytest.raises(DsvlError, match="line 1 is no row"), opened(out):
+    with pytest.raises(DsvlError, match="line 1 is not a row"), opened(out):
         pass
     assert out.read_bytes() == broken
 

@@ -186,6 +186,6 @@ def test_a_picture_over_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "t.parquet", image=PICTURES)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(DsvlError, match="needs an extra") as caught:
+    with pytest.raises(DsvlError, match="support is not installed") as caught:
         list(scan_parquet(path))
     assert caught.value.hint == "pip install 'dsvl[parquet]'"

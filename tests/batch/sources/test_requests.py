@@ -144,7 +144,7 @@ def test_parts_give_the_places_and_no_text_does(
         ("[]\n", "not a JSON object"),
         ({}, "no custom_id"),
         (request(custom_id=""), "no custom_id"),
-        (request("\ud800"), "half a character"),
+        (request("\ud800"), "lone surrogate"),
         (request() | {"method": "GET"}, "POST"),
         (request() | {"url": "/v1/embeddings"}, "/v1/chat/completions"),
         (request() | {"priority": 1}, "not supported: priority"),
@@ -152,19 +152,19 @@ def test_parts_give_the_places_and_no_text_does(
         (request(n=2, tools=[{}]), "not supported: n, tools"),
         (request(messages=None), "no messages"),
         (request(messages=["hello"]), "no messages"),
-        (request(messages=[]), "0 messages of the user"),
-        (request(messages=[{"role": "user", "content": "x"}] * 2), "2 messages of the user"),
+        (request(messages=[]), "0 user messages"),
+        (request(messages=[{"role": "user", "content": "x"}] * 2), "2 user messages"),
         (request(messages=[{"role": "assistant", "content": "x"}]), "neither"),
         (
             request(messages=[{"role": role, "content": [image("a")]} for role in ("system", "user")]),
-            "in its system text",
+            "in its system prompt",
         ),
         (request(content=None), "without content"),
-        (request(content=["text"]), "neither a text nor a picture"),
-        (request(content=[{"type": "input_audio", "input_audio": {}}]), "neither a text nor a picture"),
-        (request(content="\udfff"), "half a character"),
-        (request(content=[image("a\ud800.png")]), "half a character"),
-        (request(content=[image(" ")]), "without an address"),
+        (request(content=["text"]), "neither text nor picture"),
+        (request(content=[{"type": "input_audio", "input_audio": {}}]), "neither text nor picture"),
+        (request(content="\udfff"), "lone surrogate"),
+        (request(content=[image("a\ud800.png")]), "lone surrogate"),
+        (request(content=[image(" ")]), "without a URL"),
         (request(temperature="hot"), "temperature is not a number"),
         (request(max_tokens=1.5), "max_tokens is not a whole number"),
         (request(max_tokens=0), "max_new_tokens is 0"),
@@ -187,7 +187,7 @@ def test_a_line_that_cannot_be_answered_says_why(line: Any, words: str, tmp_path
 
 def test_a_custom_id_that_comes_again_is_an_error_of_its_own(tmp_path: Path) -> None:
     first, again, third = scanned(tmp_path, request("a"), request("a"), request("b"))
-    assert "stands in line 1 already" in refusal(again)
+    assert "already used in line 1" in refusal(again)
     assert len({first.id, again.id, third.id}) == 3
 
 
@@ -197,7 +197,7 @@ def test_a_custom_id_that_comes_again_in_another_file_is_an_error_too(tmp_path: 
     first, second = (str(tmp_path / name) for name in ("a.jsonl", "b.jsonl"))
     items = list(scan([first, second]))
     assert [item.id for item in items] == ["first", "a.jsonl", f"{second}::1", "b.jsonl"]
-    assert f"{second}, line 1: its custom_id stands in {first}, line 1, already" in refusal(items[2])
+    assert f"{second}, line 1: its custom_id is already used in {first}, line 1" in refusal(items[2])
     assert [item.read() for item in items if item.id.endswith("jsonl")] == [(), ()]
     # A file that is named twice is the same file.
     assert [item.id for item in scan([first, first, f"{tmp_path}/../{tmp_path.name}/a.jsonl"])] == ["first", "a.jsonl"]

@@ -131,7 +131,7 @@ def test_what_is_not_there_is_told_at_once(folder: Path) -> None:
     make(folder, "a/1.png")
     with pytest.raises(DsvlError, match="nowhere: no such file or folder"):
         scan(["a", "nowhere"])
-    with pytest.raises(UsageError, match="no source"):
+    with pytest.raises(UsageError, match="not a valid source"):
         scan(["-"])
 
 

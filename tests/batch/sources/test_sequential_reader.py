@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsvl_cli.batch.sources import sequential_reader as forward
-from dsvl_cli.batch.sources.sequential_reader import ForwardReader, Stream
+from dsvl_cli.batch.sources import sequential_reader
+from dsvl_cli.batch.sources.sequential_reader import SequentialReader, Stream
 from dsvl_cli.errors import ImageError
 
 
@@ -20,8 +20,8 @@ class Source:
         self.passed = 0
         self.open = 0
 
-    def reader(self) -> ForwardReader[bytes]:
-        return ForwardReader(lambda index: index - index % 10, self.start, len)
+    def reader(self) -> SequentialReader[bytes]:
+        return SequentialReader(lambda index: index - index % 10, self.start, len)
 
     def start(self, index: int) -> Stream[bytes]:
         self.started.append(index)
@@ -66,7 +66,7 @@ def test_threads_a_little_out_of_order_share_one_stream() -> None:
 
 
 def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forward, "_WINDOW_BYTES", 6)
+    monkeypatch.setattr(sequential_reader, "_WINDOW_BYTES", 6)
     source = Source()
     reader = source.reader()
     assert reader.read(30) == b"30"
@@ -81,7 +81,7 @@ def test_an_error_leaves_the_reader_usable() -> None:
         yield from [b"x"] * (5 - index)
         raise ImageError("damaged")
 
-    reader = ForwardReader(lambda index: 0, start, len)
+    reader = SequentialReader(lambda index: 0, start, len)
     for _ in range(2):
         with pytest.raises(ImageError, match="damaged"):
             reader.read(7)
