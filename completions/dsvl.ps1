@@ -118,7 +118,7 @@ $dsvlCommands = @{
             @{ Names = @('--prompt-file'); Kind = 'files'; Repeatable = $False; Help = 'Read the prompt from a file.' }
             @{ Names = @('--ask'); Kind = 'files'; Repeatable = $False; Help = 'Ask several questions, one column each: a TOML file with lines such as colour = "Which colour is it?"' }
             @{ Names = @('--out', '-o'); Kind = 'files'; Repeatable = $False; Help = 'A .jsonl, .csv or .parquet file, a folder for text files, or - to print rows to stdout.' }
-            @{ Names = @('--format'); Kind = 'format'; Repeatable = $False; Help = 'Output format, if the name does not tell; openai is a .jsonl like the results of OpenAI''s Batch API.' }
+            @{ Names = @('--format'); Kind = 'format'; Repeatable = $False; Help = 'Output format, if not clear from the name; openai is a .jsonl like the results of OpenAI''s Batch API.' }
             @{ Names = @('--existing'); Kind = 'existing'; Repeatable = $False; Help = 'What to do with text files that already exist. Default: skip' }
             @{ Names = @('--overwrite'); Kind = $null; Repeatable = $False; Help = 'Start over, discarding the rows in the output.' }
             @{ Names = @('--report'); Kind = 'files'; Repeatable = $False; Help = 'Also write an HTML page of thumbnails, answers and errors.' }

@@ -197,7 +197,7 @@ class _File:
         for name, target in aliases.items():
             if not isinstance(target, str) or not target or target.startswith("."):
                 message = f"the alias {name} is {_show(target)}; it must be a hub id or the full path of a folder"
-                raise self.error(("aliases", name), message, "quote names that contain a dot")
+                raise self.error(("aliases", name), message, "put a name with a dot in quotes")
         return {name.lower(): target for name, target in aliases.items()}
 
     def values_of_tables(self, tables: tuple[str, ...]) -> dict[str, Value]:

@@ -37,7 +37,7 @@ Judge = Callable[[str, str, FinishReason], str | None]
 
 _THREADS = 4
 _AHEAD = 16  # items read in advance; each holds its encoded pictures in memory
-_MANY_ROWS = 16  # rows that need no model; once as many are pending, they are yielded before more items start
+_MANY_ROWS = 16  # rows that need no model; once this many are pending, they are yielded before more items start
 _PATIENCE_SECONDS = 0.2  # wait for the next item before finishing the requests in flight without it
 _POLL_SECONDS = 0.02
 

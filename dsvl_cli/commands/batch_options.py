@@ -75,7 +75,7 @@ FormatOption = Annotated[
     _option(
         _ROWS,
         "--format",
-        help="Output format, if the name does not tell; openai is a .jsonl like the results of OpenAI's Batch API.",
+        help="Output format, if not clear from the name; openai is a .jsonl like the results of OpenAI's Batch API.",
     ),
 ]
 ExistingOption = Annotated[

@@ -306,8 +306,8 @@ def test_a_signal_lets_the_batch_in_flight_finish(
     run = new_run("out.csv")
     status, err = run({"signal": number})
     assert status == 128 + number
-    assert "finishing the pictures in work" in err
-    assert "the same command goes on from here" in err
+    assert "finishing the pictures in progress" in err
+    assert "run the same command again to resume" in err
     assert len(run.ids()) == 2 * BATCH
     assert run.out.read_text().count("answered") == 2 * BATCH  # the table is there, as far as it goes
     assert run.take_asked()[0].total() == 2 * BATCH

@@ -1,4 +1,4 @@
-"""What `dsvl batch` does: it makes the rows, or says which it would make, or which are stale."""
+"""`dsvl batch`: makes the rows, previews the run, or lists stale rows."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def run_batch(console: Console, options: BatchOptions, load: LoadOptions, sampling: SamplingParams) -> None:
-    """Do what is asked for.
+    """Run, preview or check a batch.
 
     Raises:
-        SomeFailed: rows are errors, or stale; they were told.
-        DsvlError: it cannot be done.
-        KeyboardInterrupt, SystemExit: a signal asked to end; what was in flight was finished and kept.
+        SomeFailed: some rows are errors, or stale; each was reported.
+        DsvlError: the batch cannot be run.
+        KeyboardInterrupt, SystemExit: a signal ended the run; pictures in progress were finished and saved.
     """
     job = Job(options, load, sampling)
     if options.check is not None:

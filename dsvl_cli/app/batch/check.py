@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 
 def check_output(console: Console, job: Job, out: str) -> None:
-    """Tell which rows of an output are stale.
+    """Print which rows of an output are stale.
 
     Raises:
-        SomeFailed: some are; each was told.
+        SomeFailed: some are; each was printed.
         DsvlError: there is no such output.
     """
     path = Path(out).resolve()
     stored = Settings.read(settings_path_of(path))
     journal = Journal(journal_path(path, stored.format if stored else None))
     if stored is None or not journal.path.exists():
-        raise DsvlError(f"{out} is not from `dsvl batch`", "name the OUT of an earlier run")
+        raise DsvlError(f"{out} was not written by `dsvl batch`", "give the output of an earlier run")
     journal.peek()
-    # Whatever makes every row stale makes looking at their pictures needless.
+    # If a change makes every row stale, there is no need to look at the pictures.
     changes = ", ".join(_find_changes(console, job, stored))
     rows = journal.rows()
     reasons = ((row, changes) for row in rows) if changes else find_stale(rows, stored.column)
@@ -47,16 +47,16 @@ def check_output(console: Console, job: Job, out: str) -> None:
 
 
 def _find_changes(console: Console, job: Job, stored: Settings) -> Iterator[str]:
-    """Say what all rows were made with otherwise; what the command line does not say is as it was."""
+    """Yield the changes that affect all rows; options not on the command line count as unchanged."""
     given = job.options.given
     load = job.load if "model" in given else replace(job.load, model=stored.model)
     try:
         checkpoint = find_checkpoint(replace(load, offline=True), Silence())
         if checkpoint.fingerprint != stored.fingerprint:
-            yield f"the model is another: {checkpoint.name}"
+            yield f"the model has changed to {checkpoint.name}"
     except DsvlError as error:
-        console.warn(f"the model is not compared: {error.message}")
+        console.warn(f"the model was not compared: {error.message}")
     if given & {"prompt", "prompt_file", "ask"} and job.questions(has_chat=True) != stored.prompts:
-        yield "the prompt is another"
+        yield "the prompt has changed"
     if "system" in given and job.options.system != stored.system:
-        yield "the system text is another"
+        yield "the system prompt has changed"

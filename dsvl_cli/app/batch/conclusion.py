@@ -1,4 +1,4 @@
-"""What is said when a run is over, and how it ends."""
+"""The summary and the exit status at the end of a run."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """What came of a run.
+    """The outcome of a run.
 
     Attributes:
-        kept: the output, where it is one that is kept.
-        found: how many pictures there are.
+        kept: the output, or None if it is a stream.
+        found: the number of pictures found.
         tally: what was done.
-        seconds: how long that took.
-        signal_number: of the signal that ended it; None where none did.
+        seconds: the duration of the run.
+        signal_number: the signal that ended the run, or None.
     """
 
     kept: KeptOutput | None
@@ -38,27 +38,27 @@ class RunOutcome:
 
 
 def conclude(console: Console, options: BatchOptions, outcome: RunOutcome) -> None:
-    """Say what was done, and end as it ended.
+    """Print the summary, and raise if the run did not succeed.
 
     Raises:
-        SomeFailed: rows are errors.
-        DsvlError: too many were.
-        KeyboardInterrupt, SystemExit: a signal came.
+        SomeFailed: some rows are errors.
+        DsvlError: the run stopped after too many errors.
+        KeyboardInterrupt, SystemExit: a signal ended the run.
     """
     kept, tally, number = outcome.kept, outcome.tally, outcome.signal_number
     for line in _summarize(str(options.out), outcome):
         console.status(line)
     if number is not None:
-        console.status("the same command goes on from here" if kept else "ended before all was done")
+        console.status("run the same command again to resume" if kept else "stopped before everything was done")
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + number)
     if tally.ending == "max-errors":
-        raise DsvlError(f"stopped: more than {options.max_errors} failed", "--retry-errors does them again")
+        raise DsvlError(f"stopped: more than {options.max_errors} failed", "retry them with --retry-errors")
     if tally.ending == "all-fail":
         raise DsvlError(
-            f"stopped: {FAILURES_IN_A_ROW} failed one after the other",
-            "see to what they have in common; --retry-errors does them again",
+            f"stopped: {FAILURES_IN_A_ROW} failed in a row",
+            "fix the common cause, then retry them with --retry-errors",
         )
     if failed := kept.journal.count("error") if kept else tally.failed:
         raise SomeFailed(f"{failed} rows are errors")
@@ -73,7 +73,7 @@ def _summarize(out: str, outcome: RunOutcome) -> Iterator[str]:
     elif outcome.found == 0:
         yield "no pictures were found"
     else:
-        yield f"nothing to do: of {outcome.found:,} found, all are done"
+        yield f"nothing to do: all {outcome.found:,} pictures found are done"
     if kept is None:
         return
     answered, suspect, failed = (kept.journal.count(status) for status in ("answered", "suspect", "error"))
@@ -81,7 +81,7 @@ def _summarize(out: str, outcome: RunOutcome) -> Iterator[str]:
         yield f"{out} now has {_count(answered, suspect, failed)}"
     again = [flag for flag, count in (("--retry-suspect", suspect), ("--retry-errors", failed)) if count]
     if again:
-        yield f"{' and '.join(again)} would do those again"
+        yield f"retry with {' and '.join(again)}"
 
 
 def _count(answered: int, suspect: int, failed: int) -> str:

@@ -1,4 +1,4 @@
-"""What the command line asks for, made sense of: the pictures, the questions, and what the rows depend on."""
+"""A batch as given on the command line: its pictures, its questions, and the settings its rows depend on."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ STDIO = "-"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be done.
+    """A batch to run.
 
     Attributes:
-        options: what only `dsvl batch` is asked.
-        load, sampling: how to load the model, and how to answer.
+        options: the options that only `dsvl batch` has.
+        load, sampling: how to load the model, and how to sample.
 
     Raises:
-        UsageError: options do not go together.
+        UsageError: options conflict.
     """
 
     options: BatchOptions
@@ -43,33 +43,33 @@ class Job:
         asked = [name for name in ("prompt", "prompt_file", "ask") if name in options.given]
         if len(asked) > 1:
             names = " and ".join(f"--{name.replace('_', '-')}" for name in asked)
-            raise UsageError(f"{names} each say what to ask", "give one of them")
+            raise UsageError(f"{names} cannot be used together", "use one of them")
         if options.format == "openai" and options.ask is not None:
-            raise UsageError("OpenAI's form has one answer for each request", "leave --ask or --format openai out")
+            raise UsageError("--format openai allows only one answer per picture", "leave out --ask or --format openai")
         if not options.sources and options.files_from is None and options.check is None:
-            raise UsageError("there is nothing to do: no SOURCE is given", "dsvl batch FOLDER -o captions.jsonl")
+            raise UsageError("no pictures are given", "dsvl batch FOLDER -o captions.jsonl")
 
     @property
     def seed_drawn(self) -> bool:
-        """Whether the seed was drawn by chance."""
+        """Whether the seed was drawn at random."""
         return self.sampling.seed is not None and self.options.seed is None
 
     @property
     def batch_size(self) -> int | None:
-        """How many at a time; None leaves it to the model.
+        """The batch size, or None for an automatic one.
 
         Raises:
-            UsageError: what was typed is neither `auto` nor such a number.
+            UsageError: the value is neither `auto` nor a positive integer.
         """
         text = self.options.batch_size
         if text == "auto":
             return None
         if not text.isascii() or not text.isdigit() or int(text) < 1:
-            raise UsageError(f"--batch-size is {text!r}; it must be auto, or a number of at least 1")
+            raise UsageError(f"--batch-size is {text!r}; it must be auto or a whole number of at least 1")
         return int(text)
 
     def questions(self, *, has_chat: bool) -> dict[str, str]:
-        """What is asked, by name.
+        """Return the questions by name.
 
         Raises:
             DsvlError: a file cannot be read, or a question is about several pictures.
@@ -78,7 +78,7 @@ class Job:
         for question in questions.values():
             if question.count(IMAGE_MARK) > 1:
                 raise UsageError(
-                    f"a question has more than one {IMAGE_MARK}, and each is about one picture", "use dsvl describe"
+                    f"a question has more than one {IMAGE_MARK}, but is about one picture", "use dsvl describe"
                 )
         return questions
 
@@ -86,7 +86,9 @@ class Job:
         options = self.options
         if options.ask is not None:
             if any(source.lower().endswith(".jsonl") for source in options.sources):
-                raise UsageError("the requests of a .jsonl file ask for themselves", "leave --ask out")
+                raise UsageError(
+                    "--ask cannot be used with requests: a .jsonl file has its own questions", "leave out --ask"
+                )
             return read_questions(options.ask)
         if options.prompt_file is not None:
             try:
@@ -95,11 +97,11 @@ class Job:
                 raise DsvlError(f"{options.prompt_file}: cannot be read as text") from exc
         if options.prompt is not None:
             return {ONLY: options.prompt}
-        # A base checkpoint goes on with what it is given, and gets no instruction by default.
+        # A base model completes text and follows no instructions, so it gets no prompt by default.
         return {ONLY: DEFAULT_PROMPT if has_chat else ""}
 
     def settings(self, checkpoint: Checkpoint, questions: dict[str, str]) -> Settings:
-        """What the rows depend on."""
+        """Return the settings that the rows depend on."""
         loading: dict[str, Any] = {"dtype": self.load.dtype, "quantization": self.load.quantization}
         if self.load.quantization is not None:
             names = ("group_size", "include_vision", "include_head")
@@ -116,10 +118,10 @@ class Job:
         )
 
     def items(self, tell: Callable[[str], None]) -> Iterator[Item]:
-        """Find the pictures; `tell` is told of each folder that cannot be read.
+        """Yield the pictures; `tell` is called for each folder that cannot be read.
 
         Raises:
-            DsvlError: a source is not there.
+            DsvlError: a source does not exist.
         """
         options = self.options
         extensions = [f".{text.lower().lstrip('.')}" for each in options.extensions for text in each.split(",")]
@@ -142,10 +144,10 @@ class Job:
             return None
         if name == STDIO:
             if sys.stdin is None or sys.stdin.isatty():
-                raise UsageError("no names on standard input", "find . -name '*.jpg' | dsvl batch --files-from - ...")
+                raise UsageError("no paths on stdin", "find . -name '*.jpg' | dsvl batch --files-from - ...")
             return sys.stdin.buffer
         try:
-            return open(name, "rb")  # it is read in another thread, to its end
+            return open(name, "rb")  # another thread reads it to the end
         except OSError as exc:
             raise DsvlError(f"{name}: cannot be read: {exc.strerror}") from exc
 

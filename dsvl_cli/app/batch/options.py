@@ -1,4 +1,4 @@
-"""What `dsvl batch` can be asked for, each option with its type."""
+"""The options that only `dsvl batch` has, with their types."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchOptions:
-    """What is asked for, besides how to load the model and how to answer.
+    """The options of a batch, besides those for loading and sampling.
 
-    There are no defaults: those stand where the options are declared, and none is forgotten on the way here.
+    There are no defaults here, so that no option is forgotten; the defaults are in the declarations of the options.
 
     Attributes:
-        sources: folders, patterns, pictures, addresses, tables, shards, requests.
-        recursive: look into the folders within a folder.
-        extensions: of the files of a folder, each text one or several with commas between; all pictures where empty.
-        follow_links: take links within folders, too.
-        column: of a table, the one with the pictures.
-        files_from: the file that lists paths; `-` is stdin.
-        prompt, prompt_file, ask: the question itself, or the file that it stands in, or a file of several.
-        system: replaces the model's default system text.
-        seed: what is asked for; None where one may be drawn.
+        sources: folders, globs, pictures, URLs, tables, shards, requests.
+        recursive: search subfolders.
+        extensions: of files taken from folders, each string one or several separated by commas; empty for all pictures.
+        follow_links: follow symbolic links in folders.
+        column: the column of a table that has the pictures.
+        files_from: a file of paths; `-` is stdin.
+        prompt, prompt_file, ask: the prompt, a file with the prompt, or a file of several questions.
+        system: replaces the model's default system prompt.
+        seed: the seed that was asked for, or None to draw one.
         out: where the rows go; `-` is stdout.
-        format: what `out` is, where its name does not say so.
-        existing: what becomes of text files that are there already; None for `skip`, or what `overwrite` says.
-        overwrite: begin anew.
-        report: where to write a page about the rows.
+        format: the format of `out`, or None to infer it from the name.
+        existing: what to do with text files that already exist; None for `skip`, or `overwrite` if that is set.
+        overwrite: start over.
+        report: where to write an HTML report.
         batch_size: `auto`, or a number, as it was typed.
-        retry_errors, retry_suspect: do such rows again.
-        max_errors: stop when more have failed.
-        dry_run: only say what would be done.
-        check: an output of which only to tell what is stale.
-        given: the names of the parameters that stand on the command line itself, not in the environment or a file.
+        retry_errors, retry_suspect: redo such rows.
+        max_errors: stop after more failures than this.
+        dry_run: only show what would be done.
+        check: only list the stale rows of this output.
+        given: the names of the parameters set on the command line, not in the environment or a file.
     """
 
     sources: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Where the rows of a job go, and as what."""
+"""The output of a batch and its format."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 def find_format(options: BatchOptions) -> Format | None:
-    """Tell what OUT is; None where it is a stream.
+    """Return the format of the output, or None if it is a stream.
 
     Raises:
-        UsageError: there is none, or it cannot be what it is to be.
+        UsageError: there is no output, or it does not match its format.
     """
     out, form = options.out, options.format
     if out is None:
-        raise UsageError("where do the rows go? No OUT is given", "-o captions.jsonl, a folder, or - for stdout")
+        raise UsageError("no output is given", "add -o captions.jsonl, -o FOLDER, or -o - for stdout")
     path = Path(out)
     if out == STDIO or (path.exists() and not (path.is_dir() or stat.S_ISREG(path.stat().st_mode))):
         if form not in (None, "jsonl", "openai"):
@@ -40,32 +40,32 @@ def find_format(options: BatchOptions) -> Format | None:
         found = "txt"
     if found is None:
         raise UsageError(
-            f"{out}: what to write is not clear from {path.suffix!r}",
-            "end it in .jsonl, .csv or .parquet, name a folder, or add --format",
+            f"{out}: the extension {path.suffix!r} is not that of a known format",
+            "use .jsonl, .csv or .parquet, a folder, or add --format",
         )
     if found != "txt" and path.is_dir():
-        raise UsageError(f"{out} is a folder, and {found} is a file")
+        raise UsageError(f"{out} is a folder, but {found} needs a file", "give a file with -o")
     return found
 
 
 def open_output(options: BatchOptions, settings: Settings) -> KeptOutput | StreamOutput:
-    """Make the output; a kept one is to be entered before anything is written.
+    """Return the output; a `KeptOutput` must be entered before anything is written.
 
     Raises:
-        UsageError: options do not go with what OUT is.
-        DsvlError: a package is missing that writes it.
+        UsageError: options do not match the output.
+        DsvlError: a package needed to write it is missing.
     """
     form = find_format(options)
     if options.existing is not None and form != "txt":
-        raise UsageError("--existing is for text files", "name a folder with -o")
+        raise UsageError("--existing is only for text files", "give a folder with -o")
     out = str(options.out)
     if form is None:
         if options.report is not None:
-            raise UsageError("a report is made of rows that are kept", "give a file with -o")
+            raise UsageError("--report needs saved rows", "give a file with -o")
         to_line = to_response_line if options.format == "openai" else Row.to_line
         if out == STDIO:
             return StreamOutput(sys.stdout.buffer, "stdout", to_line)
-        return StreamOutput(open(out, "wb", buffering=0), out, to_line)  # until the end
+        return StreamOutput(open(out, "wb", buffering=0), out, to_line)  # open until the end
     path = Path(out)
     return KeptOutput(
         path,

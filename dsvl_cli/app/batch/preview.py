@@ -1,4 +1,4 @@
-"""`dsvl batch --dry-run`: what would be done, and nothing is changed."""
+"""`dsvl batch --dry-run`: shows what would be done, and changes nothing."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def preview_rows(console: Console, job: Job) -> None:
-    """Say what would be done, and change nothing.
+    """Print what would be done, and change nothing.
 
     Raises:
-        DsvlError: it would not be done.
+        DsvlError: the batch could not be run.
     """
     checkpoint = find_checkpoint(replace(job.load, offline=True), ConsoleListener(console))
     questions = job.questions(has_chat=checkpoint.has_chat)
@@ -34,7 +34,7 @@ def preview_rows(console: Console, job: Job) -> None:
     rows = [
         ("found", f"{found:,}"),
         ("to do", f"{due:,}"),
-        ("done, or to be left as they are", f"{found - due:,}"),
+        ("done or skipped", f"{found - due:,}"),
         ("model", checkpoint.name),
         *(("question" if name == "text" else name, prompt or "(none)") for name, prompt in questions.items()),
         ("output", f"{job.options.out} ({find_format(job.options)})"),

@@ -1,4 +1,4 @@
-"""`dsvl batch` at work: pictures -> rows in their place, and what is said meanwhile."""
+"""Runs a batch: pictures in, rows out, with progress on the way."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 
 def make_rows(console: Console, job: Job) -> None:
-    """Do the job, or go on with it.
+    """Start or resume a batch.
 
     Raises:
-        SomeFailed: rows are errors; they were told.
-        DsvlError: a source is not there, the output is another's, the model cannot be loaded, rows cannot be written.
-        KeyboardInterrupt, SystemExit: a signal asked to end; what was in flight was finished and kept.
+        SomeFailed: some rows are errors; each was reported.
+        DsvlError: a source does not exist, the output is from something else, or loading or writing fails.
+        KeyboardInterrupt, SystemExit: a signal ended the run; pictures in progress were finished and saved.
     """
     options = job.options
     listener = ConsoleListener(console)
@@ -51,7 +51,7 @@ def make_rows(console: Console, job: Job) -> None:
         stack.callback(supply.close)
         supply.start()
         signal_number, tally, seconds = None, Tally(), 0.0
-        if supply.wait():  # else nothing is to be done, and no model is needed
+        if supply.wait():  # otherwise there is nothing to do, and no model is needed
             with console.working("loading the model"):
                 captioner = _make_captioner(job, checkpoint, kept.settings if kept else settings, batch_size, listener)
             progress = BatchProgress(console, len(kept.journal) if kept else 0, str(options.out))
@@ -74,7 +74,7 @@ def make_rows(console: Console, job: Job) -> None:
 
 
 class _Teller:
-    """Hands what is known about a run to the progress."""
+    """Reports each row to the progress."""
 
     def __init__(self, progress: BatchProgress, supply: Scanner) -> None:
         self._progress = progress
@@ -100,7 +100,7 @@ def _make_captioner(
 
 def _stop(runner: Runner, progress: BatchProgress) -> None:
     runner.stop()
-    progress.say("finishing the pictures in work; the next signal ends it at once")
+    progress.say("finishing the pictures in progress; interrupt again to stop at once")
 
 
 def _write_report(kept: KeptOutput, path: Path) -> None:

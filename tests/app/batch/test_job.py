@@ -16,10 +16,10 @@ from tests.app.batch.jobs import job
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"prompt": "a", "ask": Path("q.toml")}, "--prompt and --ask each say what to ask"),
-        ({"prompt": "a", "prompt_file": Path("q")}, "--prompt and --prompt-file each say what to ask"),
-        ({"format": "openai", "ask": Path("q.toml")}, "one answer for each request"),
-        ({"sources": ()}, "no SOURCE is given"),
+        ({"prompt": "a", "ask": Path("q.toml")}, "--prompt and --ask cannot be used together"),
+        ({"prompt": "a", "prompt_file": Path("q")}, "--prompt and --prompt-file cannot be used together"),
+        ({"format": "openai", "ask": Path("q.toml")}, "only one answer per picture"),
+        ({"sources": ()}, "no pictures are given"),
     ],
 )
 def test_what_does_not_go_together_is_refused(values: dict[str, Any], said: str) -> None:
@@ -64,7 +64,7 @@ def test_questions_come_from_the_line_a_file_or_a_list(tmp_path: Path) -> None:
         job(prompt_file=tmp_path / "nothing").questions(has_chat=True)
     with pytest.raises(UsageError, match="more than one <image>"):
         job(prompt="<image> or <image>?").questions(has_chat=True)
-    with pytest.raises(UsageError, match="ask for themselves"):
+    with pytest.raises(UsageError, match="has its own questions"):
         job(ask=tmp_path / "q.toml", sources=("in.JSONL",)).questions(has_chat=True)
 
 

@@ -45,12 +45,12 @@ def test_a_format_is_told_by_the_name_or_said(out: str, values: dict[str, Any], 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"out": None}, "No OUT is given"),
-        ({"out": "a.x"}, "not clear from '.x'"),
+        ({"out": None}, "no output is given"),
+        ({"out": "a.x"}, "'.x' is not that of a known format"),
         ({"out": "-", "format": "csv"}, "csv cannot be streamed"),
-        ({"out": "folder.d", "format": "csv"}, "folder.d is a folder, and csv is a file"),
-        ({"out": "a.csv", "existing": "skip"}, "--existing is for text files"),
-        ({"out": "-", "report": Path("r.html")}, "rows that are kept"),
+        ({"out": "folder.d", "format": "csv"}, "folder.d is a folder, but csv needs a file"),
+        ({"out": "a.csv", "existing": "skip"}, "--existing is only for text files"),
+        ({"out": "-", "report": Path("r.html")}, "--report needs saved rows"),
     ],
 )
 def test_what_cannot_be_is_refused_and_nothing_is_made(values: dict[str, Any], said: str) -> None:
