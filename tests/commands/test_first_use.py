@@ -88,5 +88,5 @@ def test_a_download_that_was_cut_off_half_way_is_gone_on_with(tmp_path: Path, re
         done = describe(hub.endpoint, tmp_path)
         assert hub.fetched() == [LAST]
     assert (done.stdout, done.returncode) == (SEEN, 0), done.stderr
-    assert "are here already" in done.stderr.splitlines()[0]
+    assert "already downloaded" in done.stderr.splitlines()[0]
     check_cache(tmp_path, repository)
