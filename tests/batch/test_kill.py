@@ -267,7 +267,7 @@ def fail_at(run: Run, reference: Reference, number: int, code: str) -> None:
     assert status == 1, number
     cause = {"ENOSPC": "No space left on device", "EIO": "Input/output error"}[code]
     assert f"cannot be written: {cause}" in err
-    assert "the same command goes on" in err
+    assert "run the same command again to resume" in err
     check_rerun(run, reference)
 
 
