@@ -140,7 +140,7 @@ def test_a_profile_that_is_not_there_is_a_usage_error(files: Files, user: str | 
         ("[profiles.fast.sampling]\ntop_k = 1", 1, "no setting sampling", "right below"),
         ("[profiles.fast]\n\ntop_k = -1", 3, "at least 0", "top_k = 0"),
         ("[aliases]\nwork = './here'", 2, "full path", None),
-        ("[aliases]\n1.3b = 'a/b'", 2, "alias 1", "quote names"),
+        ("[aliases]\n1.3b = 'a/b'", 2, "alias 1", "quotes"),
         ("[chat]\noverflow = 'drop'", 2, "drop-oldest", None),
     ],
 )

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 
 from dsvl_cli.engine.checkpoint.find import EMBEDDED_FOLDER, check_folder
-from dsvl_cli.engine.quantization.backends import make_skeleton
 
 
 @pytest.fixture(scope="module")
 def skeletons(hybrid_folder: Path) -> dict[str, Any]:
     """Modules without weights, by the name of the model."""
+    from dsvl_cli.engine.quantization.backends import make_skeleton  # imports torch
+
     return {
         "tiny": make_skeleton(check_folder("tiny", EMBEDDED_FOLDER)),
         "hybrid": make_skeleton(check_folder("hybrid", hybrid_folder)),
