@@ -81,3 +81,12 @@ def test_links_lead_somewhere(page: Path) -> None:
     text = page.read_text("utf-8")
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
         assert (page.parent / target).exists(), target
+
+
+def test_every_file_that_a_page_names_is_there() -> None:
+    root = Path(__file__).parents[1]
+    pages = [*root.glob("*.md"), *root.glob("docs/*.md")]
+    pattern = re.compile(r"\b(?:tests|dsvl_cli)/[\w/]+\.(?:py|c)\b")
+    named = {(page.name, name) for page in pages for name in pattern.findall(page.read_text("utf-8"))}
+    assert ("SECURITY.md", "tests/engine/checkpoint/test_hub.py") in named
+    assert [(page, name) for page, name in sorted(named) if not (root / name).is_file()] == []
