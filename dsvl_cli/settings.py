@@ -1,4 +1,7 @@
-"""The settings and their valid values; `config` reads them from files."""
+"""The settings and their valid values; `config` reads them from files.
+
+Defaults, choices and bounds are in `engine/options.py`.
+"""
 
 from __future__ import annotations
 

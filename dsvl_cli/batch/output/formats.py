@@ -1,4 +1,8 @@
-"""Output formats, and policies for existing text files. Cheap to import, for the command line."""
+"""Output formats, and policies for existing text files. Cheap to import, for the command line.
+
+A new format is named here; a table's writer is in `tables.py` and is listed in `output.py`, and `app/batch/output.py`
+checks what it needs.
+"""
 
 from __future__ import annotations
 

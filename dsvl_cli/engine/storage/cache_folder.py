@@ -35,12 +35,12 @@ def cache_folder() -> Path:
 
 
 def packed_weights_folder() -> BoundedFolder:
-    """Return the folder of `packed.py`."""
+    """Return the folder of `packed_weights.py`."""
     return BoundedFolder(cache_folder() / "packed", 16 * 10**9)
 
 
 def kept_prefixes_folder() -> BoundedFolder:
-    """Return the folder of `kept_prefixes.py`."""
+    """Return the folder of `prefix_store.py`."""
     return BoundedFolder(cache_folder() / "prefixes", 4 * 10**9)
 
 
