@@ -6,8 +6,8 @@ The public checkpoints were written by transformers 4.55; 4.57 and 5.0 write alm
     tensors of SigLIP       model.vision_model.vision_model.*            model.vision_model.*
     dtype in config.json    torch_dtype (4.55)                           dtype
     rotary positions        rope_theta, rope_scaling (up to 4.57)        rope_parameters
-    image processor         preprocessor_config.json                     processor_config.json, `image_processor`
-    special tokens          special_tokens_map.json as well              tokenizer_config.json
+    image processor         preprocessor_config.json (up to 4.57)        processor_config.json, `image_processor`
+    special tokens          special_tokens_map.json as well (to 4.57)    tokenizer_config.json
     chat template           chat_template.jinja; older files: in chat_template.json or tokenizer_config.json
 
 In a model saved without its head (`DeepseekVLModel`), tensor names lack the leading `model.`. Settings that are missing

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from dsvl_cli.engine.kernels.integer_products import is_slow, multiply_quantized, quantize_rows
 from dsvl_cli.engine.kernels.native.compiler import load_library
-from dsvl_cli.engine.kernels.stored_weights import GROUP, Kind, Linear, Weight, dequantize, quantize
+from dsvl_cli.engine.kernels.stored_weights import FLOAT_KINDS, GROUP, Kind, Linear, Weight, dequantize, quantize
 from dsvl_cli.engine.progress import Choice
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 _COLUMNS = 32  # compiled products need in-features that are a multiple of this
 _FEW_PLAIN_ROWS = 4  # up to this many, torch's bfloat16 product is faster than an upcast, on any CPU
-_FLOATS = {torch.float32: Kind.FLOAT32, torch.bfloat16: Kind.BFLOAT16, torch.float16: Kind.FLOAT16}
 _FEW_ROWS = 40  # up to this many, row by row is faster than dequantizing the weights first
 
 KeysAndValues = tuple[torch.Tensor, torch.Tensor]
@@ -285,13 +284,13 @@ class NativeKernels(PlainKernels):
         """Attend; the threads share all heads of all sequences."""
         sequences, heads, head_dim = queries.shape
         dtype = caches[0][0].dtype
-        if head_dim % 8 or dtype not in _FLOATS:
+        if head_dim % 8 or dtype not in FLOAT_KINDS:
             return super().attend(queries, caches, lengths, scale)
         queries = queries.contiguous()
         out = torch.empty_like(queries)
         pointers, numbers = ctypes.c_void_p * sequences, ctypes.c_int64 * sequences
         self._library.dsvl_attend(
-            int(_FLOATS[dtype]),
+            int(FLOAT_KINDS[dtype]),
             _address(queries),
             pointers(*(keys.data_ptr() for keys, _ in caches)),
             pointers(*(values.data_ptr() for _, values in caches)),
@@ -375,7 +374,7 @@ def find_fault(kernels: Kernels) -> str | None:
         return "positions"
     query = query[:1]
     states = torch.randn((2, 2, 70, 32), generator=generator)
-    for dtype in _FLOATS:
+    for dtype in FLOAT_KINDS:
         cache = states[0].to(dtype), states[1].to(dtype)
         wanted, found = (one.attend(query, [cache], [67], 0.2) for one in (plain, kernels))
         if not torch.allclose(wanted, found, atol=1e-4):

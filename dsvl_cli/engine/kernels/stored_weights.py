@@ -21,6 +21,10 @@ class Kind(IntEnum):
     FLOAT16 = 4
 
 
+# The kinds that are a dtype of torch.
+FLOAT_KINDS = {torch.float32: Kind.FLOAT32, torch.bfloat16: Kind.BFLOAT16, torch.float16: Kind.FLOAT16}
+
+
 @dataclass(frozen=True, slots=True)
 class Weight:
     """The weight of a linear layer without bias.
@@ -40,8 +44,7 @@ class Weight:
     @classmethod
     def dense(cls, data: torch.Tensor) -> Weight:
         """Wrap a 16- or 32-bit weight without a copy."""
-        kinds = {torch.float32: Kind.FLOAT32, torch.bfloat16: Kind.BFLOAT16, torch.float16: Kind.FLOAT16}
-        return cls(kinds[data.dtype], data, None, (data.shape[0], data.shape[1]))
+        return cls(FLOAT_KINDS[data.dtype], data, None, (data.shape[0], data.shape[1]))
 
     @property
     def nbytes(self) -> int:

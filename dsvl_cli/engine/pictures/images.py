@@ -106,7 +106,7 @@ def read_file(path: Path, name: str) -> bytes:
     except PermissionError as exc:
         raise ImageError(f"{name}: permission denied") from exc
     except OSError as exc:
-        raise ImageError(f"{name}: cannot be read: {exc.strerror or 'the system refuses'}") from exc
+        raise ImageError(f"{name}: cannot be read: {exc.strerror or 'unknown error'}") from exc
     except ValueError as exc:  # the path contains a NUL
         raise ImageError(f"{name}: not a valid path") from exc
 

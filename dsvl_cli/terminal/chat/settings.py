@@ -78,14 +78,14 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("max_new_tokens", "an answer's length at most", ("128", "512", "2048")),
-    Setting("temperature", "0 always takes the likeliest token", ("0", "0.2", "0.7", "1")),
-    Setting("top_k", "draw among the k likeliest tokens; 0 is off", ("0", "20", "50")),
-    Setting("top_p", "draw among the likeliest that sum to p", ("0.8", "0.95", "1")),
-    Setting("min_p", "draw among those p times as likely as the likeliest", ("0", "0.05", "0.1")),
-    Setting("repetition_penalty", "above 1, repeated tokens get less likely", ("1", "1.1", "1.2")),
-    Setting("seed", "the same seed draws the same answer", (NONE, "0", "42")),
-    Setting("stop", "the answer ends before these, each in quotes", (NONE,)),
+    Setting("max_new_tokens", "maximum length of an answer", ("128", "512", "2048")),
+    Setting("temperature", "0 always takes the most likely token", ("0", "0.2", "0.7", "1")),
+    Setting("top_k", "sample from the k most likely tokens; 0 is off", ("0", "20", "50")),
+    Setting("top_p", "sample from the most likely that sum to p", ("0.8", "0.95", "1")),
+    Setting("min_p", "drop tokens below p times the most likely one", ("0", "0.05", "0.1")),
+    Setting("repetition_penalty", "above 1 makes repeated tokens less likely", ("1", "1.1", "1.2")),
+    Setting("seed", "the same seed gives the same answer", (NONE, "0", "42")),
+    Setting("stop", "end the answer before any of these, in quotes", (NONE,)),
     Setting("overflow", "what to do when the context is full", get_args(Overflow)),
 )
 
