@@ -24,31 +24,18 @@ from dsvl_cli.engine.kernels.stored_weights import Kind, Weight
 from dsvl_cli.engine.model import VisionLanguageModel, load_model
 from dsvl_cli.engine.network.vision import list_vision_tensors
 from dsvl_cli.engine.options import LoadOptions, SamplingParams
-from dsvl_cli.engine.progress import Choice, Silence
+from dsvl_cli.engine.progress import Silence
 from dsvl_cli.engine.quantization.backends import find_model_class
 from dsvl_cli.engine.quantization.formats import FORMATS, Recipe
 from dsvl_cli.engine.text.detokenizer import Detokenizer
 from dsvl_cli.engine.text.prompt import PromptFormat
 from dsvl_cli.errors import DsvlError
 from tests.engine.test_parity import process, processor_of
+from tests.listeners import Ear
 from tests.pictures import draw_picture
 
 GREEDY = SamplingParams(max_new_tokens=24)
 Tensors = dict[str, torch.Tensor]
-
-
-class Ear(Silence):
-    """Remembers the notes."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.choices: list[Choice] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def choice(self, choice: Choice) -> None:
-        self.choices.append(choice)
 
 
 def copy_tiny(folder: Path, change: Callable[[Tensors], Tensors] | None = None, **config: Any) -> Path:

@@ -19,23 +19,15 @@ from dsvl_cli.engine.generation.prefix_store import PrefixStore, identify
 from dsvl_cli.engine.model import VisionLanguageModel, load_model
 from dsvl_cli.engine.options import LoadOptions, SamplingParams
 from dsvl_cli.engine.pictures.images import read_picture
-from dsvl_cli.engine.progress import Silence
 from dsvl_cli.engine.quantization.formats import FORMATS, Recipe
 from dsvl_cli.engine.storage.cache_folder import BoundedFolder
+from tests.listeners import Ear
 from tests.pictures import draw_picture
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 # Hot, so that the smallest change of a distribution's order shows.
 VARIED = SamplingParams(max_new_tokens=12, temperature=3.0, seed=5)
 GREEDY = SamplingParams(max_new_tokens=12)
-
-
-class Ear(Silence):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 @pytest.fixture

@@ -21,9 +21,10 @@ from dsvl_cli.engine.machine.plan import (
 )
 from dsvl_cli.engine.options import LoadOptions
 from dsvl_cli.errors import DsvlError, UsageError
+from tests.listeners import StrictEar
 
 if TYPE_CHECKING:
-    from dsvl_cli.engine.progress import Choice
+    pass
 
 GB = 10**9
 OLD_CPU = Machine(memory_free=16 * GB)
@@ -42,27 +43,12 @@ SEVEN_B: dict[str, Any] = {
 }
 
 
-class Ear:
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.choices: list[Choice] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def choice(self, choice: Choice) -> None:
-        self.choices.append(choice)
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        raise AssertionError(what)
-
-
 def make_checkpoint(parameters: int, config: dict[str, Any]) -> Checkpoint:
     return Checkpoint("7b", Path(), "deepseek_vl_hybrid", True, 4 * GB, parameters, config, "0")
 
 
 def plan_for(machine: Machine, **options: Any) -> Plan:
-    return make_plan(LoadOptions(**options), "deepseek_vl", Ear(), machine)
+    return make_plan(LoadOptions(**options), "deepseek_vl", StrictEar(), machine)
 
 
 # --- automatic choices
@@ -92,7 +78,7 @@ def test_the_fastest_device_and_the_smallest_fast_dtype_are_taken(machine: Machi
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_an_automatic_plan_is_never_slow_and_every_choice_has_a_reason(machine: Machine) -> None:
-    ear = Ear()
+    ear = StrictEar()
     plan = make_plan(LoadOptions(), "deepseek_vl", ear, machine)
     assert ear.notes == []
     assert ear.choices == list(plan.choices)
@@ -141,7 +127,7 @@ def test_slow_requests_are_said_aloud() -> None:
         (OLD_CPU, "float16", "bfloat16"),
         (Machine(cuda=(T4,)), "bfloat16", "float16"),
     ]:
-        ear = Ear()
+        ear = StrictEar()
         make_plan(LoadOptions(dtype=dtype), "deepseek_vl", ear, machine)  # type: ignore[arg-type]
         assert len(ear.notes) == 1
         assert "slow" in ear.notes[0]
@@ -175,13 +161,13 @@ def test_flash_attention_that_cannot_work_is_refused(machine: Machine, device: s
 def test_flash_attention_is_set_for_the_parts_that_have_it() -> None:
     machine = Machine(cuda=(H200,), flash_attn=True)
     options = LoadOptions(attn_implementation="flash_attention_2")
-    assert make_plan(options, "deepseek_vl", Ear(), machine).attention == "flash_attention_2"
-    assert make_plan(options, "deepseek_vl_hybrid", Ear(), machine).attention == {
+    assert make_plan(options, "deepseek_vl", StrictEar(), machine).attention == "flash_attention_2"
+    assert make_plan(options, "deepseek_vl_hybrid", StrictEar(), machine).attention == {
         "text_config": "flash_attention_2",
         "vision_config": "sdpa",
         "high_res_vision_config": "sdpa",
     }
-    eager = make_plan(LoadOptions(attn_implementation="eager"), "deepseek_vl_hybrid", Ear(), machine)
+    eager = make_plan(LoadOptions(attn_implementation="eager"), "deepseek_vl_hybrid", StrictEar(), machine)
     assert eager.attention == "eager"
 
 

@@ -11,7 +11,6 @@ from dsvl_cli.engine.kernels.native.compiler import Compiled
 from dsvl_cli.engine.machine.detect import Gpu, Machine
 from dsvl_cli.engine.machine.plan import DTYPE_BYTES
 from dsvl_cli.engine.options import DEVICE_KINDS, LoadOptions
-from dsvl_cli.engine.progress import Choice
 from dsvl_cli.engine.quantization import formats as quantization
 from dsvl_cli.engine.quantization.formats import (
     CELLS,
@@ -25,6 +24,7 @@ from dsvl_cli.engine.quantization.formats import (
     resolve_recipe,
 )
 from dsvl_cli.errors import DsvlError, UsageError
+from tests.listeners import StrictEar
 
 GB = 10**9
 H200 = Gpu("NVIDIA H200", 140 * GB, (9, 0))
@@ -36,23 +36,8 @@ MACHINES = {
 }
 
 
-class Ear:
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.choices: list[Choice] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def choice(self, choice: Choice) -> None:
-        self.choices.append(choice)
-
-    def progress(self, what: str, done: int, total: int) -> None:
-        raise AssertionError(what)
-
-
 def resolve(kind: str, **options: Any) -> Recipe | None:
-    return resolve_recipe(LoadOptions(device=kind, **options), MACHINES[kind], Ear())
+    return resolve_recipe(LoadOptions(device=kind, **options), MACHINES[kind], StrictEar())
 
 
 def quantized_checkpoint(config: Any) -> Checkpoint:
@@ -98,7 +83,7 @@ def test_a_cell_is_let_through_or_refused_with_one_that_can_work(name: Any, kind
 
 @pytest.mark.parametrize(("width", "kind", "dtype"), list(product(WIDTHS, DEVICE_KINDS, DTYPE_BYTES)))
 def test_a_width_is_always_something_that_can_work(width: Any, kind: str, dtype: Any) -> None:
-    ear = Ear()
+    ear = StrictEar()
     recipe = resolve_recipe(LoadOptions(device=kind, dtype=dtype, quantization=width), MACHINES[kind], ear)
     assert recipe is not None
     assert f"{recipe.format.bits}bit" == width
@@ -131,7 +116,7 @@ def test_kernels_are_compiled_only_for_a_width_on_a_cpu(monkeypatch: pytest.Monk
         resolve(kind, quantization=width)
     for width in WIDTHS:
         options: Any = {"device": "cpu", "quantization": width}
-        assert resolve_recipe(LoadOptions(**options), MACHINES["cpu"], Ear(), to_store=True) is not None
+        assert resolve_recipe(LoadOptions(**options), MACHINES["cpu"], StrictEar(), to_store=True) is not None
         with pytest.raises(AssertionError, match="asked for kernels"):
             resolve("cpu", quantization=width)
 
@@ -143,12 +128,12 @@ def test_what_is_to_be_stored_has_a_format_for_checkpoints(
     compile_kernels(monkeypatch, works=True)
     machine = MACHINES[kind]
     options = LoadOptions(device=kind, dtype=dtype, quantization=width)
-    recipe = resolve_recipe(options, machine, Ear(), to_store=True)
+    recipe = resolve_recipe(options, machine, StrictEar(), to_store=True)
     assert recipe is not None
     assert recipe.format.is_stored
     for name in ("int4", "int8") if kind == "cpu" else ():
         with pytest.raises(DsvlError, match="only for loading") as caught:
-            resolve_recipe(replace(options, quantization=name), machine, Ear(), to_store=True)
+            resolve_recipe(replace(options, quantization=name), machine, StrictEar(), to_store=True)
         assert FORMATS[str(caught.value.hint).split()[-1]].is_stored
 
 
@@ -172,7 +157,7 @@ def test_a_missing_package_is_named_with_the_way_to_it(monkeypatch: pytest.Monke
 
 
 def test_quantizing_more_layers_is_warned_about() -> None:
-    ear = Ear()
+    ear = StrictEar()
     options = LoadOptions(device="cpu", quantization="8bit", include_vision=True, include_head=True)
     assert resolve_recipe(options, MACHINES["cpu"], ear) is not None
     assert len(ear.notes) == 2

@@ -8,7 +8,7 @@ import torch
 from dsvl_cli.engine.quantization.formats import FORMATS, STORED_FORMATS, Recipe, Verdict, find_cell
 from dsvl_cli.engine.quantization.selection import count_stored_bytes, report_selection, select_layers
 from dsvl_cli.errors import DsvlError
-from tests.engine.quantization.test_formats import Ear
+from tests.listeners import StrictEar
 
 ON_CPU = sorted(name for name in STORED_FORMATS if find_cell(name, "cpu", "bfloat16").verdict is Verdict.WORKS)
 PROJECTIONS = 7  # linear layers of one layer of Llama
@@ -52,7 +52,7 @@ def test_a_layer_of_the_wrong_shape_is_kept_and_reported(name: str, shape: tuple
     assert selection.quantized == ("model.language_model.0",)
     assert word in selection.misshapen[odd]
     assert odd in selection.kept
-    ear = Ear()
+    ear = StrictEar()
     report_selection(selection, recipe, ear)
     assert len(ear.notes) == 1
     assert odd in ear.notes[0]
