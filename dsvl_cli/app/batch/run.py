@@ -47,18 +47,18 @@ def make_rows(console: Console, job: Job) -> None:
         output = open_output(options, settings)
         kept = stack.enter_context(output) if isinstance(output, KeptOutput) else None
         unread: list[str] = []
-        supply = Scanner(job.items(unread.append), output.select)
-        stack.callback(supply.close)
-        supply.start()
+        scanner = Scanner(job.items(unread.append), output.select)
+        stack.callback(scanner.close)
+        scanner.start()
         signal_number, tally, seconds = None, Tally(), 0.0
-        if supply.wait():  # otherwise there is nothing to do, and no model is needed
+        if scanner.wait():  # otherwise there is nothing to do, and no model is needed
             with console.working("loading the model"):
                 captioner = _make_captioner(job, checkpoint, kept.settings if kept else settings, batch_size, listener)
             progress = BatchProgress(console, len(kept.journal) if kept else 0, str(options.out))
-            runner = Runner(captioner, output, options.max_errors, _Teller(progress, supply))
+            runner = Runner(captioner, output, options.max_errors, _Teller(progress, scanner))
             with StopSignals(lambda: _stop(runner, progress)) as signals:
                 try:
-                    tally = runner.run(supply)
+                    tally = runner.run(scanner)
                 finally:
                     progress.close()
             signal_number, seconds = signals.number, progress.seconds
@@ -68,7 +68,7 @@ def make_rows(console: Console, job: Job) -> None:
             _write_report(kept, options.report)
         for text in unread:
             console.warn(text)
-        conclude(console, options, RunOutcome(kept, supply.found, tally, seconds, signal_number))
+        conclude(console, options, RunOutcome(kept, scanner.found, tally, seconds, signal_number))
         if unread:
             raise SomeFailed("folders could not be read")
 
@@ -76,15 +76,15 @@ def make_rows(console: Console, job: Job) -> None:
 class _Teller:
     """Reports each row to the progress."""
 
-    def __init__(self, progress: BatchProgress, supply: Scanner) -> None:
+    def __init__(self, progress: BatchProgress, scanner: Scanner) -> None:
         self._progress = progress
-        self._supply = supply
+        self._scanner = scanner
 
     def __call__(self, row: Row, tally: Tally) -> None:
         if row.error is not None:
             message = row.error.message
             self._progress.error(message if message.startswith(row.path) else f"{row.path}: {message}")
-        due = self._supply.due if self._supply.is_complete else None
+        due = self._scanner.due if self._scanner.is_complete else None
         self._progress.update(tally.done, due, tally.failed, tally.suspect)
 
 

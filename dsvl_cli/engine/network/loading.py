@@ -25,8 +25,8 @@ from dsvl_cli.engine.network.packed_weights import pack_weights
 from dsvl_cli.engine.network.pixels import read_image_processor
 from dsvl_cli.engine.network.vision import VisionTower
 from dsvl_cli.engine.network.weights import (
+    find_missing_name,
     find_obstacle,
-    find_unknown_names,
     list_linears,
     read_decoder,
     read_linear,
@@ -66,7 +66,8 @@ def load_network(
     if plan.device == "cpu" and plan.attention == "sdpa" and can_map(checkpoint, recipe):
         with StoredTensors(checkpoint) as tensors:
             obstacle = find_obstacle(checkpoint.config, tensors)
-            if obstacle is None:
+            missing = None if obstacle else find_missing_name(checkpoint.config, tensors)
+            if obstacle is None and missing is None:
                 _check_own(checkpoint, plan, config, recipe, force=force)
                 try:
                     return _load_own(checkpoint, plan, config, recipe if own else None, kernels, tensors, listener)
@@ -74,7 +75,8 @@ def load_network(
                     if is_out_of_memory(exc):
                         raise
                     raise _misfit(checkpoint) from exc
-            if find_unknown_names(checkpoint.config, tensors) is not None:
+            if missing is not None:
+                obstacle = f"it has no {missing}"
                 listener.note(f"{checkpoint.name} has a layout that dsvl does not know: it is loaded by transformers")
     if own:
         why = obstacle or "they support only the 1.3b on a CPU"

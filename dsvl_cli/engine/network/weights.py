@@ -26,22 +26,22 @@ _NORMS = ("input_layernorm", "post_attention_layernorm")
 
 
 def find_obstacle(config: Mapping[str, Any], names: Iterable[str]) -> str | None:
-    """Return why a 1.3b checkpoint cannot be loaded here, though transformers might load it, or None if it can.
+    """Return why only transformers can run a 1.3b checkpoint, or None; its layout is not checked.
 
     Args:
         config: `config.json`.
         names: of the tensors, in the current layout.
     """
-    text, names = text_settings(config), set(names)
+    text = text_settings(config)
     if text.get("attention_bias") or text.get("mlp_bias"):
         return "its linear layers have biases"
     if any(name.endswith(".SCB") and not name.startswith((_LANGUAGE_MODEL, "lm_head")) for name in names):
         return "its vision tower is quantized"
-    return find_vision_obstacle(config) or find_unknown_names(config, names)
+    return find_vision_obstacle(config)
 
 
-def find_unknown_names(config: Mapping[str, Any], names: Iterable[str]) -> str | None:
-    """Name the first tensor of a 1.3b that is missing under its current name; None if all are there."""
+def find_missing_name(config: Mapping[str, Any], names: Iterable[str]) -> str | None:
+    """Return the first tensor of a 1.3b that is missing under its current name, or None if all are there."""
     names = set(names)
     language = DecoderConfig.read(config)
     wanted = [f"{_LANGUAGE_MODEL}norm.weight"]
@@ -52,8 +52,7 @@ def find_unknown_names(config: Mapping[str, Any], names: Iterable[str]) -> str |
         wanted += [EMBEDDINGS, HEAD]
     elif HEAD not in names:
         wanted.append(EMBEDDINGS)
-    missing = next((name for name in wanted if name not in names), None)
-    return None if missing is None else f"it has no {missing}"
+    return next((name for name in wanted if name not in names), None)
 
 
 def list_linears(config: DecoderConfig) -> Iterator[str]:
