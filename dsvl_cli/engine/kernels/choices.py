@@ -27,8 +27,9 @@ from torch.nn import functional
 SECONDS = 0.5  # the budget of a start, over all its questions
 REFERENCE = "reference"  # chosen if no candidate is usable
 
-_ROUNDS = 5  # timed runs of each candidate at the final size; the fastest counts
-_FEWEST_ROUNDS = 2
+# Timed runs of each candidate at the final size, of which the fastest counts: more if they are short.
+_FEWEST_ROUNDS, _ROUNDS, _MOST_ROUNDS = 2, 5, 25
+_SHORT = 0.02  # the share of the budget that the further rounds of a question may take
 _CLEAR_GAIN = 0.1  # what another candidate must save to replace the default one: noise must not flip the choice
 _SLOW = 10.0  # times the fastest: above any noise
 _NOTABLE_SECONDS = 1e-3  # faster runs at less than the final size may be mostly overhead, and say nothing
@@ -120,7 +121,7 @@ class Measured:
         if others:
             ratios = ", ".join(f"{ratio:.2f} of {name}" for name, ratio in others.items())
             near = ", too close to change the default" if max(others.values()) > 1 else ""
-            where = " (on one thread: other processes kept the CPU busy)" if self.one_thread else ""
+            where = " (on one thread: the CPU was busy)" if self.one_thread else ""
             reasons.insert(0, f"time {ratios}{near}{where}")
         return "; ".join(reasons or ["the only candidate"])
 
@@ -322,8 +323,11 @@ class _Trial:
         self._drop_slow(_NOTABLE_SECONDS)
 
     def _time_in_turns(self) -> None:
-        for number in range(_ROUNDS):
+        start = self._budget.clock()
+        for number in range(_MOST_ROUNDS):
             if len(self.usable) < 2:  # nothing to compare
+                return
+            if number >= _ROUNDS and self._budget.clock() - start > _SHORT * self._budget.seconds:
                 return
             if sum(self.seconds.values()) > self._budget.left:
                 if number < _FEWEST_ROUNDS:

@@ -24,6 +24,7 @@ _ROWS = {ShapeClass.ONE_ROW: 1, ShapeClass.FEW_ROWS: 8, ShapeClass.PROMPT: 256}
 _SIZES = {ShapeClass.ONE_ROW: (64, 256, 1024), ShapeClass.FEW_ROWS: (64, 256, 1024), ShapeClass.PROMPT: (64, 256, 512)}
 # Relative to the largest value: float32 sums in another order; activations in bfloat16 or 8 bits.
 _EXACT, _ROUNDED = 1e-4, 0.05
+RENEWAL_SECONDS = 5.0  # the budget when the user asks for measuring
 
 
 @dataclass(frozen=True, slots=True)
