@@ -38,7 +38,7 @@ def run_doctor(console: Console, profile: str | None, *, as_json: bool, measure:
         console: where the report goes.
         profile: whose settings are shown.
         as_json: print one JSON object.
-        measure: measure again how products are best computed on the CPU.
+        measure: time the implementations of products on the CPU again.
     """
     hide = partial(hide_secrets, variables=console.environment.variables)
     page: dict[str, Any] = {}

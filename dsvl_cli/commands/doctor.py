@@ -23,7 +23,9 @@ def doctor(
     ] = None,
     measure: Annotated[
         bool,
-        typer.Option("--measure", help="Time the ways to multiply weights on this CPU again, and use the fastest."),
+        typer.Option(
+            "--measure", help="Time the implementations of products on this CPU again, and store the fastest ones."
+        ),
     ] = False,
     as_json: options.Json = False,
     debug: options.Debug = False,
