@@ -37,8 +37,9 @@ def quantize_once(way: str, name: str, source: Path, target: Path, threads: int)
     import torch
 
     from dsvl_cli.engine.conversion.convert import quantize_checkpoint
-    from dsvl_cli.engine.quantization.backends import find_model_class, make_quantization_config, make_skeleton
-    from dsvl_cli.engine.quantization.library_logging import import_backend, mute_libraries
+    from dsvl_cli.engine.network.library_logging import import_backend, mute_libraries
+    from dsvl_cli.engine.network.model_class import find_model_class, make_skeleton
+    from dsvl_cli.engine.quantization.backends import make_quantization_config
     from dsvl_cli.engine.quantization.selection import select_layers
 
     torch.set_num_threads(threads)

@@ -104,8 +104,8 @@ def test_weights_that_were_not_to_be_changed_are_found(source: Checkpoint, tmp_p
 def test_what_transformers_saves_after_a_prompt_is_found_damaged(source: Checkpoint, tmp_path: Path) -> None:
     from transformers import BitsAndBytesConfig
 
-    from dsvl_cli.engine.quantization.backends import find_model_class, make_skeleton
-    from dsvl_cli.engine.quantization.library_logging import import_backend, mute_libraries
+    from dsvl_cli.engine.network.library_logging import import_backend, mute_libraries
+    from dsvl_cli.engine.network.model_class import find_model_class, make_skeleton
     from dsvl_cli.engine.quantization.selection import select_layers
 
     import_backend("bitsandbytes")
