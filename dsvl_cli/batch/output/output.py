@@ -17,12 +17,10 @@ from dsvl_cli.batch.output.formats import Format
 from dsvl_cli.batch.output.journal import Journal
 from dsvl_cli.batch.output.settings import Settings
 from dsvl_cli.batch.output.tables import write_csv, write_openai, write_parquet
+from dsvl_cli.batch.quality import RETRY_SAMPLING
 from dsvl_cli.batch.row import Row
 from dsvl_cli.engine.storage.files import find_leftovers, remove_leftovers
 from dsvl_cli.errors import DsvlError
-
-# Retried suspect answers are sampled: greedy decoding would repeat the same answer.
-RETRY_SAMPLING: Mapping[str, Any] = {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.1, "seed": 1}
 
 
 class Sink(Protocol):
