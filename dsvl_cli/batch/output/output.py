@@ -135,7 +135,7 @@ class KeptOutput:
                 self._lock.acquire()
             except Timeout as exc:
                 raise DsvlError(
-                    f"another dsvl is writing {self.shown}", "wait until it has finished, or choose another -o"
+                    f"another dsvl is writing {self.shown}", "wait until it has finished, or write elsewhere with -o"
                 ) from exc
         try:
             own = (self.path, self.journal.path, settings_path_of(self.path))
@@ -213,11 +213,12 @@ class KeptOutput:
             if found := self.settings.differences(stored):
                 raise DsvlError(
                     f"{self.shown} was made with different settings; now: {', '.join(found)}",
-                    "choose another -o, or start over with --overwrite",
+                    "write elsewhere with -o, or start over with --overwrite",
                 )
         if stored is None or not _has_content(self.journal.path):
             raise DsvlError(
-                f"{self.shown} already exists and is not from `dsvl batch`", "choose another -o, or add --overwrite"
+                f"{self.shown} already exists and is not from `dsvl batch`",
+                "write elsewhere with -o, or replace it with --overwrite",
             )
         return True
 
