@@ -25,7 +25,7 @@ SLOW = frozenset(
         "commands/test_doctor.py", "engine/machine/test_detect.py", "engine/test_diagnosis.py", "test_public.py",
         "test_readme.py",
 
-        "batch/test_kill.py", "engine/checkpoint/test_hub.py", "test_quick.py",
+        "batch/test_kill.py", "engine/checkpoint/test_hub.py", "test_conftest.py", "test_quick.py",
         "engine/checkpoint/test_originals.py::test_the_command_says_it",
         "terminal/test_markdown.py::test_history_and_screen_show_the_one_shot_rendering",
         "terminal/test_markdown.py::test_nothing_is_lost_when_the_window_changes",
