@@ -19,7 +19,7 @@ OTHERS = ("startup", "agreement", "quantize")
 
 
 def plan(names: list[str], checkpoint: Path, results: Path, more: list[str]) -> list[list[str]]:
-    """Give the arguments of each benchmark that is to be run, in order."""
+    """Return the arguments of each benchmark to run, in order."""
     commands = []
     for name in names:
         module = f"benchmarks.{name}"
@@ -34,7 +34,7 @@ def plan(names: list[str], checkpoint: Path, results: Path, more: list[str]) -> 
 
 
 def main() -> int:
-    """Run them; the number of those that failed."""
+    """Run them, and return the number of failures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", nargs="?", type=Path, default=DEFAULT_CHECKPOINT)
     parser.add_argument("--only", nargs="+", choices=(*OTHERS, *FULL_SIZE), default=[*OTHERS, *FULL_SIZE])

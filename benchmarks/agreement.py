@@ -27,12 +27,12 @@ Answers = list[tuple[int, ...]]
 
 
 def alone(model: VisionLanguageModel, talks: list[Conversation]) -> Answers:
-    """Answer one by one; the ids of each answer."""
+    """Answer one by one, and return the ids of each answer."""
     return [Reply.of(model.stream(talk, GREEDY)).token_ids for talk in talks]
 
 
 def batched(model: VisionLanguageModel, talks: list[Conversation], size: int = 8) -> Answers:
-    """Answer in batches; the ids of each answer."""
+    """Answer in batches, and return the ids of each answer."""
     answers: Answers = []
     for start in range(0, len(talks), size):
         rows = talks[start : start + size]
@@ -53,7 +53,7 @@ def cast(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def compare(what: str, ours: Answers, beside: str, others: Answers) -> Row:
-    """Give the percentage of answers that are the same."""
+    """Return the percentage of identical answers."""
     same = sum(a == b for a, b in zip(ours, others, strict=True))
     return Row(what, 100 * same / len(ours), "%", beside)
 

@@ -10,7 +10,7 @@ POLL_SECONDS = 0.005
 
 
 def read_anonymous() -> int:
-    """Give the bytes of anonymous memory that this process holds (RssAnon)."""
+    """Return the anonymous memory of this process in bytes (RssAnon)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
@@ -18,7 +18,7 @@ def read_anonymous() -> int:
 
 
 class Peak:
-    """The most anonymous memory that was held within a `with` block, in bytes."""
+    """Peak anonymous memory within a `with` block, in bytes."""
 
     def __init__(self) -> None:
         self.bytes = read_anonymous()

@@ -15,9 +15,9 @@ class Asked:
     """Every run of every candidate, named as `dsvl int8`, `transformers bf16`, `llama.cpp q4_0`.
 
     Attributes:
-        runs: as the workers gave them.
-        picture_seconds: of encoding the picture in each start of dsvl.
-        load_seconds: of each start.
+        runs: as reported by the workers.
+        picture_seconds: time to encode the picture, by start of dsvl.
+        load_seconds: time to load, by start.
     """
 
     runs: dict[str, list[Figures]] = field(default_factory=dict)
@@ -25,7 +25,7 @@ class Asked:
     load_seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, name: str, found: Figures) -> None:
-        """Take what a worker found."""
+        """Record what a worker reported."""
         self.runs.setdefault(name, []).extend(found["runs"])
         self.load_seconds.setdefault(name, []).append(found["load_seconds"])
         last = found["runs"][-1]
@@ -33,7 +33,7 @@ class Asked:
 
     @property
     def prompt_tokens(self) -> int:
-        """Of the prompt of all candidates."""
+        """The length of the prompt, the same for all candidates."""
         return int(next(iter(self.runs.values()))[0]["prompt_tokens"])
 
     @property
@@ -42,30 +42,30 @@ class Asked:
         return [name for name in self.runs if name.startswith("transformers")]
 
     def first(self, name: str) -> float | None:
-        """Give the median seconds until the first token; None for a candidate that was not there."""
+        """Return the median seconds until the first token, or None if the candidate did not run."""
         return median_of(self.runs[name], "first_seconds") if name in self.runs else None
 
     def whole(self, name: str) -> float | None:
-        """Give the median seconds until the last token."""
+        """Return the median seconds until the last token."""
         return median_of(self.runs[name], "seconds") if name in self.runs else None
 
     def step(self, name: str) -> float | None:
-        """Give the median milliseconds of a step."""
+        """Return the median milliseconds of a step."""
         if name not in self.runs:
             return None
         return 1e3 * median_of(({"step": step_seconds(run)} for run in self.runs[name]), "step")
 
     def picture(self) -> float:
-        """Give the median seconds of encoding the picture."""
+        """Return the median seconds of encoding the picture."""
         return median_of(({"seconds": seconds} for seconds in self.picture_seconds), "seconds")
 
     def raw(self) -> dict[str, Any]:
-        """Give everything for the line of JSON."""
+        """Return everything for the line of JSON."""
         return {"runs": self.runs, "picture_seconds": self.picture_seconds, "load_seconds": self.load_seconds}
 
 
 def ask_all(setup: Setup, new_tokens: int) -> Asked:
-    """Start every candidate once a round, one after the other."""
+    """Start every candidate once per round, one after the other."""
     kinds = list(dict.fromkeys(llama_kind(name) for name in setup.formats))
     if setup.llama is not None:
         setup.llama.make(kinds)

@@ -15,7 +15,7 @@ GOALS = {2.0: Goal("at least", 3.0), 1.0: Goal("at least", 4.0)}  # by the bytes
 
 
 def rate(runs: list[Figures]) -> float:
-    """Give the median of pictures per minute."""
+    """Return the median of pictures per minute."""
     return median_of(({"rate": 60 * run["pictures"] / run["seconds"]} for run in runs), "rate")
 
 

@@ -25,11 +25,11 @@ _POLL_SECONDS = 0.02
 
 @dataclass
 class Watched:
-    """A run that was looked at while it wrote.
+    """A run observed while it was writing.
 
     Attributes:
-        marks: seconds since the start, and the size of the output by then.
-        peak_mebibytes: the greatest resident memory.
+        marks: pairs of seconds since the start and the size of the output.
+        peak_mebibytes: peak resident memory.
     """
 
     marks: list[tuple[float, int]] = field(default_factory=list)
@@ -38,11 +38,11 @@ class Watched:
 
     @property
     def first_row(self) -> float:
-        """Seconds until the output grew for the first time."""
+        """Seconds until the output first grew."""
         return next((at for at, size in self.marks if size > self.marks[0][1]), self.seconds)
 
     def fifths(self) -> list[float]:
-        """Seconds that each fifth of what was written took."""
+        """Seconds for each fifth of the output."""
         begin, end = self.marks[0][1], self.marks[-1][1]
         times = []
         for part in range(6):
@@ -52,7 +52,7 @@ class Watched:
 
 
 def run(folder: Path, out: Path, kill_at: int | None = None) -> Watched:
-    """Run over the folder; kill it when the output has `kill_at` bytes."""
+    """Run over the folder, and kill the run when the output has `kill_at` bytes."""
     watched = Watched()
     begin = time.perf_counter()
     command = [

@@ -20,7 +20,7 @@ KEYS = "thequickbrownfoxjumpsoverthelazydog"
 
 
 def read(terminal: int, seconds: float) -> bytes:
-    """Read what comes within some seconds, answering the terminal's question for the cursor."""
+    """Read for some seconds, answering the program's queries for the cursor position."""
     ready, _, _ = select.select([terminal], [], [], seconds)
     data = os.read(terminal, 65536) if ready else b""
     if b"\x1b[6n" in data:

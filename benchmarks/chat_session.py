@@ -29,7 +29,7 @@ SEED = 31
 
 
 class Window:
-    """A tmux window with the chat in it."""
+    """A tmux window running the chat."""
 
     def __init__(self, width: int, height: int, environment: dict[str, str], *arguments: str) -> None:
         self._socket = f"dsvl-{os.getpid()}-{id(self)}"
@@ -44,12 +44,12 @@ class Window:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
     def lines(self) -> list[str]:
-        """Everything that is on the screen or has scrolled away, without empty lines."""
+        """The non-empty lines of the screen and its history."""
         text = self._tmux("capture-pane", "-p", "-t", "chat", "-S", "-")
         return [line.rstrip() for line in text.splitlines() if line.strip()]
 
     def wait_for_prompt(self, seconds: float = 120.0) -> list[str]:
-        """Wait until the line is empty and nothing has changed for a while."""
+        """Wait until the input line is empty and the screen has not changed for a while."""
         before: list[str] = []
         calm = 0
         deadline = time.monotonic() + seconds
@@ -62,7 +62,7 @@ class Window:
         return before
 
     def say(self, line: str) -> str:
-        """Type a line; return what was printed until the next prompt, joined to one line."""
+        """Type a line, and return the output up to the next prompt, joined into one line."""
         self._tmux("send-keys", "-t", "chat", "-l", line)
         time.sleep(0.2)
         known = len([shown for shown in self.lines() if shown.startswith(f"{PROMPT} ")])
@@ -88,7 +88,7 @@ class Window:
 
 
 def play_pair(window: Window, first: Scene, second: Scene, index: int, folder: Path) -> dict[str, tuple[str, str]]:
-    """Talk about one pair; what was answered and what is right, by kind of question."""
+    """Talk about one pair, and return the given and the right answer by kind of question."""
     paths = []
     for name, scene in (("first", first), ("second", second)):
         path = folder / f"{index}-{name}.png"
@@ -112,7 +112,7 @@ def play_pair(window: Window, first: Scene, second: Scene, index: int, folder: P
 
 
 def is_right(answer: str, expected: str) -> bool:
-    """Whether an answer says what is expected, line breaks and the seam of a continued answer aside."""
+    """Whether an answer is the expected one, ignoring line breaks and the seam of a continued answer."""
     return "".join(answer.split()) == "".join(expected.split())
 
 

@@ -20,7 +20,7 @@ GOAL = Goal("at most", 1.5)
 
 
 def steps_by_context(runs: list[Figures], contexts: list[int]) -> list[tuple[float, float]]:
-    """Give for each context its true length and the median milliseconds of a step."""
+    """Return the actual length and the median milliseconds of a step for each context."""
     found = []
     for wanted in contexts:
         near = [run for run in runs if wanted == min(contexts, key=lambda each: abs(each - run["prompt_tokens"]))]
@@ -29,7 +29,7 @@ def steps_by_context(runs: list[Figures], contexts: list[int]) -> list[tuple[flo
 
 
 def make_rows(runs: dict[str, list[Figures]], contexts: list[int], limits: Limits, shape: Shape) -> list[Row]:
-    """Compare each longer context with the shortest, and every step with its limit."""
+    """Compare each longer context with the shortest, and each step with its limit."""
     rows = []
     for name, found in runs.items():
         steps = steps_by_context(found, contexts)
@@ -48,7 +48,7 @@ def make_rows(runs: dict[str, list[Figures]], contexts: list[int], limits: Limit
 
 
 def _width_of_cache(candidate: str) -> str:
-    """Name the format whose cache a candidate has: llama.cpp keeps its own in 16 bits."""
+    """Return the format of a candidate's cache; llama.cpp uses 16 bits."""
     return "fp32" if candidate.endswith("fp32") else "bf16"
 
 

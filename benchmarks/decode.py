@@ -22,7 +22,7 @@ STEP_LLAMA_GOALS = {2.0: Goal("at least", 0.9), 1.0: Goal("at least", 1.0), 0.5:
 
 
 def make_rows(asked: Asked, formats: tuple[str, ...], limits: Limits, shape: Shape, new_tokens: int) -> list[Row]:
-    """Compare each format of ours with both peers."""
+    """Compare each of our formats with both peers."""
     rows = []
     for name in formats:
         first, bytes_each, peer = asked.first(f"dsvl {name}"), width(name), f"llama.cpp {llama_kind(name)}"

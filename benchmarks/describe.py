@@ -27,7 +27,7 @@ IMPORTS = "import dsvl_cli.app.describe, dsvl_cli.engine.model"  # what `dsvl de
 
 
 def make_rows(asked: Asked, formats: tuple[str, ...], limits: Limits, shape: Shape, new_tokens: int) -> list[Row]:
-    """Compare each format with both peers; the fastest one has the goals, and is compared with q4_0."""
+    """Compare each format with both peers; the goals apply to the fastest, which is compared with q4_0."""
     wholes = {name: asked.whole(f"dsvl {name}") or 0.0 for name in formats}
     best = min(wholes, key=lambda name: wholes[name])
     rows = []
@@ -48,7 +48,7 @@ def make_rows(asked: Asked, formats: tuple[str, ...], limits: Limits, shape: Sha
 
 
 def run_ours(setup: Setup, name: str, new_tokens: int) -> Figures:
-    """Run `dsvl describe` as a process; seconds of the whole and of its parts."""
+    """Run `dsvl describe` as a process, and return the seconds of the whole and of its parts."""
     command = [sys.executable, "-m", "dsvl_cli", "describe", setup.image, "--model", setup.checkpoint, "--json"]
     options = ("--max-new-tokens", str(new_tokens), "--threads", str(setup.threads), "--device", "cpu", "--offline")
     start = time.perf_counter()
@@ -74,7 +74,7 @@ def run_theirs(setup: Setup, dtype: str, new_tokens: int) -> Figures:
 
 
 def read_weights(checkpoint: str) -> None:
-    """Bring the weights into the page cache."""
+    """Read the weights into the page cache."""
     for path in Path(resolve_folder(checkpoint)).glob("*.safetensors"):
         with path.open("rb") as file:
             while file.read(2**24):
@@ -82,7 +82,7 @@ def read_weights(checkpoint: str) -> None:
 
 
 def run_processes(setup: Setup, new_tokens: int) -> dict[str, list[Figures]]:
-    """Run whole processes in turn, the page cache being warm and what a first start stores being stored."""
+    """Run whole processes in turn, with a warm page cache and after a first start has filled the caches."""
     for name in setup.formats:
         run_ours(setup, name, 1)
     runs: dict[str, list[Figures]] = {}

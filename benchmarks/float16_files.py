@@ -22,7 +22,7 @@ LOAD_GOAL, MEMORY_GOAL, STEP_GOAL = Goal("at most", 1.1), Goal("at most", 1.05),
 
 
 def write_float16(source: Path, target: Path) -> None:
-    """Copy a checkpoint, its weights in float16 and named as transformers 4.55 names them."""
+    """Copy a checkpoint with its weights in float16, under the names that transformers 4.55 used."""
     import torch
     from safetensors.torch import load_file, save_file
 

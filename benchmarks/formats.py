@@ -13,22 +13,22 @@ _LLAMA_KINDS = {8: "q8_0", 4: "q4_0"}
 
 
 def is_known(name: str) -> bool:
-    """Say whether dsvl has a format."""
+    """Whether dsvl has a format."""
     return name in UNQUANTIZED or name in FORMATS
 
 
 def width(name: str) -> float:
-    """Give the bytes of one weight, without its share of the scales."""
+    """Return the bytes per weight, without its share of the scales."""
     return _BYTES[name] if name in UNQUANTIZED else FORMATS[name].bits / 8
 
 
 def llama_kind(name: str) -> str:
-    """Give the kind of llama.cpp's that is as wide."""
+    """Return llama.cpp's format of the same width."""
     return "bf16" if name in UNQUANTIZED else _LLAMA_KINDS[FORMATS[name].bits]
 
 
 def load_options(model: str, name: str, threads: int) -> LoadOptions:
-    """Say how to load a model in a format, on the CPU."""
+    """Return the options that load a model in a format on the CPU."""
     options: dict[str, Any] = {"model": model, "device": "cpu", "offline": True, "threads": threads}
     if name in UNQUANTIZED:
         return LoadOptions(**options, dtype=cast(Dtype, UNQUANTIZED[name]))
@@ -36,5 +36,5 @@ def load_options(model: str, name: str, threads: int) -> LoadOptions:
 
 
 def flags(name: str) -> tuple[str, ...]:
-    """Give the flags of `dsvl` that load a format."""
+    """Return the flags of `dsvl` that load a format."""
     return ("--dtype", UNQUANTIZED[name]) if name in UNQUANTIZED else ("--quantization", name)

@@ -44,7 +44,7 @@ TEMPLATE = (
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE on English at hand, for prompts of a realistic length; with the true special ids."""
+    """Train a byte-level BPE on available English text, for prompts of realistic length, with the real special ids."""
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trained.train_from_iterator(

@@ -18,25 +18,25 @@ MATRIX_SIDE = 1024
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of a machine with so many threads.
+    """The limits of a machine with a given number of threads.
 
     Attributes:
-        bandwidth: bytes a second that can be read from memory.
-        rates: by `fp32`, `bf16` and `int8`, operations a second in products of matrices, two for each multiplication
-            and addition.
+        bandwidth: bytes per second that can be read from memory.
+        rates: operations per second in matrix products, by `fp32`, `bf16` and `int8`; a multiplication with its
+            addition counts as two.
     """
 
     bandwidth: float
     rates: dict[str, float]
 
     def rate(self, format_name: str) -> float:
-        """Give the rate of the fastest matrix units that a format can use: any number can be widened on the way."""
+        """Return the rate of the fastest matrix units that a format can use; narrower numbers can always be upcast."""
         usable = {"fp32": ("fp32",), "bf16": ("fp32", "bf16")}.get(format_name, tuple(self.rates))
         return max(self.rates[name] for name in usable)
 
 
 def measure_limits(threads: int) -> Limits:
-    """Measure with torch: a sum over a large tensor, and products of square matrices."""
+    """Measure with torch: the sum of a large tensor, and products of square matrices."""
     import torch
 
     torch.set_num_threads(threads)
@@ -55,7 +55,7 @@ def measure_limits(threads: int) -> Limits:
 
 
 def _int8_product(side: int) -> Callable[[], object]:
-    """Give a product of 8-bit matrices by oneDNN, the weight packed as it likes."""
+    """Return a function for oneDNN's product of 8-bit matrices, with the weight prepacked."""
     import torch
 
     numbers = torch.randint(0, 127, (side, side), dtype=torch.uint8)
@@ -66,7 +66,7 @@ def _int8_product(side: int) -> Callable[[], object]:
 
 
 def _best(work: Callable[[], object], seconds: float = 1.5) -> float:
-    """Repeat for some seconds, three times at least; the shortest."""
+    """Repeat for some seconds, at least three times, and return the shortest time."""
     work()
     end, runs = time.perf_counter() + seconds, list[float]()
     while len(runs) < 3 or time.perf_counter() < end:
@@ -78,7 +78,7 @@ def _best(work: Callable[[], object], seconds: float = 1.5) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The sizes of a DeepSeek-VL, by which its least work is counted.
+    """The sizes of a DeepSeek-VL, from which its minimum work is computed.
 
     Attributes:
         layer_weights: of all linear layers of the language model's blocks.
@@ -101,7 +101,7 @@ class Shape:
 
     @classmethod
     def read(cls, checkpoint: str) -> Shape:
-        """Read them from a folder's `config.json`, or of `tiny`."""
+        """Read the sizes from the `config.json` of a folder or of `tiny`."""
         folder = EMBEDDED_FOLDER if checkpoint == "tiny" else Path(checkpoint)
         config: dict[str, Any] = json.loads((folder / "config.json").read_text())
         text, vision = config["text_config"], config["vision_config"]
@@ -125,11 +125,11 @@ class Shape:
         )
 
     def cache_bytes(self, format_name: str, positions: int) -> float:
-        """Give the bytes of keys and values: in 32 bits for `fp32`, else in 16."""
+        """Return the bytes of keys and values: 32 bits for `fp32`, else 16."""
         return 2 * max(2.0, width(format_name)) * self.hidden * self.layers * positions
 
     def weight_bytes(self, format_name: str) -> float:
-        """Give the bytes that all weights need: the blocks of the language model in the format, scales left out.
+        """Return the bytes of all weights: the blocks of the language model in the format, without scales.
 
         Towers, embeddings and head are counted in 32 bits for `fp32`, else in 16.
         """
@@ -137,11 +137,11 @@ class Shape:
         return others + width(format_name) * self.layer_weights
 
     def step_bytes(self, format_name: str, positions: int) -> float:
-        """Give the bytes that one decode step reads at the least: head and layers in the format, and the cache."""
+        """Return the minimum bytes that a decode step reads: head and layers in the format, and the cache."""
         return width(format_name) * (self.layer_weights + self.head_weights) + self.cache_bytes(format_name, positions)
 
     def prefill_seconds(self, limits: Limits, format_name: str, tokens: int, pictures: int = 1) -> float:
-        """Give the seconds that a prompt takes at the least; the vision tower computes in bf16."""
+        """Return the minimum seconds for a prompt; the vision tower computes in bf16."""
         linear = 2.0 * (self.layer_weights * tokens + self.head_weights)
         attention = 2.0 * self.layers * self.hidden * tokens**2  # causal: half of all pairs, scores and values
         vision = (
@@ -151,7 +151,7 @@ class Shape:
         return linear / limits.rate(format_name) + (attention + pictures * vision) / limits.rate(whole)
 
     def answer_seconds(self, limits: Limits, format_name: str, prompt_tokens: int, new_tokens: int) -> float:
-        """Give the seconds that a question about one picture takes at the least, until the last of the new tokens."""
+        """Return the minimum seconds for a question about one picture, until the last new token."""
         positions = prompt_tokens + new_tokens // 2
         steps = (new_tokens - 1) * self.step_bytes(format_name, positions) / limits.bandwidth
         return self.prefill_seconds(limits, format_name, prompt_tokens) + steps

@@ -33,7 +33,7 @@ _context = multiprocessing.get_context("forkserver")
 
 @dataclass(frozen=True)
 class Cost:
-    """What one picture cost.
+    """The cost of one picture.
 
     Attributes:
         outcome: `picture`, `ImageError`, the name of another error, or `killed`.
@@ -79,16 +79,16 @@ def main() -> None:
 
 
 def is_bearable(cost: Cost) -> bool:
-    """Whether a picture kept within what is promised."""
+    """Whether a picture stayed within the limits."""
     known = cost.outcome in ("picture", "ImageError")
     return known and cost.seconds < MAX_SECONDS and cost.mebibytes < MAX_MEBIBYTES
 
 
 def measure(name: str, data: bytes) -> Cost:
-    """Decode in a process of its own, which is killed after a minute.
+    """Decode in a new process, which is killed after a minute.
 
-    It is forked from a server that has decoded nothing: encoders start threads, and a fork beside them may wait for
-    ever for a lock that one of them held.
+    It is forked from a server that has not decoded anything: encoders start threads, and a fork next to them may wait
+    forever for a lock that one of them held.
     """
     receiving, sending = _context.Pipe(duplex=False)
     process = _context.Process(target=decode_once, args=(name, data, sending))
@@ -105,7 +105,7 @@ def measure(name: str, data: bytes) -> Cost:
 
 
 def decode_once(name: str, data: bytes, sending: Connection) -> None:
-    """Decode, and send what it cost."""
+    """Decode, and send the cost."""
     Image.init()
     before, started = peak_memory(), time.perf_counter()
     try:

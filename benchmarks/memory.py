@@ -18,7 +18,7 @@ MEMORY_GOAL, LOAD_GOAL = Goal("at most", 1.1), Goal("under", 1.0)
 
 
 def answering_bytes(found: Figures) -> float:
-    """Give the most anonymous bytes beyond the imports, while loading or answering."""
+    """Return the peak anonymous bytes beyond the imports, while loading or answering."""
     return float(max(found["load_peak_bytes"], found["answer_peak_bytes"] - found["before_bytes"]))
 
 

@@ -20,7 +20,7 @@ FLAG = "--cache"
 
 
 def has_flag() -> bool:
-    """Say whether `dsvl describe` knows the flag."""
+    """Whether `dsvl describe` knows the flag."""
     from typer.main import get_command
 
     from dsvl_cli.cli import app
@@ -30,7 +30,7 @@ def has_flag() -> bool:
 
 
 def run_once(setup: Setup, name: str, folder: str) -> Figures:
-    """Run `dsvl describe` for one token; its stats."""
+    """Run `dsvl describe` for one token, and return its stats."""
     command = [sys.executable, "-m", "dsvl_cli", "describe", setup.image, "--model", setup.checkpoint, FLAG]
     options = ("--json", "--max-new-tokens", "1", "--threads", str(setup.threads), "--device", "cpu", "--offline")
     variables = {**os.environ, "XDG_CACHE_HOME": folder, "DSVL_CACHE_DIR": folder, "DSVL_DATA_DIR": folder}

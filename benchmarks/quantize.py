@@ -33,12 +33,13 @@ _WAYS = ("dsvl", "transformers")
 
 
 def quantize_once(way: str, name: str, source: Path, target: Path, threads: int) -> dict[str, float]:
-    """Quantize a checkpoint in this process and measure it; the imports are not counted."""
+    """Quantize a checkpoint in this process and measure it, without the imports."""
     import torch
 
     from dsvl_cli.engine.conversion.convert import quantize_checkpoint
-    from dsvl_cli.engine.quantization.backends import find_model_class, make_quantization_config, make_skeleton
-    from dsvl_cli.engine.quantization.library_logging import import_backend, mute_libraries
+    from dsvl_cli.engine.network.library_logging import import_backend, mute_libraries
+    from dsvl_cli.engine.network.model_class import find_model_class, make_skeleton
+    from dsvl_cli.engine.quantization.backends import make_quantization_config
     from dsvl_cli.engine.quantization.selection import select_layers
 
     torch.set_num_threads(threads)
@@ -80,7 +81,7 @@ def measure_cost(source: Path, formats: list[str], threads: int) -> list[dict[st
 
 
 def describe_cost(runs: list[dict[str, Any]]) -> Result:
-    """Set the measurements beside the goals: half the time for nf4; memory of 1.25 times what is written and a file."""
+    """Compare with the goals: half the time for nf4; memory of 1.25 times the output and one input file."""
     rows = []
     for ours, theirs in zip(runs[::2], runs[1::2], strict=True):
         name = ours["format"]
@@ -95,10 +96,10 @@ def describe_cost(runs: list[dict[str, Any]]) -> Result:
 
 
 def measure_skills(formats: list[str], dtypes: list[str], per_skill: int) -> dict[tuple[str, str], dict[str, float]]:
-    """Measure tiny's skills as it is (format `source`) and in each cell that works, each in a new process.
+    """Measure tiny's skills unquantized (format `source`) and in each cell that works, each in a new process.
 
     Returns:
-        By format and dtype, the share of right answers by skill; the scenes are the same in all.
+        The share of right answers by skill, by format and dtype; all see the same scenes.
     """
     from dsvl_cli.engine.conversion.convert import quantize_checkpoint
 
@@ -126,7 +127,7 @@ def _evaluate(model: list[str], dtype: str, per_skill: int) -> dict[str, float]:
 
 
 def describe_skills(tables: dict[tuple[str, str], dict[str, float]], per_skill: int) -> Result:
-    """Set each cell's mean beside the source's; what a format may lose of it is 1 point in 8 bits, 4 in 4."""
+    """Compare each cell's mean with the source's; 8-bit formats may lose 1 point of it, 4-bit formats 4."""
     skills = len(next(iter(tables.values())))
     rows, notes = [], [f"right answers over the same {per_skill} scenes of each of {skills} skills"]
     for (name, dtype), table in tables.items():

@@ -26,7 +26,7 @@ Unit = Literal["s", "ms", "GB", "/min", "%"]
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What a figure is meant to reach.
+    """The target of a figure.
 
     Attributes:
         kind: `at most` and `at least` bound the ratio to a reference; `under` bounds the value itself.
@@ -61,7 +61,7 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """Ours over theirs; for a goal of `at least`, how many times as fast ours is."""
+        """Ours divided by theirs; for `at least`, how many times faster ours is."""
         if self.reference is None:
             return None
         inverted = self.goal is not None and self.goal.kind == "at least" and self.unit not in _RATE_UNITS
@@ -70,7 +70,7 @@ class Row:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the goal is reached; None without a goal or without what it compares with."""
+        """Whether the goal is reached; None without a goal or a reference."""
         if self.goal is None:
             return None
         if self.goal.kind == "under":
@@ -80,7 +80,7 @@ class Row:
         return self.ratio <= self.goal.bound if self.goal.kind == "at most" else self.ratio >= self.goal.bound
 
     def cells(self) -> tuple[str, ...]:
-        """Give the row as the table shows it."""
+        """Return the cells of the row in the table."""
         goal = ""
         if self.goal is not None:
             bound = f"{self.goal.bound:.2g}" + (f" {self.unit}" if self.goal.kind == "under" else "")
@@ -112,9 +112,9 @@ class Result:
     """What one benchmark found.
 
     Attributes:
-        name: of the command.
-        title: of the section.
-        rows: of the table.
+        name: the name of the command.
+        title: the title of the section.
+        rows: the rows of the table.
         notes: sentences below the table: how it was measured, what was skipped.
         raw: every single run, for the line of JSON.
     """
@@ -126,7 +126,7 @@ class Result:
     raw: dict[str, Any] = field(default_factory=dict)
 
     def table(self) -> str:
-        """Give the rows as a Markdown table whose columns line up in plain text too."""
+        """Return the rows as a Markdown table with aligned columns."""
         lines = [COLUMNS, *(row.cells() for row in self.rows)]
         widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
         text = [
@@ -137,7 +137,7 @@ class Result:
         return "\n".join(text)
 
     def section(self) -> str:
-        """Give the section of RESULTS.md."""
+        """Return the section of RESULTS.md."""
         machine = describe_machine()
         versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "transformers", "typer"))
         where = f"{date.today().isoformat()}, {machine['processor']}, {machine['cores']} cores, {versions}."
@@ -147,7 +147,7 @@ class Result:
         )
 
     def as_json(self) -> str:
-        """Give everything as one line."""
+        """Return everything as one line of JSON."""
         rows = [{**asdict(row), "ratio": row.ratio, "reached": row.reached} for row in self.rows]
         return json.dumps(
             {"benchmark": self.name, "rows": rows, "notes": self.notes, "raw": self.raw, "machine": describe_machine()}
@@ -155,7 +155,7 @@ class Result:
 
 
 def publish(result: Result, path: Path | None) -> None:
-    """Print table and JSON, and write the section if there is a file to write it to."""
+    """Print the table and the JSON, and write the section if a file is given."""
     print(f"\n{result.title}\n\n{result.table()}\n")
     for note in result.notes:
         print(f"- {note}")
@@ -166,7 +166,7 @@ def publish(result: Result, path: Path | None) -> None:
 
 
 def replace_section(text: str, name: str, section: str) -> str:
-    """Put a section between the markers of its name, in place of what is there; a new one goes to the end."""
+    """Replace the section between the markers of its name; append it if there is none."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     block = f"{begin}\n{section.rstrip()}\n{end}"
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)

@@ -25,7 +25,7 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Llama:
-    """llama.cpp, where another interpreter has it.
+    """llama.cpp, if another interpreter has it.
 
     Attributes:
         python: that interpreter.
@@ -40,11 +40,11 @@ class Llama:
     threads: int
 
     def make(self, kinds: Iterable[str]) -> None:
-        """Write the models that are missing."""
+        """Write the missing models."""
         self._run("make", "--kinds", *kinds)
 
     def ask(self, kind: str, prompt_tokens: int, new_tokens: int, repeats: int) -> Figures:
-        """Evaluate a prompt and steps, as often as `repeats` says, in a process of its own."""
+        """Evaluate a prompt and decode steps `repeats` times in a new process."""
         counts = ("--prompt-tokens", str(prompt_tokens), "--new-tokens", str(new_tokens), "--repeats", str(repeats))
         return self._run("ask", "--kind", kind, *counts)
 
@@ -83,7 +83,7 @@ class Setup:
 
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> Setup:
-        """Make sense of `add_options`."""
+        """Create a setup from the options of `add_options`."""
         skipped = [f"dsvl has no format {name} yet: skipped" for name in args.formats if not is_known(name)]
         if len(skipped) == len(args.formats):
             raise SystemExit("dsvl has none of these formats: " + ", ".join(args.formats))
@@ -102,7 +102,7 @@ class Setup:
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """Sentences about everything that is left out."""
+        """Sentences about everything that was skipped."""
         if self.llama is not None:
             return self.skipped_formats
         missing = f"llama.cpp is skipped: give --llama-python (or {LLAMA_PYTHON}) and --llama-models"
@@ -122,7 +122,7 @@ class Setup:
         return read_figures([*command, *counts, *arguments], quiet=True)
 
     def measure_limits(self) -> tuple[Limits, Shape, str]:
-        """Measure the machine and read the model's sizes; with a sentence for the notes."""
+        """Measure the machine, read the model's sizes, and return both with a sentence for the notes."""
         limits = measure_limits(self.threads)
         rates = ", ".join(f"{rate / 1e9:.0f} ({name})" for name, rate in limits.rates.items())
         told = f"measured in this run: memory {limits.bandwidth / 1e9:.1f} GB/s, products of matrices {rates} Gop/s"
@@ -136,7 +136,7 @@ def add_options(
     repeats: int = 1,
     formats: tuple[str, ...] = ("bf16", "int8", "int4"),
 ) -> None:
-    """Declare what every benchmark of a full-size model takes."""
+    """Declare the options of all benchmarks of a full-size model."""
     parser.add_argument("checkpoint", help="a folder, as `python -m benchmarks.full_size` makes one")
     parser.add_argument("--image", default=str(EXAMPLE))
     parser.add_argument(
@@ -156,7 +156,7 @@ def add_options(
 
 
 def find_llama(args: argparse.Namespace) -> Llama | None:
-    """Find llama.cpp where the options or the environment say that it is."""
+    """Find llama.cpp where the options or the environment say it is."""
     python = args.llama_python or os.environ.get(LLAMA_PYTHON)
     if not python or args.llama_models is None:
         return None
@@ -164,7 +164,7 @@ def find_llama(args: argparse.Namespace) -> Llama | None:
 
 
 def resolve_folder(checkpoint: str) -> str:
-    """Give the folder of a checkpoint: peers do not know what `tiny` is."""
+    """Return the folder of a checkpoint; peers do not know `tiny`."""
     from dsvl_cli.engine.checkpoint.find import EMBEDDED_FOLDER
 
     return str(EMBEDDED_FOLDER) if checkpoint == "tiny" else checkpoint
@@ -174,7 +174,7 @@ def read_figures(command: list[str], *, quiet: bool = False) -> Figures:
     """Run a worker and read the last line that it prints.
 
     Raises:
-        SystemExit: it failed; with what it said.
+        SystemExit: it failed; contains its output.
     """
     run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE if quiet else None, text=True)
     if run.returncode:
@@ -183,7 +183,7 @@ def read_figures(command: list[str], *, quiet: bool = False) -> Figures:
 
 
 def parse_figures(output: str) -> Figures:
-    """Read the JSON of the last line that has any; libraries may chatter before it and after it."""
+    """Parse the last line that is JSON; libraries may print other lines before and after it."""
     for line in reversed(output.splitlines()):
         if line.startswith(("{", "[")):
             found = json.loads(line)
@@ -192,10 +192,10 @@ def parse_figures(output: str) -> Figures:
 
 
 def median_of(runs: Iterable[Mapping[str, Any]], name: str) -> float:
-    """Give the median of a figure over runs."""
+    """Return the median of a figure over runs."""
     return statistics.median(float(run[name]) for run in runs)
 
 
 def step_seconds(run: Mapping[str, Any]) -> float:
-    """Give the mean seconds of the steps after the first token."""
+    """Return the mean seconds of the steps after the first token."""
     return float((run["seconds"] - run["first_seconds"]) / (run["new_tokens"] - 1))

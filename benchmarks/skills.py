@@ -22,7 +22,7 @@ _GREEDY = SamplingParams(max_new_tokens=MOST_NEW_TOKENS)
 
 
 def answer_with(model: VisionLanguageModel, conversations: list[list[dict[str, Any]]]) -> list[str]:
-    """Answer conversations, in the form that transformers takes, with dsvl: greedily, as one batch."""
+    """Answer conversations in the format of transformers with dsvl, greedily, as one batch."""
     talks = [Conversation([_to_message(message) for message in messages]) for messages in conversations]
     chunks = list(model.stream_batch(talks, _GREEDY))
     return [Reply.of(chunk for row, chunk in chunks if row == index).text.strip() for index in range(len(talks))]
@@ -41,7 +41,7 @@ def _to_message(message: dict[str, Any]) -> Message:
 
 
 def measure_skills(options: LoadOptions, skills: list[str], per_skill: int, seed: int = 0) -> dict[str, float]:
-    """Load a model and give its share of exact answers (0 to 1) by skill."""
+    """Load a model and return its share of exact answers (0 to 1) by skill."""
     model = load_model(options)
     return evaluate(lambda conversations: answer_with(model, conversations), skills, per_skill, seed)
 

@@ -46,26 +46,26 @@ HELP_GOAL, FIRST_WORD_GOAL = Goal("at most", 1.3), Goal("under", 0.7)
 
 
 def run_python(*arguments: str, environment: Mapping[str, str] | None = None) -> float:
-    """Run Python to its end; seconds."""
+    """Run Python until it exits, and return the seconds."""
     command = [sys.executable, *arguments]
     variables = {**os.environ, **(environment or {})}
     return timed(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True, env=variables))
 
 
 def complete_by_script() -> float:
-    """Start bash with our completion script and complete the name of a command; seconds."""
+    """Start bash with our completion script, complete the name of a command, and return the seconds."""
     script = 'source "$1"; COMP_WORDS=(dsvl ""); COMP_CWORD=1; _dsvl; [[ " ${COMPREPLY[*]} " == *" chat "* ]]'
     command = ["bash", "--norc", "-c", script, "bash", str(COMPLETION)]
     return timed(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True))
 
 
 def run_imports() -> float:
-    """Run a process that imports torch and the model's class; seconds."""
+    """Run a process that imports torch and the model class, and return the seconds."""
     return run_python("-c", IMPORTS)
 
 
 def wait_for_word(*arguments: str) -> float:
-    """Start `dsvl`; seconds until the first byte of its answer."""
+    """Start `dsvl`, and return the seconds until the first byte of its answer."""
     start = time.perf_counter()
     command = [sys.executable, "-m", "dsvl_cli", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0) as process:

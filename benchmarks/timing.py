@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def alternate(candidates: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Run every candidate once a round, so that what slows the machine for a while hits all; seconds of each run."""
+    """Run every candidate once per round, so slow phases affect all, and return the seconds of each run."""
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, run in candidates.items():

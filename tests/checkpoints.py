@@ -18,7 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from dsvl_cli.engine.checkpoint.find import EMBEDDED_FOLDER
 from dsvl_cli.engine.model import VisionLanguageModel
-from dsvl_cli.engine.quantization.backends import find_model_class
+from dsvl_cli.engine.network.model_class import find_model_class
 
 
 def write_hybrid(folder: Path, seed: int = 0) -> None:

@@ -18,6 +18,9 @@ from tests.quick import MODEL_FIXTURES, is_quick
 # Before any library reads them: no test may reach out to a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
+# `tiny` is too small for its work to be worth sharing: threads would only wait for each other, in children too. What is
+# about several threads asks for them.
+os.environ["OMP_NUM_THREADS"] = "1"
 for _name in [name for name in os.environ if name.startswith("DSVL_")]:
     del os.environ[_name]
 # A developer's own settings must not change what is tested; there is no such folder.
@@ -36,10 +39,22 @@ if TYPE_CHECKING:
     from dsvl_cli.engine.model import VisionLanguageModel
 
 
+_MOST_WORKERS = 4  # each takes about 1 GB
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let what was left to chance be repeated, and take the folder of checkpoints that an older transformers wrote."""
     parser.addoption("--foreign", metavar="FOLDER", help="checkpoints of an older transformers, see tests/foreign")
     parser.addoption("--seed", type=int, default=None, metavar="N", help="repeat what was drawn with this seed")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Share the whole suite and the quick tier among processes; parts of them and campaigns run in one."""
+    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS or config.option.markexpr == "soak":
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MOST_WORKERS)
 
 
 @pytest.fixture

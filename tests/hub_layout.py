@@ -238,7 +238,7 @@ def _module_order(config: Mapping[str, Any]) -> Iterator[str]:
     """Give the names in the order in which files are filled: that of the module, and not that of the alphabet."""
     from transformers import DeepseekVLConfig, DeepseekVLHybridConfig
 
-    from dsvl_cli.engine.quantization.backends import find_model_class
+    from dsvl_cli.engine.network.model_class import find_model_class
 
     kinds: dict[str, Any] = {"deepseek_vl": DeepseekVLConfig, "deepseek_vl_hybrid": DeepseekVLHybridConfig}
     with torch.device("meta"):

@@ -14,8 +14,8 @@ import torch
 
 from dsvl_cli.cli import main
 from dsvl_cli.engine.checkpoint.find import check_folder
+from dsvl_cli.engine.network.model_class import find_model_class
 from dsvl_cli.engine.options import DEFAULT_PROMPT
-from dsvl_cli.engine.quantization.backends import find_model_class
 from dsvl_cli.engine.quantization.formats import FORMATS, STORED_FORMATS
 
 PICTURES = Path(__file__).parents[1] / "examples"

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from dsvl_cli.engine.checkpoint.find import EMBEDDED_FOLDER
-from dsvl_cli.engine.quantization.backends import find_model_class
+from dsvl_cli.engine.network.model_class import find_model_class
 from tests.hub_layout import write_hub_layout
 from tests.layout_matrix import ACTIONS, check
 

@@ -37,7 +37,7 @@ def test_what_is_slow_is_there(name: str) -> None:
 def run_quick(*arguments: str) -> tuple[list[str], str]:
     """Run the tier in a process of its own; returns the lines of its output and which torch it has loaded then."""
     script = "import pytest, sys; status = pytest.main(sys.argv[1:]); print('torch' in sys.modules); sys.exit(status)"
-    command = [sys.executable, "-c", script, "-m", "quick", "-p", "no:cacheprovider", *arguments]
+    command = [sys.executable, "-c", script, "-m", "quick", "-p", "no:cacheprovider", "--assert=plain", *arguments]
     run = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout
     *lines, loaded = run.stdout.splitlines()

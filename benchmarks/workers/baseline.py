@@ -13,7 +13,7 @@ import time
 from itertools import pairwise
 from typing import Any
 
-# An extra of dsvl that a user of transformers need not have: where it is installed, transformers imports it.
+# An extra of dsvl, which users of transformers need not have; if it is installed, transformers imports it.
 sys.modules["torchao"] = None  # type: ignore[assignment]
 
 import torch  # noqa: E402
@@ -37,13 +37,13 @@ Figures = dict[str, Any]
 
 
 class Clock(StoppingCriteria):
-    """Notes when each token is there; never stops."""
+    """Records the time of each token; never stops."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        """Note the time."""
+        """Record the time."""
         self.times.append(time.perf_counter())
         return torch.zeros(input_ids.shape[0], dtype=torch.bool)
 
@@ -56,7 +56,7 @@ class Baseline:
         self.processor: Any = AutoProcessor.from_pretrained(checkpoint)
 
     def ask(self, messages: list[Figures], new_tokens: int) -> Figures:
-        """Answer a conversation with exactly so many tokens; pictures are given by path and read anew."""
+        """Answer a conversation with an exact number of tokens; pictures are paths, and are read each time."""
         clock, start = Clock(), time.perf_counter()
         opened = [{**message, "content": [_open(part) for part in message["content"]]} for message in messages]
         inputs = self.processor.apply_chat_template(
@@ -83,7 +83,7 @@ def _open(part: Figures) -> Figures:
 
 
 def user(text: str, image: str | None = None) -> Figures:
-    """Make a message of the user."""
+    """Return a user message."""
     shown = [] if image is None else [{"type": "image", "path": image}]
     return {"role": "user", "content": [*shown, {"type": "text", "text": text}]}
 
@@ -96,7 +96,7 @@ def measure_ask(baseline: Baseline, args: argparse.Namespace) -> Figures:
 
 
 def measure_memory(baseline: Baseline, args: argparse.Namespace) -> Figures:
-    """The most anonymous memory while a first question is answered."""
+    """Peak anonymous memory while answering a first question."""
     with Peak() as peak:
         run = baseline.ask([user(FIRST_QUESTION, args.image)], args.new_tokens)
     return {"answer_peak_bytes": peak.bytes, "runs": [run]}
@@ -123,7 +123,7 @@ def measure_turns(baseline: Baseline, args: argparse.Namespace) -> Figures:
 
 
 def measure_batch(baseline: Baseline, args: argparse.Namespace) -> Figures:
-    """A loop over pictures; they cost alike, so a few stand for many."""
+    """A loop over pictures; all cost the same, so a few are enough."""
     question = [user(FIRST_QUESTION, args.image)]
     baseline.ask([user(WARM_UP)], 2)
     start = time.perf_counter()
@@ -134,7 +134,7 @@ def measure_batch(baseline: Baseline, args: argparse.Namespace) -> Figures:
 
 @torch.inference_mode()
 def measure_context(baseline: Baseline, args: argparse.Namespace) -> Figures:
-    """A decode step behind contexts of several lengths; the cache is filled with random numbers."""
+    """A decode step after contexts of several lengths; the cache is filled with random numbers."""
     config = baseline.model.config.text_config
     heads = config.num_key_value_heads
     size = config.hidden_size // config.num_attention_heads

@@ -11,7 +11,7 @@ import argparse  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
 
-# An extra of dsvl that a user of transformers need not have: where it is installed, transformers imports it.
+# An extra of dsvl, which users of transformers need not have; if it is installed, transformers imports it.
 sys.modules["torchao"] = None  # type: ignore[assignment]
 
 import torch  # noqa: E402
@@ -25,13 +25,13 @@ from transformers import (  # noqa: E402
 
 
 class FirstToken(StoppingCriteria):
-    """Notes when the first token is there; never stops."""
+    """Records the time of the first token; never stops."""
 
     def __init__(self) -> None:
         self.time = 0.0
 
     def __call__(self, input_ids: torch.Tensor, scores: object, **kwargs: object) -> torch.Tensor:
-        """Note the time."""
+        """Record the time."""
         self.time = self.time or time.perf_counter()
         return torch.zeros(input_ids.shape[0], dtype=torch.bool)
 

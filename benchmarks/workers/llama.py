@@ -26,14 +26,14 @@ FIRST_TOKEN = 300  # those before are bytes and control tokens
 
 
 def read_shape(checkpoint: Path) -> dict[str, int]:
-    """Give the sizes of the checkpoint's language model."""
+    """Return the sizes of the checkpoint's language model."""
     config = json.loads((checkpoint / "config.json").read_text())["text_config"]
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
     return {name: config[name] for name in names}
 
 
 def locate(folder: Path, shape: dict[str, int], kind: str) -> Path:
-    """Say where a model of this shape and kind is kept."""
+    """Return the path of the model of this shape and kind."""
     return folder / f"{shape['hidden_size']}x{shape['num_hidden_layers']}.{kind}.gguf"
 
 
@@ -86,7 +86,7 @@ def write_source(path: Path, shape: dict[str, int]) -> None:
 
 
 def make(checkpoint: Path, folder: Path, kinds: list[str], threads: int) -> list[str]:
-    """Write the models that are missing; give the paths of all."""
+    """Write the missing models, and return the paths of all."""
     shape = read_shape(checkpoint)
     folder.mkdir(parents=True, exist_ok=True)
     paths = {kind: locate(folder, shape, kind) for kind in kinds}
@@ -106,7 +106,7 @@ def make(checkpoint: Path, folder: Path, kinds: list[str], threads: int) -> list
 
 
 def ask(model: Any, prompt_tokens: int, new_tokens: int) -> dict[str, float]:
-    """Evaluate a prompt and as many steps as give `new_tokens` with the first one, which the prompt gives."""
+    """Evaluate a prompt, which yields the first of `new_tokens` tokens, and the steps for the others."""
     vocabulary = model.n_vocab()
     model.reset()
     start = time.perf_counter()

@@ -36,7 +36,7 @@ Figures = dict[str, Any]
 
 
 def load(model: str, format_name: str, threads: int) -> tuple[VisionLanguageModel, Figures]:
-    """Load a model that answers past its end, as its peers are made to; with what loading cost beyond the imports."""
+    """Load a model that ignores its end token, like the peers, with the cost of loading after the imports."""
     try:
         load_model(load_options("tiny", format_name, threads))  # imports everything
     except DsvlError:  # a toy may be too small for a format
@@ -56,7 +56,7 @@ def load(model: str, format_name: str, threads: int) -> tuple[VisionLanguageMode
 
 
 def answer(model: VisionLanguageModel, conversation: Conversation, new_tokens: int) -> Figures:
-    """Answer with exactly so many tokens; seconds until the first and until the last, and those of each step."""
+    """Answer with an exact number of tokens, and return the seconds until the first and last, and of each step."""
     start = time.perf_counter()
     times, stats = [], None
     for chunk in model.stream(conversation, SamplingParams(max_new_tokens=new_tokens)):
@@ -75,18 +75,18 @@ def answer(model: VisionLanguageModel, conversation: Conversation, new_tokens: i
 
 
 def warm_up(model: VisionLanguageModel) -> None:
-    """Answer something short, which lets libraries set up what they set up once."""
+    """Give a short answer, so that libraries complete their one-time setup."""
     answer(model, Conversation([Message("user", (WARM_UP,))]), 2)
     model.forget()
 
 
 def show(image: str, text: str = DEFAULT_PROMPT) -> Conversation:
-    """Ask about a picture, which is read from its file anew."""
+    """Ask about a picture, which is read from its file each time."""
     return Conversation([Message("user", (read_picture(image), text))])
 
 
 def measure_ask(model: VisionLanguageModel, args: argparse.Namespace) -> Figures:
-    """One picture, one question; and what encoding the picture takes of it."""
+    """One picture, one question, and the share of encoding the picture."""
 
     def ask(new_tokens: int) -> Figures:
         model.forget()
@@ -108,7 +108,7 @@ def measure_ask(model: VisionLanguageModel, args: argparse.Namespace) -> Figures
 
 
 def measure_memory(model: VisionLanguageModel, args: argparse.Namespace) -> Figures:
-    """The most anonymous memory while a first question is answered."""
+    """Peak anonymous memory while answering a first question."""
     with Peak() as peak:
         run = answer(model, show(args.image), args.new_tokens)
     return {"answer_peak_bytes": peak.bytes, "runs": [run]}
@@ -125,7 +125,7 @@ def measure_turns(model: VisionLanguageModel, args: argparse.Namespace) -> Figur
     def turn() -> Figures:
         model.forget()
         run = answer(model, first, 1)
-        # As after a first turn: the prompt and the answer are in the cache, but for the answer's last token.
+        # As after a first turn: the prompt and the answer are in the cache, except the answer's last token.
         Reply.of(model.stream(answered, SamplingParams(max_new_tokens=1)))
         follow = answer(model, second, 1)
         return {
@@ -140,7 +140,7 @@ def measure_turns(model: VisionLanguageModel, args: argparse.Namespace) -> Figur
 
 
 def draw_pictures(image: str, count: int) -> list[Picture]:
-    """Give pictures of one size that differ in a corner."""
+    """Return pictures of one size that differ in a corner."""
     pictures = []
     for index in range(count):
         changed = Image.open(image).convert("RGB")
@@ -169,7 +169,7 @@ def measure_batch(model: VisionLanguageModel, args: argparse.Namespace) -> Figur
 
 
 def measure_context(model: VisionLanguageModel, args: argparse.Namespace) -> Figures:
-    """A decode step behind contexts of several lengths; their caches are filled with random numbers, as the peer's."""
+    """A decode step after contexts of several lengths; the caches are filled with random numbers, like the peer's."""
     decoder = model.network.decoder
     shape = (2, decoder.config.kv_heads, max(args.contexts), decoder.config.head_dim)
     runs = []

@@ -7,7 +7,8 @@ Lists, tables, numbers and code repeat legitimately, so the more a piece resembl
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from dsvl_cli.engine.conversation import FinishReason
 from dsvl_cli.engine.options import IMAGE_MARK
@@ -16,6 +17,8 @@ EMPTY = "empty"
 REPEATS = "repeats itself"
 ECHO = "echoes the prompt"
 CUT = "cut off at the limit"
+# Retried suspect answers are sampled: greedy decoding would repeat the same answer.
+RETRY_SAMPLING: Mapping[str, Any] = {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.1, "seed": 1}
 
 _MAX_PERIOD = 250  # longest repeated piece, in characters
 # A piece at least four times in a row; the shortest at each position, so "aaaa" is "a" four times.

@@ -46,13 +46,13 @@ _DRAWN_SEEDS = 2**31  # short enough to be typed again
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """The numbers that a setting takes.
+    """A range of numbers that a setting accepts.
 
     Attributes:
-        kind: `int` or `float`; a `float` may be a whole number, too.
-        low: the least.
-        high: the greatest; None where there is none.
-        is_open: `low` itself is too little.
+        kind: `int` or `float`; where `float` is allowed, integers are too.
+        low: the minimum.
+        high: the maximum, or None if there is none.
+        is_open: whether `low` itself is excluded.
     """
 
     kind: type[int] | type[float]
@@ -61,13 +61,13 @@ class Bound:
     is_open: bool = False
 
     def holds(self, value: Any) -> bool:
-        """Whether a number is one of them."""
+        """Whether a number is in the range."""
         enough = value > self.low if self.is_open else value >= self.low
         return bool(enough and (self.high is None or value <= self.high))
 
     @property
     def limits(self) -> str:
-        """The bound in words: `between 0 and 1`."""
+        """The range in words, such as `between 0 and 1`."""
         if self.high is None:
             return f"above {_write(self.low)}" if self.is_open else f"at least {_write(self.low)}"
         if self.is_open:
@@ -76,7 +76,7 @@ class Bound:
 
     @property
     def offered(self) -> tuple[float, ...]:
-        """The right values at the bounds."""
+        """The ends of the range that are allowed values."""
         return tuple(end for end in (None if self.is_open else self.low, self.high) if end is not None)
 
     def __str__(self) -> str:
@@ -86,11 +86,11 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """The few values that a setting takes.
+    """A fixed set of values that a setting accepts.
 
     Attributes:
-        offered: the values.
-        numbered: those of them that also take a number: `cuda:0`.
+        offered: the allowed values.
+        numbered: those that may be followed by a number, as in `cuda:0`.
     """
 
     offered: tuple[str, ...] | tuple[int, ...]
@@ -102,7 +102,7 @@ class Choices:
         return type(self.offered[0])
 
     def holds(self, value: Any) -> bool:
-        """Whether a value is one of them."""
+        """Whether a value is allowed."""
         if value in self.offered or not isinstance(value, str):
             return value in self.offered
         name, _, number = value.partition(":")
@@ -120,13 +120,13 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class NotEmpty:
-    """Any text but the empty one, or a list of such; `kind` is `str` or `list`."""
+    """A non-empty text, or a list of non-empty texts; `kind` is `str` or `list`."""
 
     kind: type[str] | type[list[str]]
     offered: tuple[str, ...] = ()
 
     def holds(self, value: Any) -> bool:
-        """Whether there is something in the text, or in each one."""
+        """Whether the text, or every text of the list, is non-empty."""
         return bool(value) if isinstance(value, str) else all(type(text) is str and text for text in value)
 
     @property

@@ -22,10 +22,10 @@ from dsvl_cli.engine.conversion.convert import quantize_checkpoint
 from dsvl_cli.engine.conversion.verify import verify_checkpoint
 from dsvl_cli.engine.kernels.stored_weights import Kind, Weight
 from dsvl_cli.engine.model import VisionLanguageModel, load_model
+from dsvl_cli.engine.network.model_class import find_model_class
 from dsvl_cli.engine.network.vision import list_vision_tensors
 from dsvl_cli.engine.options import LoadOptions, SamplingParams
 from dsvl_cli.engine.progress import Silence
-from dsvl_cli.engine.quantization.backends import find_model_class
 from dsvl_cli.engine.quantization.formats import FORMATS, Recipe
 from dsvl_cli.engine.text.detokenizer import Detokenizer
 from dsvl_cli.engine.text.prompt import PromptFormat

@@ -230,7 +230,7 @@ def play_script(model: VisionLanguageModel, seed: int) -> None:
 
 @pytest.mark.parametrize(
     "seeds",
-    [range(40), *(pytest.param(range(at, at + 50), marks=pytest.mark.soak) for at in range(0, 200, 50))],
+    [range(25), *(pytest.param(range(at, at + 50), marks=pytest.mark.soak) for at in range(0, 200, 50))],
     ids=str,
 )
 def test_a_cached_turn_equals_a_fresh_one(tiny: VisionLanguageModel, seeds: range) -> None:

@@ -85,7 +85,7 @@ def test_history_and_screen_show_the_one_shot_rendering(
         assert window.rows == ["before", *rows, "after"]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(DOCUMENTS, st.lists(st.tuples(COLUMNS, LINES), min_size=1), st.lists(st.integers(1, 60), min_size=1, max_size=5))
 def test_nothing_is_lost_when_the_window_changes(text: str, sizes: list[tuple[int, int]], cuts: list[int]) -> None:
     window = Window(80, 24)

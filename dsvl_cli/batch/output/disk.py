@@ -18,6 +18,6 @@ def explained(path: str | Path) -> Iterator[None]:
         raise
     except OSError as exc:
         raise DsvlError(
-            f"{path}: cannot be written: {exc.strerror or exc}",
-            "finished rows are kept; fix the problem and run the same command again to resume",
+            f"{path} cannot be written: {exc.strerror or exc}",
+            "finished rows are kept; fix the problem, then run the same command again to resume",
         ) from exc

@@ -17,12 +17,10 @@ from dsvl_cli.batch.output.formats import Format
 from dsvl_cli.batch.output.journal import Journal
 from dsvl_cli.batch.output.settings import Settings
 from dsvl_cli.batch.output.tables import write_csv, write_openai, write_parquet
+from dsvl_cli.batch.quality import RETRY_SAMPLING
 from dsvl_cli.batch.row import Row
 from dsvl_cli.engine.storage.files import find_leftovers, remove_leftovers
 from dsvl_cli.errors import DsvlError
-
-# Retried suspect answers are sampled: greedy decoding would repeat the same answer.
-RETRY_SAMPLING: Mapping[str, Any] = {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.1, "seed": 1}
 
 
 class Sink(Protocol):
@@ -137,7 +135,7 @@ class KeptOutput:
                 self._lock.acquire()
             except Timeout as exc:
                 raise DsvlError(
-                    f"another dsvl is writing {self.shown}", "wait until it has finished, or choose another -o"
+                    f"another dsvl is writing {self.shown}", "wait until it has finished, or write elsewhere with -o"
                 ) from exc
         try:
             own = (self.path, self.journal.path, settings_path_of(self.path))
@@ -215,11 +213,12 @@ class KeptOutput:
             if found := self.settings.differences(stored):
                 raise DsvlError(
                     f"{self.shown} was made with different settings; now: {', '.join(found)}",
-                    "choose another -o, or start over with --overwrite",
+                    "write elsewhere with -o, or start over with --overwrite",
                 )
         if stored is None or not _has_content(self.journal.path):
             raise DsvlError(
-                f"{self.shown} already exists and is not from `dsvl batch`", "choose another -o, or add --overwrite"
+                f"{self.shown} already exists and is not from `dsvl batch`",
+                "write elsewhere with -o, or replace it with --overwrite",
             )
         return True
 

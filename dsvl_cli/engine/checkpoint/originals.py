@@ -15,14 +15,14 @@ from dsvl_cli.errors import DsvlError
 
 MODEL_TYPE = "multi_modality"
 _OWNER = "deepseek-ai"
-# By the layers of the language model, which is the only size that every original says.
+# By the layers of the language model, the only size that every original states.
 _SIZES_BY_LAYERS = {24: "1.3b", 30: "7b"}
 _SIZES_BY_TOWER = {"CLIPVisionTower": "1.3b", "HybridVisionTower": "7b"}
 
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """One of DeepSeek's four.
+    """One of DeepSeek's four repositories.
 
     Attributes:
         size: `1.3b` or `7b`.
@@ -34,17 +34,17 @@ class Original:
 
     @property
     def name(self) -> str:
-        """What its repository is called, without the owner."""
+        """The name of its repository, without the owner."""
         return f"deepseek-vl-{self.size}-{self.kind}"
 
     @property
     def conversion(self) -> str:
-        """The repository that transformers runs."""
+        """The repository of its conversion, which transformers can run."""
         return f"deepseek-community/{self.name}"
 
     @property
     def alias(self) -> str:
-        """What `--model` takes for the conversion."""
+        """The name of the conversion for `--model`."""
         return self.size if self.kind == "chat" else f"{self.size}-{self.kind}"
 
 
@@ -52,17 +52,17 @@ ORIGINALS = tuple(Original(size, kind) for size in ("1.3b", "7b") for kind in ("
 
 
 def find_original(model: str) -> Original | None:
-    """Find the original that a name as it is typed means, `deepseek-ai/deepseek-vl-7b-chat`; None where it is none."""
+    """Return the original that a typed name means (`deepseek-ai/deepseek-vl-7b-chat`), or None if there is none."""
     return next((one for one in ORIGINALS if model.lower() == f"{_OWNER}/{one.name}"), None)
 
 
 def suggest_alias(name: str) -> str | None:
-    """Give the alias for a repository's name without its owner, `deepseek-vl-7b-chat`; None where it is none."""
+    """Return the alias of a repository named `deepseek-vl-7b-chat`, without its owner, or None if it is unknown."""
     return next((one.alias for one in ORIGINALS if name.lower() == one.name), None)
 
 
 def refuse_original(original: Original) -> DsvlError:
-    """Say what to load instead of a repository of DeepSeek's."""
+    """Return the error that says what to load instead of one of DeepSeek's repositories."""
     return DsvlError(
         f"{_OWNER}/{original.name} is DeepSeek's original, in a form that transformers does not run",
         f"its conversion is {original.conversion}: --model {original.alias}",
@@ -70,12 +70,14 @@ def refuse_original(original: Original) -> DsvlError:
 
 
 def refuse_folder(name: str, config: Mapping[str, Any], names: Iterable[str]) -> DsvlError | None:
-    """Say what to load instead of a folder in the originals' form; None where it is none, or of no known size.
+    """Return the error that says what to load instead of a folder in the originals' form.
+
+    None if it is not one, or if its size is unknown.
 
     Args:
-        name: what the user called it.
+        name: the folder as the user named it.
         config: its `config.json`.
-        names: of the folder and of the repository that it is from, as far as they are known.
+        names: the known names of the folder and of the repository it is from.
     """
     if config.get("model_type") != MODEL_TYPE:
         return None

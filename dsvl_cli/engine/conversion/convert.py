@@ -22,10 +22,11 @@ from dsvl_cli.engine.checkpoint.find import Checkpoint
 from dsvl_cli.engine.checkpoint.hub import is_needed
 from dsvl_cli.engine.conversion.model_card import write_model_card
 from dsvl_cli.engine.conversion.source import SourceWeights
+from dsvl_cli.engine.network.library_logging import import_backend, mute_libraries
+from dsvl_cli.engine.network.model_class import make_skeleton
 from dsvl_cli.engine.progress import Listener
-from dsvl_cli.engine.quantization.backends import make_quantization_config, make_skeleton
+from dsvl_cli.engine.quantization.backends import make_quantization_config
 from dsvl_cli.engine.quantization.formats import Recipe, find_stored_format
-from dsvl_cli.engine.quantization.library_logging import import_backend, mute_libraries
 from dsvl_cli.engine.quantization.packing import Tensors, pack_weight
 from dsvl_cli.engine.quantization.selection import (
     Selection,

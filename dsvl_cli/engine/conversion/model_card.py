@@ -7,7 +7,8 @@ from collections import Counter
 
 from dsvl_cli import __version__
 from dsvl_cli.engine.checkpoint.find import ALIASES, EMBEDDED, Checkpoint
-from dsvl_cli.engine.quantization.backends import describe_versions, find_model_class
+from dsvl_cli.engine.network.model_class import find_model_class
+from dsvl_cli.engine.quantization.backends import describe_versions
 from dsvl_cli.engine.quantization.formats import Recipe
 from dsvl_cli.engine.quantization.selection import Selection
 from dsvl_cli.engine.units import format_bytes

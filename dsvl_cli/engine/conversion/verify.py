@@ -17,11 +17,11 @@ from dsvl_cli.engine.checkpoint.tensors import StoredTensors
 from dsvl_cli.engine.conversation import Picture
 from dsvl_cli.engine.conversion.compare import Comparison, bounded, compare_answers, run_model
 from dsvl_cli.engine.conversion.source import SourceWeights
+from dsvl_cli.engine.network.library_logging import import_backend, mute_libraries
+from dsvl_cli.engine.network.model_class import make_skeleton
 from dsvl_cli.engine.options import LoadOptions
 from dsvl_cli.engine.progress import Listener
-from dsvl_cli.engine.quantization.backends import make_skeleton
 from dsvl_cli.engine.quantization.formats import FORMATS, Format, find_stored_format
-from dsvl_cli.engine.quantization.library_logging import import_backend, mute_libraries
 from dsvl_cli.engine.quantization.packing import unpack_weight
 from dsvl_cli.engine.quantization.selection import shorten_name
 from dsvl_cli.errors import DsvlError

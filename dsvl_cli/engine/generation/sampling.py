@@ -58,7 +58,7 @@ class Sampler:
         if self._greedy:
             return scores
         if params.temperature < _COLD:
-            scores = scores - scores.amax(dim=-1)  # the likeliest stays a number, whatever becomes of the others
+            scores = scores - scores.amax(dim=-1)  # the most likely token stays finite, though others may underflow
         if params.temperature != 1.0:
             scores = scores / max(params.temperature, _LEAST)
         if params.top_k > 0:

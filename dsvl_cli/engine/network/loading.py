@@ -156,8 +156,8 @@ def _load_module(
     force: bool,
 ) -> Network:
     """Let transformers load and, if requested, quantize the weights."""
+    from dsvl_cli.engine.network.library_logging import import_backend, mute_libraries
     from dsvl_cli.engine.quantization.backends import cast_unquantized
-    from dsvl_cli.engine.quantization.library_logging import import_backend, mute_libraries
 
     stored = find_stored_format(checkpoint)
     backend = FORMATS[stored].package if stored is not None else recipe.format.package if recipe is not None else None
@@ -178,7 +178,8 @@ def _load_module(
 
 
 def _quantize_module(checkpoint: Checkpoint, plan: Plan, recipe: Recipe, listener: Listener, *, force: bool) -> Any:
-    from dsvl_cli.engine.quantization.backends import make_quantization_config, make_skeleton
+    from dsvl_cli.engine.network.model_class import make_skeleton
+    from dsvl_cli.engine.quantization.backends import make_quantization_config
     from dsvl_cli.engine.quantization.selection import count_stored_bytes, report_selection, select_layers
 
     skeleton = make_skeleton(checkpoint)
@@ -190,7 +191,7 @@ def _quantize_module(checkpoint: Checkpoint, plan: Plan, recipe: Recipe, listene
 
 
 def _read_module_files(checkpoint: Checkpoint, plan: Plan, quantization_config: Any = None) -> Any:
-    from dsvl_cli.engine.quantization.backends import find_model_class
+    from dsvl_cli.engine.network.model_class import find_model_class
 
     # Even None would count as a request in transformers.
     given = {} if quantization_config is None else {"quantization_config": quantization_config}

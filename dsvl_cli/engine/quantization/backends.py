@@ -1,4 +1,4 @@
-"""The quantization backends behind transformers: model classes, configurations, and what they did to a module."""
+"""The quantization backends behind transformers: their configurations, versions, and what they did to a module."""
 
 from __future__ import annotations
 
@@ -7,34 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from dsvl_cli.engine.checkpoint.find import Checkpoint
 from dsvl_cli.engine.quantization.formats import Recipe
-from dsvl_cli.engine.quantization.library_logging import spare_torchao
 from dsvl_cli.engine.quantization.selection import Selection
-
-
-def find_model_class(model_type: str) -> Any:
-    """Return transformers' concrete class; an Auto class would import every model in its mapping."""
-    with spare_torchao():
-        if model_type == "deepseek_vl_hybrid":
-            from transformers.models.deepseek_vl_hybrid.modeling_deepseek_vl_hybrid import (
-                DeepseekVLHybridForConditionalGeneration,
-            )
-
-            return DeepseekVLHybridForConditionalGeneration
-        from transformers.models.deepseek_vl.modeling_deepseek_vl import DeepseekVLForConditionalGeneration
-
-        return DeepseekVLForConditionalGeneration
-
-
-def make_skeleton(checkpoint: Checkpoint) -> Any:
-    """Build a checkpoint's module without allocating its weights (on torch's device `meta`)."""
-    model_class = find_model_class(checkpoint.model_type)
-    config = model_class.config_class.from_pretrained(checkpoint.path, local_files_only=True)
-    if checkpoint.has_own_head:
-        config.tie_word_embeddings = False
-    with torch.device("meta"):
-        return model_class(config)
 
 
 def make_quantization_config(recipe: Recipe, selection: Selection, device: str) -> Any:

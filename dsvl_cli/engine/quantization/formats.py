@@ -13,6 +13,7 @@ This module does not import torch. `selection.py` chooses the layers, `packing.p
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
@@ -108,11 +109,18 @@ def _nearest_stored(name: str) -> str:
     return next(other for other in WIDTHS[f"{FORMATS[name].bits}bit"] if FORMATS[other].is_stored)
 
 
+def _where_measured(how: str) -> str:
+    """Return on which CPUs a format was measured, and whether this one is of another kind."""
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return f"measured on x86-64 {how}"
+    return "measured on x86-64 only, not on this kind of CPU"
+
+
 def _judge(name: str, kind: str, dtype: str) -> Cell:
     if not FORMATS[name].is_stored:
         if kind != "cpu":
             return Cell(Verdict.FAILS, "its kernels are for CPUs", f"--quantization {_nearest_stored(name)}")
-        return Cell(Verdict.WORKS, "measured on x86-64 with AVX2")
+        return Cell(Verdict.WORKS, _where_measured("with AVX2"))
     if name == "torchao-int4":
         if kind not in ("cuda", "xpu"):
             return Cell(Verdict.FAILS, "torchao packs 4 bits only for CUDA and XPU devices", "--quantization bnb-nf4")
@@ -120,7 +128,7 @@ def _judge(name: str, kind: str, dtype: str) -> Cell:
             return Cell(Verdict.FAILS, "torchao's kernel for 4 bits computes in bfloat16", "--dtype bfloat16")
         return Cell(Verdict.UNMEASURED, "torchao documents it")
     if kind == "cpu":
-        return Cell(Verdict.WORKS, "measured on x86-64, with AVX-512-BF16 and with AVX2 alone")
+        return Cell(Verdict.WORKS, _where_measured("with AVX-512-BF16 and with AVX2 alone"))
     if FORMATS[name].package == "bitsandbytes":
         return Cell(Verdict.UNMEASURED, "bitsandbytes documents it")
     if kind == "mps":

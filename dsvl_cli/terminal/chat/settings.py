@@ -1,4 +1,4 @@
-"""The settings that can be changed while a chat goes on: how a value is typed, and what it is for."""
+"""The settings that can be changed during a chat: their syntax and their help."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dsvl_cli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-NONE = "none"  # how a value that there need not be is taken away
+NONE = "none"  # typed to remove an optional value
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +21,12 @@ class ChatSettings:
     """The settings changed by `/set`.
 
     Attributes:
-        sampling: how the answers are drawn.
-        overflow: what to do when the conversation no longer fits into the context: tell it as an error, or leave the
-            oldest exchanges out of what the model reads.
+        sampling: the sampling parameters of answers.
+        overflow: what to do when the conversation no longer fits into the context: report an error, or omit the
+            oldest exchanges from the prompt.
 
     Raises:
-        UsageError: there is no such way to do it.
+        UsageError: `overflow` is not one of these.
     """
 
     sampling: SamplingParams = field(default_factory=SamplingParams)
@@ -38,7 +38,7 @@ class ChatSettings:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting as the user sees it; what its values must be is told by `engine.options.RULES`.
+    """One setting as the user sees it; `engine.options.RULES` says which values are valid.
 
     Attributes:
         name: a field of `SamplingParams`, or `overflow`.
@@ -52,24 +52,24 @@ class Setting:
 
     @property
     def default(self) -> Any:
-        """The program's own."""
+        """The built-in default."""
         return value_of(ChatSettings(), self)
 
     @property
     def is_optional(self) -> bool:
-        """Whether there may be no value; that is the default then."""
+        """Whether the setting can be unset, which is then its default."""
         return self.default in (None, ())
 
     @property
     def limits(self) -> str:
-        """The values that it takes, in words."""
+        """The valid values in words."""
         return RULES[self.name].limits + (f", or {NONE}" if self.is_optional else "")
 
     def parse(self, text: str) -> Any:
-        """Make a value of what was typed.
+        """Parse typed text.
 
         Raises:
-            ValueError: it is of another kind.
+            ValueError: the text is of the wrong type.
         """
         if text == NONE and self.is_optional:
             return self.default
@@ -136,7 +136,7 @@ def show_value(value: object) -> str:
 
 
 def changed_settings(settings: ChatSettings) -> Iterable[tuple[str, str]]:
-    """Yield names and values of what is not at the program's own defaults."""
+    """Yield the names and values of settings that differ from the built-in defaults."""
     for setting in SETTINGS:
         value = value_of(settings, setting)
         if value != setting.default:

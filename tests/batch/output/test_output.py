@@ -16,7 +16,6 @@ from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.output.formats import Existing, Format
 from dsvl_cli.batch.output.journal import Journal
 from dsvl_cli.batch.output.output import (
-    RETRY_SAMPLING,
     TABLE_WRITERS,
     JournalOnly,
     KeptOutput,
@@ -27,6 +26,7 @@ from dsvl_cli.batch.output.output import (
 from dsvl_cli.batch.output.settings import Settings
 from dsvl_cli.batch.output.sidecars import Sidecars
 from dsvl_cli.batch.output.tables import write_csv, write_parquet
+from dsvl_cli.batch.quality import RETRY_SAMPLING
 from dsvl_cli.batch.row import ONLY, Answer, Failure, Row
 from dsvl_cli.batch.sources.scan import ScanOptions, scan
 from dsvl_cli.engine.storage.files import NewFile

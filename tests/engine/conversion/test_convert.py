@@ -18,15 +18,12 @@ from dsvl_cli.engine.conversation import Picture
 from dsvl_cli.engine.conversion.compare import draw_pictures, follow
 from dsvl_cli.engine.conversion.convert import check_target, quantize_checkpoint
 from dsvl_cli.engine.model import VisionLanguageModel, load_model
+from dsvl_cli.engine.network.library_logging import import_backend, mute_libraries
+from dsvl_cli.engine.network.model_class import find_model_class, make_skeleton
 from dsvl_cli.engine.options import LoadOptions
 from dsvl_cli.engine.progress import Silence
-from dsvl_cli.engine.quantization.backends import (
-    find_model_class,
-    make_quantization_config,
-    make_skeleton,
-)
+from dsvl_cli.engine.quantization.backends import make_quantization_config
 from dsvl_cli.engine.quantization.formats import FORMATS, STORED_FORMATS, Recipe, Verdict, find_cell
-from dsvl_cli.engine.quantization.library_logging import import_backend, mute_libraries
 from dsvl_cli.engine.quantization.selection import select_layers
 from dsvl_cli.engine.storage import files
 from dsvl_cli.errors import DsvlError

@@ -151,7 +151,11 @@ def blank(data: bytes) -> bytes:
     return data[:-4096] + bytes(4096)
 
 
-@pytest.mark.parametrize("damage", [cut, flip, blank, lambda _: b"", lambda _: b"x" * 5000], ids=str)
+@pytest.mark.parametrize(
+    "damage",
+    [cut, flip, blank, lambda _: b"", lambda _: b"x" * 5000],
+    ids=["cut", "flip", "blank", "empty", "other"],
+)
 def test_a_damaged_file_is_ignored_and_replaced(
     tiny: VisionLanguageModel, start: Start, folder: BoundedFolder, damage: Callable[[bytes], bytes]
 ) -> None:

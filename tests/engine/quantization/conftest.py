@@ -13,7 +13,7 @@ from dsvl_cli.engine.checkpoint.find import EMBEDDED_FOLDER, check_folder
 @pytest.fixture(scope="module")
 def skeletons(hybrid_folder: Path) -> dict[str, Any]:
     """Modules without weights, by the name of the model."""
-    from dsvl_cli.engine.quantization.backends import make_skeleton  # imports torch
+    from dsvl_cli.engine.network.model_class import make_skeleton  # imports torch
 
     return {
         "tiny": make_skeleton(check_folder("tiny", EMBEDDED_FOLDER)),

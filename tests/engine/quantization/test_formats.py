@@ -66,6 +66,17 @@ def test_only_what_was_run_is_said_to_work() -> None:
     assert {kind for (_, kind, _), cell in CELLS.items() if cell.verdict is Verdict.WORKS} == {"cpu"}
 
 
+@pytest.mark.parametrize(("machine", "measured"), [("x86_64", True), ("AMD64", True), ("arm64", False), ("", False)])
+def test_other_cpus_than_those_measured_are_reported(
+    monkeypatch: pytest.MonkeyPatch, machine: str, measured: bool
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    for name in ("int4", "bnb-nf4", "torchao-int8"):
+        cell = quantization._judge(name, "cpu", "bfloat16")
+        assert cell.verdict is Verdict.WORKS
+        assert ("not on this kind of CPU" not in cell.reason) is measured
+
+
 @pytest.mark.parametrize(("name", "kind", "dtype"), CELLS)
 def test_a_cell_is_let_through_or_refused_with_one_that_can_work(name: Any, kind: str, dtype: Any) -> None:
     cell = find_cell(name, f"{kind}:0" if kind == "cuda" else kind, dtype)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dsvl_cli.engine.network.library_logging import import_backend
 from dsvl_cli.engine.quantization.formats import FORMATS, STORED_FORMATS, Recipe, Verdict, find_cell
-from dsvl_cli.engine.quantization.library_logging import import_backend
 from dsvl_cli.engine.quantization.packing import pack_weight, quantize_4bit, quantize_8bit, unpack_weight
 
 ON_CPU = sorted(name for name in STORED_FORMATS if find_cell(name, "cpu", "bfloat16").verdict is Verdict.WORKS)
