@@ -228,7 +228,7 @@ def test_a_library_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_damaged_library_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if compiler.find_compiler() is None:
         pytest.skip("no C compiler is installed")
-    monkeypatch.setattr(compiler, "_fingerprint", lambda: "same")
+    monkeypatch.setattr(compiler, "_fingerprint", lambda _: "same")
     (tmp_path / "kernels-same.so").write_bytes(b"no library")
     assert compiler.load_library(tmp_path).library is not None
 
