@@ -70,7 +70,7 @@ def test_variants_have_names_of_their_own_and_the_better_ones_are_first() -> Non
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package's folder with a source of nothing, where a test can put libraries; the CPU has every instruction set."""
+    """A package's folder with an empty source, where a test can put libraries; the CPU has every instruction set."""
     if compiler.load_library().library is None:
         pytest.skip("no kernels can be loaded here")
     every = frozenset(name for variant in VARIANTS for name in variant.needs)
