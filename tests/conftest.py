@@ -18,7 +18,7 @@ from tests.quick import MODEL_FIXTURES, is_quick
 # Before any library reads them: no test may reach out to a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
-for _name in [name for name in os.environ if name.startswith("DSVL_")]:
+for _name in [name for name in os.environ if name.startswith("DSVL_") and name != "DSVL_KERNEL_FLAGS"]:
     del os.environ[_name]
 # A developer's own settings must not change what is tested; there is no such folder.
 os.environ["DSVL_CONFIG_DIR"] = os.path.join(os.path.dirname(__file__), "no-config")
