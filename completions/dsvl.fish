@@ -240,6 +240,7 @@ complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l verbose -s v -d 'Show what wa
 complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l debug -d 'Show the traceback of an error.'
 complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l help -s h -d 'Show this message and exit.'
 complete -c dsvl -n "__dsvl_at 'dsvl doctor'" -l profile -x -a '(__dsvl_values text)' -d 'Show the settings under this profile.'
+complete -c dsvl -n "__dsvl_at 'dsvl doctor'" -l measure -d 'Time the implementations of products on this CPU again, and store the fastest ones.'
 complete -c dsvl -n "__dsvl_at 'dsvl doctor'" -l json -d 'Print one JSON object per line.'
 complete -c dsvl -n "__dsvl_at 'dsvl doctor'" -l debug -d 'Show the traceback of an error.'
 complete -c dsvl -n "__dsvl_at 'dsvl doctor'" -l help -s h -d 'Show this message and exit.'

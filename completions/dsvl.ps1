@@ -187,6 +187,7 @@ $dsvlCommands = @{
         Arguments = @()
         Options = @(
             @{ Names = @('--profile'); Kind = 'text'; Repeatable = $False; Help = 'Show the settings under this profile.' }
+            @{ Names = @('--measure'); Kind = $null; Repeatable = $False; Help = 'Time the implementations of products on this CPU again, and store the fastest ones.' }
             @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'Print one JSON object per line.' }
             @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
             @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }

@@ -34,12 +34,19 @@ _SWITCHES = ("1", "0", "true", "false", "t", "f", "yes", "no", "y", "n", "on", "
 _LONGEST = 300  # characters of a value in the report
 
 
-def run_doctor(console: Console, profile: str | None, *, as_json: bool) -> ExitStatus:
-    """Run all probes, print the report section by section, and return whether dsvl can work."""
+def run_doctor(console: Console, profile: str | None, *, as_json: bool, measure: bool = False) -> ExitStatus:
+    """Run all probes, print the report section by section, and return whether dsvl can work.
+
+    Args:
+        console: where the report goes.
+        profile: whose settings are shown.
+        as_json: print one JSON object.
+        measure: time the implementations of products on the CPU again.
+    """
     hide = partial(hide_secrets, variables=console.environment.variables)
     page: dict[str, Any] = {}
     problems: list[DsvlError] = []
-    for title, probe in _probes(console, profile):
+    for title, probe in _probes(console, profile, measure=measure):
         # Each section is written at once, and probes that might crash the process come last.
         with console.working(title):
             found = examine(probe)
@@ -58,7 +65,7 @@ def run_doctor(console: Console, profile: str | None, *, as_json: bool) -> ExitS
     return ExitStatus.ERROR if problems else ExitStatus.OK
 
 
-def _probes(console: Console, profile: str | None) -> Iterator[tuple[str, Callable[[], Finding]]]:
+def _probes(console: Console, profile: str | None, *, measure: bool) -> Iterator[tuple[str, Callable[[], Finding]]]:
     """Yield the title and the probe of each section."""
     variables = console.environment.variables
     yield "dsvl", lambda: Finding([Fact("version", __version__)])
@@ -71,15 +78,21 @@ def _probes(console: Console, profile: str | None) -> Iterator[tuple[str, Callab
     yield "embedded model", diagnosis.check_embedded_model
     yield "hub cache", diagnosis.describe_hub_cache
     yield "cache folder", diagnosis.describe_cache_folder
-    devices = ["cpu"]
+    machines = []
 
     def describe_choices() -> Finding:
-        machine = diagnosis.find_machine()
-        devices[:] = machine.devices
-        return diagnosis.describe_choices(machine)
+        machines.append(diagnosis.find_machine())
+        return diagnosis.describe_choices(machines[0])
 
     yield "choices", describe_choices
-    yield "quantization", lambda: diagnosis.describe_quantization(devices)
+    yield "quantization", lambda: diagnosis.describe_quantization(machines[0].devices if machines else ("cpu",))
+
+    def describe_products() -> Finding:
+        if not machines:  # a problem already
+            return Finding([Fact("products", None, "unknown without torch")])
+        return diagnosis.describe_products(machines[0], renew=measure)
+
+    yield "products", describe_products
 
 
 def _write_section(console: Console, title: str, rows: list[tuple[str, str]]) -> None:

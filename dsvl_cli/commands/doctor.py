@@ -21,6 +21,12 @@ def doctor(
             help="Show the settings under this profile.",
         ),
     ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure", help="Time the implementations of products on this CPU again, and store the fastest ones."
+        ),
+    ] = False,
     as_json: options.Json = False,
     debug: options.Debug = False,
 ) -> int:
@@ -31,4 +37,4 @@ def doctor(
     """
     from dsvl_cli.app.doctor import run_doctor
 
-    return run_doctor(options.make_console(), profile, as_json=as_json)
+    return run_doctor(options.make_console(), profile, as_json=as_json, measure=measure)

@@ -198,6 +198,38 @@ def describe_choices(machine: Machine) -> Finding:
     return Finding(facts)
 
 
+def describe_products(machine: Machine, *, renew: bool = False) -> Finding:
+    """List how products with weights are computed on this CPU, and why.
+
+    Args:
+        machine: this machine.
+        renew: measure all of them now, instead of listing what is stored.
+    """
+    from dsvl_cli.engine.kernels.choice_table import measure, recall
+    from dsvl_cli.engine.kernels.choices import Budget
+    from dsvl_cli.engine.kernels.measured import RENEWAL_SECONDS, product_questions, product_table
+    from dsvl_cli.engine.kernels.native.compiler import load_library
+
+    compiled = load_library()
+    questions, table = product_questions(machine, compiled), product_table(compiled)
+    answers = measure(questions, table, Budget(RENEWAL_SECONDS), renew=True) if renew else recall(questions, table)
+    facts = []
+    for name, answer in answers.items():
+        value = {
+            "chosen": answer.chosen,
+            "measured": answer.complete,
+            "reason": answer.reason,
+            "seconds": dict(answer.seconds),
+            "dropped": dict(answer.dropped),
+        }
+        facts.append(Fact(name, value, f"{answer.chosen}: {answer.reason}"))
+    fault = f" (not written: {table.fault})" if table.fault else ""
+    facts.append(Fact("kept in", {"path": str(table.path), "fault": table.fault}, f"{table.path}{fault}"))
+    if not renew:
+        facts.append(Fact("to renew it", "dsvl doctor --measure"))
+    return Finding(facts)
+
+
 def describe_quantization(devices: Iterable[str]) -> Finding:
     """List the support of each quantization format on these devices, by dtype."""
     from dsvl_cli.engine.quantization.formats import FORMATS, group_dtypes

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dsvl_cli.app.doctor import run_doctor
+from dsvl_cli.engine.diagnosis import Finding
 from dsvl_cli.engine.machine.detect import Gpu, Machine
 from dsvl_cli.errors import DsvlError
 from dsvl_cli.settings import ALL_SETTINGS
@@ -18,7 +19,7 @@ from dsvl_cli.terminal.console import Console, Environment
 
 SECTIONS = [
     "dsvl", "packages", "computer", "terminal", "environment", "settings", "conversations", "embedded model",
-    "hub cache", "cache folder", "choices", "quantization", "problems",
+    "hub cache", "cache folder", "choices", "quantization", "products", "problems",
 ]  # fmt: skip
 MACHINE = Machine(memory_free=16 * 10**9, cuda=(Gpu("NVIDIA \x1b[31mH200", 140 * 10**9, (9, 0)),))
 SECRET = "hf_QQQQQQQQQQQQQQQQ"
@@ -38,8 +39,8 @@ def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def page(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
     """Examines this machine; gives the status and what was printed."""
 
-    def run(profile: str | None = None, *, as_json: bool = False) -> tuple[int, str]:
-        status = run_doctor(Console(Environment.system()), profile, as_json=as_json)
+    def run(profile: str | None = None, *, as_json: bool = False, measure: bool = False) -> tuple[int, str]:
+        status = run_doctor(Console(Environment.system()), profile, as_json=as_json, measure=measure)
         captured = capsys.readouterr()
         assert captured.err == ""
         return status, captured.out
@@ -87,6 +88,43 @@ def test_what_is_kept_is_listed(page: Page, monkeypatch: pytest.MonkeyPatch, tmp
     assert found["kept_prompts"] == {"path": str(tmp_path / "cache" / "prefixes"), "bytes": 2000, "files": 1}
     assert found["packed_weights"]["files"] == 0
     assert "delete" in found["to empty it"]
+
+
+def test_products_are_measured_on_request_and_listed_from_then_on(
+    page: Page, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DSVL_NATIVE", "0")
+    monkeypatch.setenv("DSVL_CACHE_DIR", str(tmp_path / "cache"))
+    before = as_json(page)[1]["products"]
+    assert before["int8 one row"]["reason"] == "not measured yet"
+    assert not (tmp_path / "cache").exists()
+
+    monkeypatch.setattr("dsvl_cli.engine.kernels.measured.RENEWAL_SECONDS", 600.0)  # enough on any machine
+    status, out = page(as_json=True, measure=True)
+    measured = json.loads(out)["products"]
+    assert status == 0
+    row = measured["int8 one row"]
+    assert row["measured"]
+    assert row["chosen"] in row["seconds"]
+    assert {*row["seconds"], *row["dropped"]} == {"float32", "bfloat16"}
+
+    after = as_json(page)[1]["products"]
+    assert after["int8 one row"] == row
+    assert Path(after["kept in"]["path"]).is_file()
+    lines = [line.split() for line in page()[1].splitlines()]
+    assert any(line[:4] == ["int8", "one", "row", f"{row['chosen']}:"] for line in lines)
+
+
+def test_products_that_cannot_be_kept_are_no_problem(
+    page: Page, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DSVL_NATIVE", "0")
+    monkeypatch.setenv("DSVL_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr("dsvl_cli.engine.diagnosis.describe_cache_folder", Finding)
+    status, out = page(measure=True)
+    assert status == 0
+    assert "(not written: " in " ".join(out.split())
 
 
 def test_no_connection_is_opened(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dsvl_cli.cli import main
+from dsvl_cli.engine.diagnosis import Finding
 from dsvl_cli.engine.machine.detect import Machine
 from tests.test_imports import HEAVY, loaded_by
 
@@ -40,6 +41,19 @@ def test_a_profile_is_named_by_an_option_or_a_variable(
     captured = capsys.readouterr()
     assert "fats" in json.loads(captured.out)["problems"][0]["message"]
     assert captured.err == ""
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_measuring_is_passed_on(monkeypatch: pytest.MonkeyPatch, wanted: bool) -> None:
+    asked = []
+
+    def describe(_: Machine, *, renew: bool) -> Finding:
+        asked.append(renew)
+        return Finding()
+
+    monkeypatch.setattr("dsvl_cli.engine.diagnosis.describe_products", describe)
+    assert main(["doctor", *(["--measure"] if wanted else [])]) == 0
+    assert asked == [wanted]
 
 
 def test_help_imports_nothing_heavy(monkeypatch: pytest.MonkeyPatch) -> None:
