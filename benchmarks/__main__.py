@@ -15,7 +15,8 @@ from benchmarks.results import RESULTS
 
 DEFAULT_CHECKPOINT = Path(__file__).parents[1] / "build" / "full-1.3b"
 FULL_SIZE = ("decode", "describe", "chat_turns", "prefix_cache", "memory", "float16_files", "batch", "context")
-OTHERS = ("startup", "agreement", "quantize")
+OTHERS = ("startup", "kernels", "agreement", "quantize")
+WITHOUT_CHECKPOINT = {"startup", "kernels", "agreement"}
 
 
 def plan(names: list[str], checkpoint: Path, results: Path, more: list[str]) -> list[list[str]]:
@@ -40,7 +41,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=(*OTHERS, *FULL_SIZE), default=[*OTHERS, *FULL_SIZE])
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE")
     args, more = parser.parse_known_args()
-    if not (args.checkpoint / "config.json").exists() and set(args.only) - {"startup", "agreement"}:
+    if not (args.checkpoint / "config.json").exists() and set(args.only) - WITHOUT_CHECKPOINT:
         args.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run([sys.executable, "-m", "benchmarks.full_size", str(args.checkpoint)], check=True)
     failed = []

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 
+from benchmarks.asking import DOCUMENTED
+from benchmarks.cpu import detect_kind
 from benchmarks.formats import width
-from benchmarks.results import Goal, Result, Row, publish
+from benchmarks.goals import Goals, goals_for
+from benchmarks.results import Result, Row, publish
 from benchmarks.setup import Figures, Setup, add_options, median_of
-
-GOALS = {2.0: Goal("at least", 3.0), 1.0: Goal("at least", 4.0)}  # by the bytes of a weight
 
 
 def rate(runs: list[Figures]) -> float:
@@ -19,13 +20,13 @@ def rate(runs: list[Figures]) -> float:
     return median_of(({"rate": 60 * run["pictures"] / run["seconds"]} for run in runs), "rate")
 
 
-def make_rows(runs: dict[str, list[Figures]], formats: tuple[str, ...], new_tokens: int) -> list[Row]:
+def make_rows(runs: dict[str, list[Figures]], formats: tuple[str, ...], new_tokens: int, goals: Goals) -> list[Row]:
     """Compare each format with the loop."""
     others = [name for name in runs if name.startswith("transformers")]
     return [
         Row(
             f"pictures of {new_tokens} tokens, {name}", rate(runs[f"dsvl {name}"]), "/min",
-            f"loop, {other}", rate(runs[other]), GOALS.get(width(name)),
+            f"loop, {other}", rate(runs[other]), goals.batch.get(width(name)) if other == DOCUMENTED else None,
         )
         for name in formats
         for other in others
@@ -54,9 +55,8 @@ def main() -> None:
         f"{args.pictures} in a batch, {args.loop} in the loop; {setup.threads} threads, rounds: {setup.rounds}",
         *setup.skipped_formats,
     ]
-    publish(
-        Result("batch", "Many pictures", make_rows(runs, setup.formats, args.new_tokens), notes, runs), setup.results
-    )
+    rows = make_rows(runs, setup.formats, args.new_tokens, goals_for(detect_kind()))
+    publish(Result("batch", "Many pictures", rows, notes, runs), setup.results)
 
 
 if __name__ == "__main__":

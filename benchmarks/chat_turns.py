@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks.results import Goal, Result, Row, publish
+from benchmarks.asking import DOCUMENTED
+from benchmarks.cpu import detect_kind
+from benchmarks.goals import Goals, goals_for
+from benchmarks.results import Result, Row, publish
 from benchmarks.setup import Figures, Setup, add_options, median_of
 
-SECOND_GOAL = Goal("at most", 0.08)
 
-
-def make_rows(runs: dict[str, list[Figures]], formats: tuple[str, ...]) -> list[Row]:
+def make_rows(runs: dict[str, list[Figures]], formats: tuple[str, ...], goals: Goals) -> list[Row]:
     """Compare both turns of every format with transformers."""
     rows = []
-    for turn, goal in (("first", None), ("second", SECOND_GOAL)):
+    for turn in ("first", "second"):
         for name in formats:
             value = median_of(runs[f"dsvl {name}"], f"{turn}_seconds")
             for other in (name for name in runs if name.startswith("transformers")):
                 theirs = median_of(runs[other], f"{turn}_seconds")
+                goal = goals.second_turn if turn == "second" and other == DOCUMENTED else None
                 rows.append(Row(f"first token, {turn} turn, {name}", value, "s", other, theirs, goal))
     return rows
 
@@ -40,7 +42,8 @@ def main() -> None:
     lengths = {(run["prompt_tokens"], run["second_prompt_tokens"]) for found in runs.values() for run in found}
     told = " or ".join(f"{first} and {second}" for first, second in sorted(lengths))
     notes = [f"{told} prompt tokens; {setup.threads} threads, {setup.rounds} rounds", *setup.skipped_formats]
-    publish(Result("chat_turns", "Turns of a chat", make_rows(runs, setup.formats), notes, runs), setup.results)
+    rows = make_rows(runs, setup.formats, goals_for(detect_kind()))
+    publish(Result("chat_turns", "Turns of a chat", rows, notes, runs), setup.results)
 
 
 if __name__ == "__main__":

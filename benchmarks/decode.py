@@ -7,43 +7,51 @@ same number of prompt tokens and the same bits per weight, but without a picture
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 
-from benchmarks.asking import Asked, ask_all
+from benchmarks.asking import DOCUMENTED, Asked, ask_all
+from benchmarks.cpu import detect_kind
 from benchmarks.formats import llama_kind, width
+from benchmarks.goals import EVENNESS, Goals, goals_for
 from benchmarks.limits import Limits, Shape
-from benchmarks.results import Goal, Result, Row, publish
+from benchmarks.results import Result, Row, Unit, publish
 from benchmarks.setup import Setup, add_options
 
-# By the bytes of a weight.
-FIRST_GOALS = {2.0: Goal("at most", 0.9), 1.0: Goal("at most", 0.6)}
-FIRST_LLAMA_GOALS = {1.0: Goal("at most", 0.5)}
-STEP_GOALS = {2.0: Goal("at least", 2.5)}
-STEP_LLAMA_GOALS = {2.0: Goal("at least", 0.9), 1.0: Goal("at least", 1.0), 0.5: Goal("at least", 1.0)}
 
-
-def make_rows(asked: Asked, formats: tuple[str, ...], limits: Limits, shape: Shape, new_tokens: int) -> list[Row]:
-    """Compare each of our formats with both peers."""
+def make_rows(
+    asked: Asked, formats: tuple[str, ...], limits: Limits, shape: Shape, new_tokens: int, goals: Goals
+) -> list[Row]:
+    """Compare each of our formats with both peers, and the slowest with the fastest."""
     rows = []
+    firsts, steps = dict[str, float](), dict[str, float]()
     for name in formats:
         first, bytes_each, peer = asked.first(f"dsvl {name}"), width(name), f"llama.cpp {llama_kind(name)}"
         assert first is not None
         what, limit = f"first token, {name}", shape.prefill_seconds(limits, name, asked.prompt_tokens)
-        goal = FIRST_GOALS.get(bytes_each)
-        rows += [Row(what, first, "s", other, asked.first(other), goal, limit) for other in asked.transformers]
-        rows += [
-            Row(what, first, "s", f"{peer}, no picture", asked.first(peer), FIRST_LLAMA_GOALS.get(bytes_each), limit),
-        ]
+        firsts[name] = first
+        for other in asked.transformers:
+            goal = goals.first.get(bytes_each) if other == DOCUMENTED else None
+            rows.append(Row(what, first, "s", other, asked.first(other), goal, limit))
+        goal = goals.first_llama.get(bytes_each)
+        rows.append(Row(what, first, "s", f"{peer}, no picture", asked.first(peer), goal, limit))
     for name in formats:
         step, bytes_each, peer = asked.step(f"dsvl {name}"), width(name), f"llama.cpp {llama_kind(name)}"
         assert step is not None
         what = f"decode step, {name}"
         limit = 1e3 * shape.step_bytes(name, asked.prompt_tokens + new_tokens // 2) / limits.bandwidth
-        goal = STEP_GOALS.get(bytes_each)
-        rows += [Row(what, step, "ms", other, asked.step(other), goal, limit) for other in asked.transformers]
-        rows += [
-            Row(what, step, "ms", peer, asked.step(peer), STEP_LLAMA_GOALS.get(bytes_each), limit),
-        ]
+        steps[name] = step
+        rows += [Row(what, step, "ms", other, asked.step(other), None, limit) for other in asked.transformers]
+        rows.append(Row(what, step, "ms", peer, asked.step(peer), goals.step_llama.get(bytes_each), limit))
+    if len(formats) > 1:
+        rows += [compare_formats("first token", firsts, "s"), compare_formats("decode step", steps, "ms")]
     return [row for row in rows if row.reference is not None]
+
+
+def compare_formats(what: str, values: Mapping[str, float], unit: Unit) -> Row:
+    """Compare the slowest format with the fastest."""
+    slowest, fastest = (choose(values, key=lambda name: values[name]) for choose in (max, min))
+    beside = f"dsvl {fastest}, the fastest"
+    return Row(f"{what}, {slowest}, the slowest", values[slowest], unit, beside, values[fastest], EVENNESS)
 
 
 def main() -> None:
@@ -61,7 +69,7 @@ def main() -> None:
         f"encoding the picture takes {asked.picture():.2f} s of the first token",
         *setup.skipped,
     ]
-    rows = make_rows(asked, setup.formats, limits, shape, args.new_tokens)
+    rows = make_rows(asked, setup.formats, limits, shape, args.new_tokens, goals_for(detect_kind()))
     publish(Result("decode", "First token and decode step", rows, notes, asked.raw()), setup.results)
 
 

@@ -14,36 +14,38 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.asking import Asked, ask_all
-from benchmarks.formats import UNQUANTIZED, flags, llama_kind
+from benchmarks.asking import DOCUMENTED, Asked, ask_all
+from benchmarks.cpu import detect_kind
+from benchmarks.formats import UNQUANTIZED, flags, llama_kind, width
+from benchmarks.goals import Goals, goals_for
 from benchmarks.limits import Limits, Shape
-from benchmarks.results import Goal, Result, Row, publish
+from benchmarks.results import Result, Row, publish
 from benchmarks.setup import Figures, Setup, add_options, median_of, parse_figures, resolve_folder
 from benchmarks.startup import run_python
 
-WHOLE_GOAL, WHOLE_LLAMA_GOAL, PROCESS_GOAL = Goal("at most", 1 / 3), Goal("at most", 0.8), Goal("at most", 0.4)
 PARTS = ("imports", "load", "prefill", "decode")
 IMPORTS = "import dsvl_cli.app.describe, dsvl_cli.engine.model"  # what `dsvl describe` imports, torch with it
 
 
-def make_rows(asked: Asked, formats: tuple[str, ...], limits: Limits, shape: Shape, new_tokens: int) -> list[Row]:
-    """Compare each format with both peers; the goals apply to the fastest, which is compared with q4_0."""
+def make_rows(
+    asked: Asked, formats: tuple[str, ...], limits: Limits, shape: Shape, new_tokens: int, goals: Goals
+) -> list[Row]:
+    """Compare each format with both peers, and the fastest with q4_0 as well."""
     wholes = {name: asked.whole(f"dsvl {name}") or 0.0 for name in formats}
     best = min(wholes, key=lambda name: wholes[name])
     rows = []
     for name, whole in wholes.items():
         what = f"question to last word, {name}" + (" (the fastest)" if name == best else "")
         limit = shape.answer_seconds(limits, name, asked.prompt_tokens, new_tokens)
-        goal, llama_goal = (WHOLE_GOAL, WHOLE_LLAMA_GOAL) if name == best else (None, None)
-        rows += [Row(what, whole, "s", other, asked.whole(other), goal, limit) for other in asked.transformers]
+        rows += [Row(what, whole, "s", other, asked.whole(other), None, limit) for other in asked.transformers]
         kinds = [llama_kind(name)] if llama_kind(name) == "q4_0" or name != best else [llama_kind(name), "q4_0"]
         for kind in kinds:
             seconds = asked.whole(f"llama.cpp {kind}")
             if seconds is None:
                 continue
             reference = seconds + asked.picture()
-            kind_goal = llama_goal if kind == "q4_0" else None
-            rows.append(Row(what, whole, "s", f"llama.cpp {kind} + our picture", reference, kind_goal, limit))
+            goal = goals.answer_llama.get(width(name)) if kind == "q4_0" else None
+            rows.append(Row(what, whole, "s", f"llama.cpp {kind} + our picture", reference, goal, limit))
     return rows
 
 
@@ -98,7 +100,7 @@ def run_processes(setup: Setup, new_tokens: int) -> dict[str, list[Figures]]:
     return runs
 
 
-def make_process_rows(runs: dict[str, list[Figures]], formats: tuple[str, ...]) -> list[Row]:
+def make_process_rows(runs: dict[str, list[Figures]], formats: tuple[str, ...], goals: Goals) -> list[Row]:
     """Compare whole processes, and list the parts of each of ours."""
     imports = median_of(runs["imports"], "seconds")
     best = min(formats, key=lambda name: median_of(runs[name], "seconds"))
@@ -108,8 +110,8 @@ def make_process_rows(runs: dict[str, list[Figures]], formats: tuple[str, ...]) 
         whole, prefill, decode = (median_of(runs[name], part) for part in ("seconds", "prefill", "decode"))
         parts = {"imports": imports, "load": whole - imports - prefill - decode, "prefill": prefill, "decode": decode}
         what = f"process start to end, {name}" + (" (the fastest)" if name == best else "")
-        goal = PROCESS_GOAL if name == best else None
         for other in others:
+            goal = goals.process if name == best and other == DOCUMENTED else None
             rows.append(Row(what, whole, "s", f"script, {other}", median_of(runs[other], "seconds"), goal))
             for part in PARTS:
                 theirs = median_of(runs[other], part)
@@ -126,11 +128,12 @@ def main() -> None:
     args = parser.parse_args()
     setup = Setup.from_arguments(args)
     limits, shape, told = setup.measure_limits()
+    goals = goals_for(detect_kind())
     rows: list[Row] = []
     notes, raw = [told], dict[str, Any]()
     if "loaded" in args.parts:
         asked = ask_all(setup, args.new_tokens)
-        rows += make_rows(asked, setup.formats, limits, shape, args.new_tokens)
+        rows += make_rows(asked, setup.formats, limits, shape, args.new_tokens, goals)
         notes.append(
             f"{asked.prompt_tokens} prompt tokens, {args.new_tokens} new ones, {setup.rounds} rounds; "
             f"our encoding of the picture takes {asked.picture():.2f} s"
@@ -138,7 +141,7 @@ def main() -> None:
         raw["loaded"] = asked.raw()
     if "process" in args.parts:
         processes = run_processes(setup, args.new_tokens)
-        rows += make_process_rows(processes, setup.formats)
+        rows += make_process_rows(processes, setup.formats, goals)
         notes += [
             f"processes with a warm page cache; our imports are a process of their own, `{IMPORTS}`; load is the rest",
             "the script for transformers imports no torchao",

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks.cpu import detect_kind
 from benchmarks.timing import describe_machine
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 _HEADER = """# Results
 
-What `python -m benchmarks` measured last, a section each command; each can be measured anew alone. Absolute times
-differ between machines: read the ratios. A ratio is ours over theirs, or for "at least" how many times as fast ours is.
+What `python -m benchmarks` measured last: a section for each command and kind of CPU (by its instruction sets), which a
+run on another kind leaves as it is. Each can be measured again alone. Absolute times differ between machines: read the
+ratios. A ratio is ours over theirs, or for "at least" how many times as fast ours is.
 The limit is what the machine allows: the bytes that must be read over the measured bandwidth of the memory, the
 operations over the measured rate of products of matrices.
 """
@@ -83,7 +86,7 @@ class Row:
         """Return the cells of the row in the table."""
         goal = ""
         if self.goal is not None:
-            bound = f"{self.goal.bound:.2g}" + (f" {self.unit}" if self.goal.kind == "under" else "")
+            bound = f"{self.goal.bound:.3g}" + (f" {self.unit}" if self.goal.kind == "under" else "")
             goal = f"{self.goal.kind} {bound}"
         return (
             self.what,
@@ -107,6 +110,16 @@ def _format(value: float | None, unit: Unit) -> str:
     return f"{value:.{digits}f}{unit}" if unit == "/min" else f"{value:.{digits}f} {unit}"
 
 
+def make_table(lines: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table with aligned columns; the first line is its head."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    text = [
+        "| " + " | ".join(cell.ljust(wide) for cell, wide in zip(line, widths, strict=True)) + " |" for line in lines
+    ]
+    text.insert(1, "|" + "|".join("-" * (wide + 2) for wide in widths) + "|")
+    return "\n".join(text)
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What one benchmark found.
@@ -127,20 +140,14 @@ class Result:
 
     def table(self) -> str:
         """Return the rows as a Markdown table with aligned columns."""
-        lines = [COLUMNS, *(row.cells() for row in self.rows)]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
-        text = [
-            "| " + " | ".join(cell.ljust(wide) for cell, wide in zip(line, widths, strict=True)) + " |"
-            for line in lines
-        ]
-        text.insert(1, "|" + "|".join("-" * (wide + 2) for wide in widths) + "|")
-        return "\n".join(text)
+        return make_table([COLUMNS, *(row.cells() for row in self.rows)])
 
     def section(self) -> str:
         """Return the section of RESULTS.md."""
         machine = describe_machine()
         versions = ", ".join(f"{name} {machine[name]}" for name in ("torch", "transformers", "typer"))
-        where = f"{date.today().isoformat()}, {machine['processor']}, {machine['cores']} cores, {versions}."
+        processor = f"{machine['processor']} ({detect_kind()})"
+        where = f"{date.today().isoformat()}, {processor}, {machine['cores']} cores, {versions}."
         notes = "".join(f"\n- {note}" for note in self.notes)
         return (
             f"## {self.title}\n\n`python -m benchmarks.{self.name}`; {where}\n\n{self.table()}\n{notes}".rstrip() + "\n"
@@ -150,7 +157,14 @@ class Result:
         """Return everything as one line of JSON."""
         rows = [{**asdict(row), "ratio": row.ratio, "reached": row.reached} for row in self.rows]
         return json.dumps(
-            {"benchmark": self.name, "rows": rows, "notes": self.notes, "raw": self.raw, "machine": describe_machine()}
+            {
+                "benchmark": self.name,
+                "cpu": detect_kind(),
+                "rows": rows,
+                "notes": self.notes,
+                "raw": self.raw,
+                "machine": describe_machine(),
+            }
         )
 
 
@@ -162,14 +176,19 @@ def publish(result: Result, path: Path | None) -> None:
     print(result.as_json())
     if path is not None:
         before = path.read_text(encoding="utf-8") if path.exists() else _HEADER
-        path.write_text(replace_section(before, result.name, result.section()), encoding="utf-8")
+        after = replace_section(before, result.name, detect_kind(), result.section())
+        path.write_text(after, encoding="utf-8")
 
 
-def replace_section(text: str, name: str, section: str) -> str:
-    """Replace the section between the markers of its name; append it if there is none."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+def replace_section(text: str, name: str, cpu: str, section: str) -> str:
+    """Replace the section of a benchmark on a kind of CPU; a new one goes behind those of the same benchmark."""
+    begin, end = f"<!-- {name}, {cpu}: begin -->", f"<!-- {name}, {cpu}: end -->"
     block = f"{begin}\n{section.rstrip()}\n{end}"
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     if pattern.search(text):
         return pattern.sub(lambda _: block, text, count=1)
-    return f"{text.rstrip()}\n\n{block}\n"
+    others = list(re.finditer(f"<!-- {re.escape(name)}, [^:\n]*: end -->\n?", text))
+    if not others:
+        return f"{text.rstrip()}\n\n{block}\n"
+    before, after = text[: others[-1].end()], text[others[-1].end() :]
+    return f"{before.rstrip()}\n\n{block}\n{after}"

@@ -50,7 +50,7 @@ $dsvlCommands = @{
             @{ Names = @('--dtype'); Kind = 'dtype'; Repeatable = $False; Help = 'Floating-point format; auto picks a fast one.' }
             @{ Names = @('--attn-implementation', '--attn'); Kind = 'attn_implementation'; Repeatable = $False; Help = 'Attention backend.' }
             @{ Names = @('--device-map'); Kind = 'device_map'; Repeatable = $False; Help = 'auto: spread the model over several GPUs.' }
-            @{ Names = @('--threads'); Kind = 'text'; Repeatable = $False; Help = 'CPU threads (at least 1).' }
+            @{ Names = @('--threads'); Kind = 'text'; Repeatable = $False; Help = 'CPU threads (between 1 and the number of CPUs).' }
             @{ Names = @('--quantization'); Kind = 'quantization'; Repeatable = $False; Help = 'Quantize while loading; 4bit and 8bit pick the best format of that width.' }
             @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights per scale in torchao-int4 (one of 32, 64, 128, 256).' }
             @{ Names = @('--include-vision'); Kind = $null; Repeatable = $False; Help = 'Quantize the vision encoders too; not recommended.' }
@@ -88,7 +88,7 @@ $dsvlCommands = @{
             @{ Names = @('--dtype'); Kind = 'dtype'; Repeatable = $False; Help = 'Floating-point format; auto picks a fast one.' }
             @{ Names = @('--attn-implementation', '--attn'); Kind = 'attn_implementation'; Repeatable = $False; Help = 'Attention backend.' }
             @{ Names = @('--device-map'); Kind = 'device_map'; Repeatable = $False; Help = 'auto: spread the model over several GPUs.' }
-            @{ Names = @('--threads'); Kind = 'text'; Repeatable = $False; Help = 'CPU threads (at least 1).' }
+            @{ Names = @('--threads'); Kind = 'text'; Repeatable = $False; Help = 'CPU threads (between 1 and the number of CPUs).' }
             @{ Names = @('--quantization'); Kind = 'quantization'; Repeatable = $False; Help = 'Quantize while loading; 4bit and 8bit pick the best format of that width.' }
             @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights per scale in torchao-int4 (one of 32, 64, 128, 256).' }
             @{ Names = @('--include-vision'); Kind = $null; Repeatable = $False; Help = 'Quantize the vision encoders too; not recommended.' }
@@ -145,7 +145,7 @@ $dsvlCommands = @{
             @{ Names = @('--dtype'); Kind = 'dtype'; Repeatable = $False; Help = 'Floating-point format; auto picks a fast one.' }
             @{ Names = @('--attn-implementation', '--attn'); Kind = 'attn_implementation'; Repeatable = $False; Help = 'Attention backend.' }
             @{ Names = @('--device-map'); Kind = 'device_map'; Repeatable = $False; Help = 'auto: spread the model over several GPUs.' }
-            @{ Names = @('--threads'); Kind = 'text'; Repeatable = $False; Help = 'CPU threads (at least 1).' }
+            @{ Names = @('--threads'); Kind = 'text'; Repeatable = $False; Help = 'CPU threads (between 1 and the number of CPUs).' }
             @{ Names = @('--quantization'); Kind = 'quantization'; Repeatable = $False; Help = 'Quantize while loading; 4bit and 8bit pick the best format of that width.' }
             @{ Names = @('--group-size'); Kind = 'text'; Repeatable = $False; Help = 'Weights per scale in torchao-int4 (one of 32, 64, 128, 256).' }
             @{ Names = @('--include-vision'); Kind = $null; Repeatable = $False; Help = 'Quantize the vision encoders too; not recommended.' }
@@ -172,7 +172,7 @@ $dsvlCommands = @{
             @{ Names = @('--revision'); Kind = 'text'; Repeatable = $False; Help = 'Branch, tag or commit of the model on the Hugging Face Hub.' }
             @{ Names = @('--offline'); Kind = $null; Repeatable = $False; Help = 'Never use the network.' }
             @{ Names = @('--device'); Kind = 'device'; Repeatable = $False; Help = 'Device to run on.' }
-            @{ Names = @('--threads'); Kind = 'text'; Repeatable = $False; Help = 'CPU threads (at least 1).' }
+            @{ Names = @('--threads'); Kind = 'text'; Repeatable = $False; Help = 'CPU threads (between 1 and the number of CPUs).' }
             @{ Names = @('--force'); Kind = $null; Repeatable = $False; Help = 'Load even if memory is likely to run out.' }
             @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'Print one JSON object per line.' }
             @{ Names = @('--plain'); Kind = $null; Repeatable = $False; Help = 'No colour and no redrawing, for screen readers and logs.' }

@@ -127,7 +127,7 @@ def test_a_profile_that_is_not_there_is_a_usage_error(files: Files, user: str | 
         ("[loading]\noffline = 'True'", 2, "true or false", "offline = true"),
         ("[loading]\noffline = 1", 2, "true or false", None),
         ("[loading]\nthreads = true", 2, "whole number", None),
-        ("[loading]\nthreads = 0", 2, "at least 1", "threads = 1"),
+        ("[loading]\nthreads = 0", 2, "between 1 and the number of CPUs", "threads = 1"),
         ("[loading]\ngroup_size = 100", 2, "128", "group_size = 128"),
         ("[loading]\nmodel = ''", 2, "not empty", None),
         ("[sampling]\ntop_p = 3", 2, "above 0 and at most 1", "top_p = 1"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import typing
 from dataclasses import fields
 from pathlib import Path
@@ -21,6 +23,7 @@ from dsvl_cli.engine.options import (
     LoadOptions,
     Quantization,
     SamplingParams,
+    count_cpus,
 )
 from dsvl_cli.engine.quantization.formats import FORMATS, WIDTHS
 from dsvl_cli.errors import DsvlError, UsageError
@@ -41,7 +44,7 @@ VALUES: dict[str, tuple[list[str], list[str]]] = {
     "dtype": (["auto", "bfloat16", "float16", "float32"], ["bf16", "float64", "Auto"]),
     "attn_implementation": (["auto", "eager", "sdpa", "flash_attention_2"], ["flash_attention_3", "org/name"]),
     "device_map": (["auto"], ["balanced", "cuda"]),
-    "threads": (["1", "2", "1000"], ["0", "-1", "1.5", "x"]),
+    "threads": (["1", str(count_cpus())], ["0", "-1", "1.5", "x", str(count_cpus() + 1), "99999"]),
     "quantization": (["4bit", "8bit", "bnb-nf4", "torchao-int8-dynamic", "int4"], ["3bit", "nf4", "4"]),
     "group_size": (["32", "64", "128", "256"], ["0", "31", "33", "100", "512", "-32"]),
     "max_new_tokens": (["1", "512", "100000"], ["0", "-1", "1.5", "x"]),
@@ -176,6 +179,22 @@ def test_requests_of_a_batch(tmp_path: Path, name: str, text: str, right: bool) 
     assert (item.sampling != {}) == right
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are bound to CPUs in another way")
+def test_only_cpus_that_the_process_may_use_count() -> None:
+    code = (
+        "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
+        "from dsvl_cli.engine.options import LoadOptions, count_cpus\n"
+        "assert count_cpus() == 1\n"
+        "LoadOptions(threads=2)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "threads is 2; it must be a whole number between 1 and the number of CPUs, 1" in run.stderr
+
+
+def test_the_help_is_the_same_on_every_machine() -> None:
+    assert RULES["threads"].limits == "between 1 and the number of CPUs"
+
+
 def test_formats_and_widths_are_the_choices_of_quantization() -> None:
     assert set(typing.get_args(Quantization)) == {*FORMATS, *WIDTHS}
 
@@ -194,6 +213,7 @@ def test_the_values_that_a_rule_offers_are_right(name: str) -> None:
         (Bound(float, 0, 100), "a number between 0 and 100"),
         (Bound(float, 0, 1, is_open=True), "a number above 0 and at most 1"),
         (Bound(float, 0, is_open=True), "a number above 0"),
+        (Bound(int, 1, 2, high_name="the number of CPUs"), "a whole number between 1 and the number of CPUs, 2"),
         (Bound(int, 0, 2**63 - 1), "a whole number between 0 and 2^63 - 1"),
         (Choices(("a", "b"), numbered=("b",)), "one of a, b, b:N"),
         (Choices((32, 64)), "one of 32, 64"),

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from dsvl_cli.terminal.console import Console
 
 # DSVL_ variables that are not settings, and foreign variables that affect dsvl.
-_OWN = ("DSVL_PROFILE", "DSVL_DEBUG", "DSVL_CONFIG_DIR", "DSVL_DATA_DIR", "DSVL_CACHE_DIR", "DSVL_NATIVE")
+_OWN = (
+    "DSVL_PROFILE", "DSVL_DEBUG", "DSVL_CONFIG_DIR", "DSVL_DATA_DIR", "DSVL_CACHE_DIR", "DSVL_NATIVE",
+    "DSVL_KERNEL_FLAGS",
+)  # fmt: skip
 _FOREIGN = (
     "HF_", "HUGGING", "TRANSFORMERS_", "XDG_C", "XDG_DATA_HOME", "CUDA_VISIBLE", "OMP_", "MKL_", "NO_COLOR", "COLUMNS",
     "HTTP_PROXY", "HTTPS_PROXY",

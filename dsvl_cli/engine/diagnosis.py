@@ -168,7 +168,7 @@ def describe_choices(machine: Machine) -> Finding:
     """List the devices, what `auto` chooses and why, and which attention backends work."""
     import torch
 
-    from dsvl_cli.engine.kernels.kernels import choose_kernels
+    from dsvl_cli.engine.kernels.choose import choose_kernels
     from dsvl_cli.engine.machine.plan import choose_attention, make_plan
     from dsvl_cli.engine.options import ATTENTION, LoadOptions
     from dsvl_cli.engine.progress import Silence
@@ -207,11 +207,12 @@ def describe_products(machine: Machine, *, renew: bool = False) -> Finding:
     """
     from dsvl_cli.engine.kernels.choice_table import measure, recall
     from dsvl_cli.engine.kernels.choices import Budget
-    from dsvl_cli.engine.kernels.measured import RENEWAL_SECONDS, product_questions, product_table
+    from dsvl_cli.engine.kernels.measured import RENEWAL_SECONDS, list_routes, product_table
     from dsvl_cli.engine.kernels.native.compiler import load_library
 
     compiled = load_library()
-    questions, table = product_questions(machine, compiled), product_table(compiled)
+    questions = [question for question, _, _ in list_routes(machine, compiled)]
+    table = product_table(compiled)
     answers = measure(questions, table, Budget(RENEWAL_SECONDS), renew=True) if renew else recall(questions, table)
     facts = []
     for name, answer in answers.items():

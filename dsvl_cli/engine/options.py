@@ -6,7 +6,9 @@ line, the files and variables of `dsvl_cli.settings`, and the chat's `/set` take
 
 from __future__ import annotations
 
+import os
 import secrets
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
@@ -53,12 +55,14 @@ class Bound:
         low: the minimum.
         high: the maximum, or None if there is none.
         is_open: whether `low` itself is excluded.
+        high_name: what `high` is, if it differs between machines.
     """
 
     kind: type[int] | type[float]
     low: float
     high: float | None = None
     is_open: bool = False
+    high_name: str | None = None
 
     def holds(self, value: Any) -> bool:
         """Whether a number is in the range."""
@@ -67,12 +71,12 @@ class Bound:
 
     @property
     def limits(self) -> str:
-        """The range in words, such as `between 0 and 1`."""
+        """The range in words, the same on every machine: `between 0 and 1`."""
         if self.high is None:
             return f"above {_write(self.low)}" if self.is_open else f"at least {_write(self.low)}"
         if self.is_open:
             return f"above {_write(self.low)} and at most {_write(self.high)}"
-        return f"between {_write(self.low)} and {_write(self.high)}"
+        return f"between {_write(self.low)} and {self.high_name or _write(self.high)}"
 
     @property
     def offered(self) -> tuple[float, ...]:
@@ -81,7 +85,8 @@ class Bound:
 
     def __str__(self) -> str:
         kind = "a whole number" if self.kind is int else "a number"
-        return f"{kind}{' of' if self.limits.startswith('at least') else ''} {self.limits}"
+        words = f"{kind}{' of' if self.limits.startswith('at least') else ''} {self.limits}"
+        return words if self.high is None or self.high_name is None else f"{words}, {_write(self.high)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +143,13 @@ class NotEmpty:
         return self.limits
 
 
+def count_cpus() -> int:
+    """Return the number of CPUs that this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 Rule = Bound | Choices | NotEmpty
 
 DEVICES = Choices(("auto", *DEVICE_KINDS), numbered=("cuda",))
@@ -148,7 +160,8 @@ RULES: Mapping[str, Rule] = {
     "dtype": Choices(DTYPES),
     "attn_implementation": Choices(ATTENTION),
     "device_map": Choices(get_args(DeviceMap)),
-    "threads": Bound(int, 1),
+    # More threads than CPUs only wait for each other, and with thousands OpenMP's runtime crashes.
+    "threads": Bound(int, 1, count_cpus(), high_name="the number of CPUs"),
     "quantization": Choices(get_args(Quantization)),
     "group_size": Choices((32, 64, 128, 256)),
     "max_new_tokens": Bound(int, 1),
@@ -175,7 +188,7 @@ class LoadOptions:
         dtype: of the weights and the computation.
         attn_implementation: the attention backend of the language model and, where supported, the vision towers.
         device_map: `auto` spreads the layers over all GPUs; None keeps the model on one device.
-        threads: CPU threads; None leaves the choice to torch.
+        threads: CPU threads, at most as many as the process has CPUs; None leaves the choice to torch.
         force: load even if the estimate says that there is not enough memory.
         quantization: the format to quantize the language model's linear layers to while loading; `4bit` and `8bit`
             select the best one of that width. None leaves the weights as stored.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from transformers.models.deepseek_vl.processing_deepseek_vl import DeepseekVLPro
 from transformers.models.deepseek_vl_hybrid.processing_deepseek_vl_hybrid import DeepseekVLHybridProcessor
 
 from dsvl_cli.engine.conversation import Conversation, Message, Picture, Reply, compose_parts
+from dsvl_cli.engine.kernels.choices import Measured, Question
 from dsvl_cli.engine.kernels.stored_weights import Linear
 from dsvl_cli.engine.model import VisionLanguageModel, load_model
 from dsvl_cli.engine.options import LoadOptions, SamplingParams
@@ -102,8 +104,16 @@ def test_float32_is_float32_on_a_cpu_that_multiplies_bfloat16(
     tiny: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The weights are stored in bfloat16; the dtype that is asked for decides in what they are multiplied."""
-    features = frozenset({"avx512_bf16", "avx512_vnni"})
-    monkeypatch.setattr("dsvl_cli.engine.machine.detect._detect_cpu_features", lambda: features)
+
+    def prefer_bfloat16(questions: Sequence[Question], _: object) -> dict[str, Measured]:
+        """As measured where bfloat16 is the fastest way of all that may be taken."""
+        chosen = {
+            question.name: "bfloat16" if "bfloat16" in question.names else question.candidates[0].name
+            for question in questions
+        }
+        return {name: Measured(name, candidate, True) for name, candidate in chosen.items()}
+
+    monkeypatch.setattr("dsvl_cli.engine.kernels.choose.measure", prefer_bfloat16)
     assert tiny.checkpoint.stored_dtype == "bfloat16"
     models = {
         dtype: load_model(LoadOptions(model="tiny", dtype=dtype, device="cpu", threads=1))
@@ -254,24 +264,48 @@ def test_the_second_turn_computes_only_what_is_new(tiny: VisionLanguageModel) ->
     assert stats.prompt_tokens - stats.cached_tokens <= new_text + 2
 
 
+@pytest.mark.parametrize("is_native", [True, False])
 def test_an_exception_within_a_step_leaves_the_cache_usable(
-    tiny: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
+    tiny: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, is_native: bool
 ) -> None:
     talk = Conversation([Message("user", (draw_picture(9), "Describe this image."))])
     expected = fresh_answer(tiny, talk, GREEDY)
-    kernels = tiny.network.decoder.kernels
+    decoder = tiny.network.decoder
+    kernels, step = decoder.kernels, decoder._native_step
+    if is_native and step is None:
+        pytest.skip("no native kernels")
     multiply = kernels.linear
     calls = 0
 
     def interrupt(x: torch.Tensor, weight: Linear) -> torch.Tensor:
         nonlocal calls
         calls += 1
-        if calls == 2 * 7 * len(tiny.network.decoder.layers) + 10:  # in the second layer of the second step
+        if calls == 2 * 7 * len(decoder.layers) + 10:  # in the second layer of the second step
             raise KeyboardInterrupt
         return multiply(x, weight)
 
+    class Interrupted:
+        """A signal that arrives in the second step is handled when the native call returns."""
+
+        def dsvl_step(self, *arguments: Any) -> None:
+            nonlocal calls
+            calls += 1
+            assert step is not None
+            library.dsvl_step(*arguments)
+            if calls == 2:
+                raise KeyboardInterrupt
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(library, name)
+
     with monkeypatch.context() as patch:
-        patch.setattr(kernels, "linear", interrupt)
+        if is_native:
+            assert step is not None
+            library = step._library
+            patch.setattr(step, "_library", Interrupted())
+        else:
+            patch.setattr(decoder, "_native_step", None)
+            patch.setattr(kernels, "linear", interrupt)
         with pytest.raises(KeyboardInterrupt):
             list(tiny.stream(talk, GREEDY))
     assert Reply.of(tiny.stream(talk, GREEDY)).token_ids == expected.token_ids

@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from dsvl_cli.engine.machine.instruction_sets import parse_cpuinfo
+
 # CPU features with native bfloat16 and 8-bit products, by their names in torch and Linux.
 NATIVE_BF16 = {"amx_bf16": "AMX-BF16", "avx512_bf16": "AVX-512-BF16", "bf16": "Arm's BF16"}
 NATIVE_INT8 = {"amx_int8": "AMX-INT8", "avx512_vnni": "AVX-512-VNNI", "avx_vnni": "AVX-VNNI"}
@@ -59,11 +61,6 @@ class Machine:
     def native_bf16(self) -> bool:
         """Whether the CPU has native bfloat16 products."""
         return not self.cpu_features.isdisjoint(NATIVE_BF16)
-
-    @property
-    def native_int8(self) -> bool:
-        """Whether the CPU has native 8-bit products."""
-        return not self.cpu_features.isdisjoint(NATIVE_INT8)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -175,11 +172,8 @@ def _detect_cpu_features() -> frozenset[str]:
 
 
 def read_cpu_features(cpuinfo: str) -> frozenset[str]:
-    """Find the features of `Machine` in the text of Linux' `/proc/cpuinfo` (`flags` on x86, `Features` on Arm)."""
-    lines = (line.partition(":") for line in cpuinfo.splitlines())
-    return frozenset(
-        word for key, _, words in lines if key.strip() in ("flags", "Features") for word in words.split()
-    ) & {*NATIVE_BF16, *NATIVE_INT8}
+    """Find the features of `Machine` in the text of Linux' `/proc/cpuinfo`."""
+    return parse_cpuinfo(cpuinfo) & {*NATIVE_BF16, *NATIVE_INT8}
 
 
 def _detect_macos() -> tuple[int, int]:

@@ -10,86 +10,18 @@ float32 the logits are equal up to rounding (tests/engine/network/test_decoder.p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from dsvl_cli.engine.checkpoint.layouts import text_settings
 from dsvl_cli.engine.kernels.kernels import Kernels
 from dsvl_cli.engine.kernels.stored_weights import Linear, Weight
 from dsvl_cli.engine.network.kv_cache import KVCache, LayerCache
-from dsvl_cli.errors import DsvlError
-
-
-@dataclass(frozen=True, slots=True)
-class DecoderConfig:
-    """The shape of the language model."""
-
-    hidden_size: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    rms_norm_eps: float
-    rope_theta: float
-    vocab_size: int
-    context_length: int
-    intermediate_size: int
-
-    @classmethod
-    def read(cls, config: Mapping[str, Any]) -> DecoderConfig:
-        """Read `config.json`.
-
-        Raises:
-            DsvlError: it needs something that this decoder does not support.
-        """
-        text = text_settings(config)
-        rope = text["rope_parameters"]
-        if rope["rope_type"] != "default":
-            raise DsvlError(f"the language model uses {rope['rope_type']} positions, which dsvl does not support")
-        if text["hidden_act"] != "silu":
-            raise DsvlError(f"the language model uses {text['hidden_act']} activations, which dsvl does not support")
-        return cls(
-            hidden_size=text["hidden_size"],
-            layers=text["num_hidden_layers"],
-            heads=text["num_attention_heads"],
-            kv_heads=text["num_key_value_heads"],
-            head_dim=text["head_dim"],
-            rms_norm_eps=text["rms_norm_eps"],
-            rope_theta=rope["rope_theta"],
-            vocab_size=text["vocab_size"],
-            context_length=text["max_position_embeddings"],
-            intermediate_size=text["intermediate_size"],
-        )
-
-    @property
-    def linear_parameters(self) -> int:
-        """The number of parameters of the linear layers, without the head."""
-        attention = 2 * self.hidden_size * self.head_dim * (self.heads + self.kv_heads)
-        return self.layers * (attention + 3 * self.hidden_size * self.intermediate_size)
-
-    @property
-    def head_parameters(self) -> int:
-        """The number of parameters of the head."""
-        return self.vocab_size * self.hidden_size
-
-
-@dataclass(frozen=True, slots=True)
-class LayerWeights:
-    """One layer: norms `(hidden,)` in the dtype of activations, and seven linear layers without biases."""
-
-    attention_norm: torch.Tensor
-    query: Linear
-    key: Linear
-    value: Linear
-    output: Linear
-    feed_forward_norm: torch.Tensor
-    gate: Linear
-    up: Linear
-    down: Linear
+from dsvl_cli.engine.network.layers import DecoderConfig, LayerWeights
+from dsvl_cli.engine.network.native_step import NativeStep, find_native_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +73,11 @@ class Decoder:
         self._frequencies = 1.0 / config.rope_theta ** (
             torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=self.device) / config.head_dim
         )
+        self._native_step: NativeStep | None = None
+        if attention == "sdpa":
+            self._native_step = find_native_step(
+                config, self.layers, norm, head, kernels, self._frequencies, self.cache_dtype
+            )
 
     @property
     def bytes_per_token(self) -> int:
@@ -164,6 +101,8 @@ class Decoder:
         Returns:
             `(sequences, vocabulary)` in float32.
         """
+        if self._native_step is not None and all(one.count == 1 and one.cache.capacity for one in segments):
+            return self._native_step(embeddings, [segment.cache for segment in segments])
         x = embeddings
         cos, sin = self._rotations(segments)
         ends = [end - 1 for end in _ends(segments)]

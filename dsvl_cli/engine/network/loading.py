@@ -9,6 +9,7 @@ transformers   everything else, and files in an unknown layout: its modules hold
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,19 +17,23 @@ import torch
 from dsvl_cli.engine.checkpoint.find import Checkpoint
 from dsvl_cli.engine.checkpoint.layouts import HEAD, POOLING_HEAD
 from dsvl_cli.engine.checkpoint.tensors import StoredTensors
-from dsvl_cli.engine.kernels.kernels import Kernels, choose_kernels
-from dsvl_cli.engine.kernels.stored_weights import Kind, Linear, Weight
+from dsvl_cli.engine.kernels.choose import choose_kernels
+from dsvl_cli.engine.kernels.kernels import Kernels
+from dsvl_cli.engine.kernels.stored_weights import FLOAT_KINDS, GROUP, Kind, Linear, Weight
 from dsvl_cli.engine.machine.plan import DTYPE_BYTES, Plan, check_forecast, forecast_memory
-from dsvl_cli.engine.network.decoder import DecoderConfig, read_module
+from dsvl_cli.engine.network.decoder import read_module
+from dsvl_cli.engine.network.layers import DecoderConfig
 from dsvl_cli.engine.network.network import Network
-from dsvl_cli.engine.network.packed_weights import pack_weights
+from dsvl_cli.engine.network.packed_weights import Packing, pack_weights
 from dsvl_cli.engine.network.pixels import read_image_processor
-from dsvl_cli.engine.network.vision import VisionTower
+from dsvl_cli.engine.network.vision import VisionTower, flatten_filters, list_vision_matrices
 from dsvl_cli.engine.network.weights import (
     find_missing_name,
     find_obstacle,
+    is_stored_int8,
     list_linears,
     read_decoder,
+    read_int8,
     read_linear,
 )
 from dsvl_cli.engine.progress import Listener
@@ -57,7 +62,9 @@ def load_network(
     Raises:
         DsvlError: there is not enough memory, or the files do not match each other.
     """
-    kernels, choice = choose_kernels(plan.device, getattr(torch, plan.dtype), machine)
+    kernels, choice = choose_kernels(
+        plan.device, getattr(torch, plan.dtype), machine, _list_kinds(checkpoint, plan, recipe)
+    )
     listener.choice(choice)
     config = DecoderConfig.read(checkpoint.config)
     own = recipe is not None and not recipe.format.is_stored
@@ -118,17 +125,7 @@ def _load_own(
     listener: Listener,
 ) -> Network:
     dtype = getattr(torch, plan.dtype)
-    packed: dict[str, Weight] = {}
-    if recipe is not None:
-        names = list(list_linears(config))
-        if recipe.include_head:
-            if HEAD not in tensors:
-                raise DsvlError(
-                    "the head shares its weights with the embeddings and cannot be quantized", "omit --include-head"
-                )
-            names.append(HEAD.removesuffix(".weight"))
-        kind = _KINDS[recipe.format.name]
-        packed = pack_weights(checkpoint.fingerprint, tensors, names, kind, kernels, listener)
+    packed = _pack(checkpoint, config, recipe, kernels, tensors, listener)
 
     def linear(name: str) -> Linear:
         return packed[name] if name in packed else read_linear(tensors, name, dtype)
@@ -139,10 +136,64 @@ def _load_own(
         checkpoint.config,
         kernels.compute_dtype,
         dtype,
-        lambda x, weight: kernels.linear(x, Weight.dense(weight)),
+        lambda x, weight: kernels.linear(x, weight if isinstance(weight, Weight) else Weight.dense(weight)),
+        packed,
     )
     processor = read_image_processor(checkpoint.path, checkpoint.model_type)
     return Network(decoder, lambda pixels: tower.features(pixels["pixel_values"])[0], processor)
+
+
+def _pack(
+    checkpoint: Checkpoint,
+    config: DecoderConfig,
+    recipe: Recipe | None,
+    kernels: Kernels,
+    tensors: StoredTensors,
+    listener: Listener,
+) -> dict[str, Weight]:
+    """Return the weights in dsvl's own formats, by layer name: what the recipe asks for, or stored 8 bits."""
+    head = HEAD.removesuffix(".weight")
+    names = [*list_linears(config), head]
+    if recipe is None:
+        stored = [name for name in names if is_stored_int8(tensors, name) and _fits(tensors, name)]
+        layers = {
+            name: Packing(Kind.INT8, tensors[f"{name}.weight"].nbytes, partial(read_int8, tensors, name))
+            for name in stored
+        }
+        return pack_weights(f"{checkpoint.fingerprint[:32]}-stored", layers, listener) if layers else {}
+    if not recipe.include_head:
+        names.remove(head)
+    elif HEAD not in tensors:
+        raise DsvlError(
+            "the head shares its weights with the embeddings and cannot be quantized", "omit --include-head"
+        )
+
+    def packing(name: str, kind: Kind) -> Packing:
+        weight = tensors[f"{name}.weight"]
+        return Packing(kind, weight.nbytes, lambda: kernels.quantize(flatten_filters(weight), kind))
+
+    layers = {name: packing(name, _KINDS[recipe.format.name]) for name in names}
+    # The vision tower keeps its answers in 8 bits, and a picture is a large part of the time to the first word.
+    layers |= {
+        name: packing(name, Kind.INT8) for name in list_vision_matrices(checkpoint.config) if _fits(tensors, name)
+    }
+    return pack_weights(f"{checkpoint.fingerprint[:32]}-{recipe.format.name}", layers, listener)
+
+
+def _fits(tensors: StoredTensors, name: str) -> bool:
+    """Whether a matrix can be packed."""
+    return flatten_filters(tensors[f"{name}.weight"]).shape[1] % GROUP == 0
+
+
+def _list_kinds(checkpoint: Checkpoint, plan: Plan, recipe: Recipe | None) -> list[Kind]:
+    """List the kinds of weights that the model will have on a CPU."""
+    kinds = []
+    own = recipe is not None and not recipe.format.is_stored
+    if own and recipe is not None:
+        kinds = [_KINDS[recipe.format.name], Kind.INT8]  # the language model and the vision tower
+    elif find_stored_format(checkpoint) == "bnb-int8":
+        kinds = [Kind.INT8]
+    return [*dict.fromkeys(kinds), FLOAT_KINDS[getattr(torch, plan.dtype)]]
 
 
 def _load_module(

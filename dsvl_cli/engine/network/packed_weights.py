@@ -3,38 +3,44 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from dsvl_cli.engine.kernels.kernels import Kernels
 from dsvl_cli.engine.kernels.stored_weights import Kind, Weight
 from dsvl_cli.engine.progress import Listener
 from dsvl_cli.engine.storage.cache_folder import BoundedFolder, packed_weights_folder
 
-_VERSION = "2"  # of the packed format
+_VERSION = "3"  # of the packed format
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """A linear layer to be packed.
+
+    Attributes:
+        kind: INT8 or INT4.
+        size: of what is read, in bytes; for the progress.
+        make: reads and packs it.
+    """
+
+    kind: Kind
+    size: int
+    make: Callable[[], Weight]
 
 
 def pack_weights(
-    name: str,
-    tensors: Mapping[str, torch.Tensor],
-    layers: list[str],
-    kind: Kind,
-    kernels: Kernels,
-    listener: Listener,
-    folder: BoundedFolder | None = None,
+    name: str, layers: Mapping[str, Packing], listener: Listener, folder: BoundedFolder | None = None
 ) -> dict[str, Weight]:
-    """Return linear layers in 8 or 4 bits, from the cache folder or quantized now.
+    """Return linear layers in 8 or 4 bits, from the cache folder or packed now.
 
     Args:
-        name: identifies the checkpoint.
-        tensors: of the checkpoint.
-        layers: the names of the layers, without `.weight`.
-        kind: INT8 or INT4.
-        kernels: quantize the weights.
+        name: identifies the checkpoint and how it is packed.
+        layers: by name, without `.weight`.
         listener: receives the progress.
         folder: where they are kept; `packed_weights_folder()` by default.
 
@@ -42,19 +48,20 @@ def pack_weights(
         the weights by layer name.
     """
     folder = folder or packed_weights_folder()
-    name = f"{name[:32]}-{kind.name.lower()}-{len(layers)}-{_VERSION}"
-    cached = _read(folder.place(name), layers, kind)
+    name = f"{name}-{len(layers)}-{_VERSION}"
+    kinds = {layer: packing.kind for layer, packing in layers.items()}
+    cached = _read(folder.place(name), kinds)
     if cached is not None:
         return cached
-    total = sum(tensors[f"{layer}.weight"].nbytes for layer in layers)
+    total = sum(packing.size for packing in layers.values())
+    task = f"quantizing to {' and '.join(sorted({kind.name.lower() for kind in kinds.values()}))}"
     done = 0
     weights = {}
-    for layer in layers:
-        listener.progress(f"quantizing to {kind.name.lower()}", done, total)
-        weight = tensors[f"{layer}.weight"]
-        weights[layer] = kernels.quantize(weight, kind)
-        done += weight.nbytes
-    listener.progress(f"quantizing to {kind.name.lower()}", total, total)
+    for layer, packing in layers.items():
+        listener.progress(task, done, total)
+        weights[layer] = packing.make()
+        done += packing.size
+    listener.progress(task, total, total)
     try:
         folder.write(name, dict(_parts(weights)), {})
     except OSError as exc:
@@ -63,23 +70,23 @@ def pack_weights(
         )
         return weights
     # Memory-mapped, they are shared between processes and need no swap.
-    return _read(folder.place(name), layers, kind) or weights
+    return _read(folder.place(name), kinds) or weights
 
 
-def _read(path: Path, layers: list[str], kind: Kind) -> dict[str, Weight] | None:
+def _read(path: Path, kinds: Mapping[str, Kind]) -> dict[str, Weight] | None:
     try:
         with safe_open(path, framework="pt") as file:
-            weights = {layer: _weight(file, layer, kind) for layer in layers}
+            weights = {layer: _weight(file, layer, kind) for layer, kind in kinds.items()}
         os.utime(path)
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError, ValueError):
         return None
     return weights
 
 
 def _weight(file: Any, layer: str, kind: Kind) -> Weight:
     data: torch.Tensor = file.get_tensor(f"{layer}.data")
-    columns = data.shape[1] * (2 if kind is Kind.INT4 else 1)
-    return Weight(kind, data, file.get_tensor(f"{layer}.scales"), (data.shape[0], columns))
+    outs, columns = (int(number) for number in file.get_tensor(f"{layer}.shape"))
+    return Weight(kind, data, file.get_tensor(f"{layer}.scales"), (outs, columns))
 
 
 def _parts(weights: Mapping[str, Weight]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -87,3 +94,4 @@ def _parts(weights: Mapping[str, Weight]) -> Iterator[tuple[str, torch.Tensor]]:
         assert weight.scales is not None
         yield f"{layer}.data", weight.data
         yield f"{layer}.scales", weight.scales
+        yield f"{layer}.shape", torch.tensor(weight.shape)

@@ -15,19 +15,16 @@ import torch
 from torch.nn import functional
 
 from dsvl_cli.engine.kernels.stored_weights import Weight
-from dsvl_cli.engine.network.decoder import Decoder, LayerWeights
+from dsvl_cli.engine.network.decoder import Decoder
 from dsvl_cli.engine.network.kv_cache import KVCache, LayerCache
+from dsvl_cli.engine.network.layers import LayerWeights
 
 _WARM_UPS = 3  # runs before recording, as torch requires
 
 
 def can_record(decoder: Decoder) -> bool:
     """Whether a decoder's step can be recorded: it is on one CUDA device, and no layer is a foreign module."""
-    linears = [
-        getattr(layer, name)
-        for layer in decoder.layers
-        for name in ("query", "key", "value", "output", "gate", "up", "down")
-    ]
+    linears = [linear for layer in decoder.layers for linear in layer.linears().values()]
     weights = [linear for linear in (*linears, decoder.head) if isinstance(linear, Weight)]
     return (
         decoder.device.type == "cuda"

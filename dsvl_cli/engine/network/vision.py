@@ -13,17 +13,18 @@ import torch
 from torch.nn import functional
 
 from dsvl_cli.engine.checkpoint.layouts import vision_settings
+from dsvl_cli.engine.kernels.stored_weights import Weight
 from dsvl_cli.errors import DsvlError
 
 _TOWER, _ALIGNER = "model.vision_model.", "model.aligner."
-_FILTERS = f"{_TOWER}embeddings.patch_embedding.weight"
 _LAYER = (
     "layer_norm1", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "layer_norm2",
     "mlp.fc1", "mlp.fc2",
 )  # fmt: skip
 _ACTIVATIONS = {"gelu": "none", "gelu_pytorch_tanh": "tanh"}  # torch's name of the approximation
 
-Multiply = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+# The second is a matrix `(out, in)`: a tensor, or a packed weight.
+Multiply = Callable[[torch.Tensor, Any], torch.Tensor]
 
 
 class VisionTower:
@@ -34,7 +35,9 @@ class VisionTower:
         config: `config.json`.
         dtype: of activations, biases and norms.
         weights_dtype: of matrices; those stored in it stay memory-mapped.
-        multiply: `(rows, in) x (out, in) -> (rows, out)`; torch's by default.
+        multiply: `(rows, in) x (out, in) -> (rows, out)`; torch's by default, which takes
+            tensors only.
+        packed: matrices in 8 bits that replace the checkpoint's, by name without `.weight`.
 
     Raises:
         DsvlError: the configuration is not SigLIP as DeepSeek-VL uses it.
@@ -48,6 +51,7 @@ class VisionTower:
         dtype: torch.dtype = torch.float32,
         weights_dtype: torch.dtype = torch.float32,
         multiply: Multiply = functional.linear,
+        packed: Mapping[str, Weight] | None = None,
     ) -> None:
         settings = vision_settings(config)
         obstacle = find_vision_obstacle(config)
@@ -61,11 +65,16 @@ class VisionTower:
         self._layers: int = settings["num_hidden_layers"]
         self._multiply = multiply
         self._dtype = dtype
+        matrices = set(list_vision_matrices(config))
         self._tensors = {
-            name: tensors[name].to(weights_dtype if _is_matrix(name) else dtype) for name in list_vision_tensors(config)
+            name: tensors[name].to(dtype)
+            for name in list_vision_tensors(config)
+            if name.removesuffix(".weight") not in matrices
         }
-        filters = self._tensors[_FILTERS]
-        self._filters = filters.reshape(len(filters), -1)
+        self._matrices = {
+            name: (packed or {}).get(name, flatten_filters(tensors[f"{name}.weight"]).to(weights_dtype))
+            for name in matrices
+        }
 
     @torch.inference_mode()
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -100,8 +109,7 @@ class VisionTower:
         grid = side // self._patch
         pixels = pixels[..., : grid * self._patch, : grid * self._patch]
         rows = pixels.reshape(pictures, channels, grid, self._patch, grid, self._patch).permute(0, 2, 4, 1, 3, 5)
-        x = self._multiply(rows.reshape(pictures * grid * grid, -1), self._filters)
-        x = x + self._tensors[f"{_TOWER}embeddings.patch_embedding.bias"]
+        x = self._linear(rows.reshape(pictures * grid * grid, -1), f"{_TOWER}embeddings.patch_embedding")
         return x + self._tensors[f"{_TOWER}embeddings.position_embedding.weight"].repeat(pictures, 1)
 
     def _attend(self, x: torch.Tensor, name: str, pictures: int, patches: int) -> torch.Tensor:
@@ -113,23 +121,24 @@ class VisionTower:
         return self._linear(attended.transpose(1, 2).reshape(pictures * patches, -1), f"{name}out_proj")
 
     def _linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        return self._multiply(x, self._tensors[f"{name}.weight"]).add_(self._tensors[f"{name}.bias"])
+        return self._multiply(x, self._matrices[name]).add_(self._tensors[f"{name}.bias"])
 
     def _normalized(self, x: torch.Tensor, name: str) -> torch.Tensor:
         weight, bias = self._tensors[f"{name}.weight"], self._tensors[f"{name}.bias"]
         return functional.layer_norm(x, weight.shape, weight, bias, self._epsilon)
 
 
-def _is_matrix(name: str) -> bool:
-    matrices = (
-        "_proj.weight",
-        "fc1.weight",
-        "fc2.weight",
-        "linear1.weight",
-        "linear2.weight",
-        "patch_embedding.weight",
-    )
-    return name.endswith(matrices)
+def flatten_filters(weight: torch.Tensor) -> torch.Tensor:
+    """Return a matrix `(out, in)`; the patch embedding's filters `(out, channels, side, side)` become rows."""
+    return weight.reshape(len(weight), -1)
+
+
+def list_vision_matrices(config: Mapping[str, Any]) -> list[str]:
+    """List the linear layers of the tower and the aligner, and the patch embedding, without `.weight`."""
+    modules = [f"{_TOWER}embeddings.patch_embedding"]
+    for index in range(vision_settings(config)["num_hidden_layers"]):
+        modules += [f"{_TOWER}encoder.layers.{index}.{part}" for part in _LAYER if "norm" not in part]
+    return [*modules, f"{_ALIGNER}linear1", f"{_ALIGNER}linear2"]
 
 
 def list_vision_tensors(config: Mapping[str, Any]) -> list[str]:

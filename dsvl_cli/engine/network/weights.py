@@ -13,8 +13,9 @@ import torch
 
 from dsvl_cli.engine.checkpoint.layouts import EMBEDDINGS, HEAD, may_head_be_tied, text_settings
 from dsvl_cli.engine.kernels.kernels import Kernels
-from dsvl_cli.engine.kernels.stored_weights import Kind, Linear, Weight
-from dsvl_cli.engine.network.decoder import Decoder, DecoderConfig, LayerWeights
+from dsvl_cli.engine.kernels.stored_weights import Linear, Weight, interleave_int8
+from dsvl_cli.engine.network.decoder import Decoder
+from dsvl_cli.engine.network.layers import DecoderConfig, LayerWeights, check_shapes
 from dsvl_cli.engine.network.vision import find_vision_obstacle, list_vision_tensors
 
 _LANGUAGE_MODEL = "model.language_model."
@@ -62,13 +63,26 @@ def list_linears(config: DecoderConfig) -> Iterator[str]:
             yield f"{_LANGUAGE_MODEL}layers.{index}.{name}"
 
 
+def is_stored_int8(tensors: Mapping[str, torch.Tensor], name: str) -> bool:
+    """Whether a linear layer is stored in bitsandbytes' 8 bits."""
+    return f"{name}.SCB" in tensors
+
+
 def read_linear(tensors: Mapping[str, torch.Tensor], name: str, dtype: torch.dtype) -> Weight:
-    """Read a linear layer in its stored format: 16 or 32 bits, or bitsandbytes' 8 bits with one scale per row."""
+    """Read a linear layer in 16 or 32 bits; bitsandbytes' 8 bits are dequantized."""
     data = tensors[f"{name}.weight"]
-    if f"{name}.SCB" in tensors:
-        scales = tensors[f"{name}.SCB"].float() / 127
-        return Weight(Kind.INT8, data, scales, (data.shape[0], data.shape[1]))
+    if is_stored_int8(tensors, name):
+        return Weight.dense((data.float() * _stored_scales(tensors, name).unsqueeze(1)).to(dtype))
     return Weight.dense(data.to(dtype))
+
+
+def read_int8(tensors: Mapping[str, torch.Tensor], name: str) -> Weight:
+    """Read a linear layer in bitsandbytes' 8 bits, with one scale per row; in-features are a multiple of 64."""
+    return interleave_int8(tensors[f"{name}.weight"], _stored_scales(tensors, name))
+
+
+def _stored_scales(tensors: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
+    return tensors[f"{name}.SCB"].float() / 127
 
 
 def read_decoder(
@@ -105,4 +119,6 @@ def read_decoder(
     # Tied weights may be stored under either name; two different tensors are both used, as in transformers.
     embeddings = tensors[EMBEDDINGS if EMBEDDINGS in tensors else HEAD].to(dtype)
     head = get(HEAD.removesuffix(".weight")) if HEAD in tensors else Weight.dense(embeddings)
-    return Decoder(config, embeddings, layers, norm("norm"), head, kernels)
+    last = norm("norm")
+    check_shapes(config, layers, last, head)
+    return Decoder(config, embeddings, layers, last, head, kernels)

@@ -10,10 +10,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsvl_cli.engine.kernels.integer_products import is_slow
-from dsvl_cli.engine.kernels.kernels import Kernels, NativeKernels, PlainKernels, choose_kernels, find_fault
+from dsvl_cli.engine.kernels.choices import ShapeClass
+from dsvl_cli.engine.kernels.choose import choose_kernels, find_fault, find_native_fault
+from dsvl_cli.engine.kernels.kernels import FEW_ROWS, Kernels, PlainKernels, Route
 from dsvl_cli.engine.kernels.native import compiler
-from dsvl_cli.engine.kernels.stored_weights import GROUP, Kind, Weight, dequantize, quantize
+from dsvl_cli.engine.kernels.native_kernels import NativeKernels
+from dsvl_cli.engine.kernels.stored_weights import (
+    GROUP,
+    Kind,
+    Weight,
+    dequantize,
+    interleave_int8,
+    quantize,
+)
 from dsvl_cli.engine.machine.detect import Machine
 
 PLAIN = PlainKernels()
@@ -38,7 +47,7 @@ def make_weight(kind: Kind, outs: int, columns: int, seed: int) -> Weight:
     kind=st.sampled_from(Kind),
     outs=st.integers(1, 70),
     groups=st.integers(1, 40),
-    rows=st.integers(1, 9),
+    rows=st.one_of(st.integers(1, 20), st.integers(190, 210)),
     seed=st.integers(0, 1000),
 )
 def test_products_agree(kind: Kind, outs: int, groups: int, rows: int, seed: int) -> None:
@@ -47,7 +56,8 @@ def test_products_agree(kind: Kind, outs: int, groups: int, rows: int, seed: int
         pytest.skip(compiled.reason)
     weight = make_weight(kind, outs, GROUP * groups, seed)
     x = torch.randn((rows, GROUP * groups), generator=torch.Generator().manual_seed(seed + 1))
-    wanted, found = x @ PLAIN.dequantize(weight).T, NativeKernels(compiled.library).linear(x, weight)
+    routes = {(kind, shape): Route.NATIVE for shape in ShapeClass}
+    wanted, found = x @ PLAIN.dequantize(weight).T, NativeKernels(compiled.library, routes).linear(x, weight)
     # Activations of 8 bits: half a step of at most 1/127 of the largest in each group, so under 1 % of the whole.
     limit = 1e-5 if weight.scales is None else 0.01
     scale = (x.norm(dim=1, keepdim=True) * PLAIN.dequantize(weight).norm(dim=1)).clamp(min=1e-6)
@@ -99,60 +109,136 @@ def test_quantized_weights_are_near(kind: Kind, error: float, bits: float) -> No
     assert 8 * weight.nbytes / dense.numel() <= bits
 
 
-def test_a_long_prompt_is_multiplied_by_dequantized_weights_with_the_same_result(native: NativeKernels) -> None:
-    x = torch.randn((64, 256), generator=torch.Generator().manual_seed(2))
-    for kind in Kind:
-        weight = make_weight(kind, 48, 256, 4)
-        torch.testing.assert_close(native.linear(x, weight), x @ PLAIN.dequantize(weight).T, rtol=1e-4, atol=1e-3)
+@pytest.mark.parametrize("kind", [Kind.INT8, Kind.INT4])
+def test_panels_hold_the_rows_of_a_weight(kind: Kind) -> None:
+    """The layout, spelled out for single weights."""
+    dense = torch.randn((20, 128), generator=torch.Generator().manual_seed(8))
+    weight = quantize(dense, kind)
+    assert weight.scales is not None
+    assert weight.data.shape[0] == 2
+    for row, column in ((0, 0), (3, 37), (15, 63), (16, 64), (19, 127)):
+        panel, lane, group = row // 16, row % 16, column // 64
+        if kind is Kind.INT8:
+            value = float(weight.data[panel, column // 4, lane, column % 4] * weight.scales[row])
+        else:
+            within = column % 64
+            pair = int(weight.data[panel, 8 * group + within % 32 // 4, lane, column % 4])
+            code = pair & 15 if within < 32 else pair >> 4
+            value = (code - 8) * float(weight.scales[panel, group, lane])
+        assert value == float(dequantize(weight)[row, column])
+        assert abs(value - float(dense[row, column])) < (0.02 if kind is Kind.INT8 else 0.35)
+
+
+def test_stored_8_bit_rows_become_panels_as_they_are() -> None:
+    values = torch.randint(-127, 128, (21, 192), dtype=torch.int8, generator=torch.Generator().manual_seed(1))
+    scales = torch.rand(21, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(dequantize(interleave_int8(values, scales)), values.float() * scales.unsqueeze(1))
 
 
 @pytest.mark.parametrize("kind", [Kind.INT8, Kind.INT4])
-def test_with_native_bfloat16_weights_are_dequantized_to_it(native: NativeKernels, kind: Kind) -> None:
+def test_parts_that_do_not_fit_are_no_weight(kind: Kind) -> None:
+    good = quantize(torch.randn(20, 128), kind)
+    assert good.scales is not None
+    for data, scales, shape in (
+        (good.data[:1], good.scales, good.shape),
+        (good.data[:, :-1], good.scales, good.shape),
+        (good.data, good.scales[:1], good.shape),
+        (good.data, good.scales.double(), good.shape),
+        (good.data, None, good.shape),
+        (good.data, good.scales, (20, 192)),
+        (good.data, good.scales, (0, 128)),
+        (good.data.float(), good.scales, good.shape),
+    ):
+        with pytest.raises(ValueError, match="has other parts"):
+            Weight(kind, data, scales, shape)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 100])
+@pytest.mark.parametrize("kind", [Kind.INT8, Kind.INT4])
+def test_several_rows_are_multiplied_like_each_alone(native: NativeKernels, kind: Kind, rows: int) -> None:
+    weight = make_weight(kind, 50, 1088, 4)
+    x = torch.randn((rows, 1088), generator=torch.Generator().manual_seed(2))
+    alone = torch.cat([native.linear(x[n : n + 1], weight) for n in range(rows)])
+    torch.testing.assert_close(native.linear(x, weight), alone, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_stays_so(native: NativeKernels, kind: Kind, bad: float) -> None:
+    weight = make_weight(kind, 20, 640, 4)
+    x = torch.randn((9, 640), generator=torch.Generator().manual_seed(2))
+    clean = native.linear(x, weight)
+    x[4, 600] = bad
+    found = native.linear(x, weight)
+    assert not found[4].isfinite().any()
+    torch.testing.assert_close(found[:4], clean[:4], rtol=0, atol=0)
+
+
+def test_large_and_small_activations_keep_their_precision(native: NativeKernels) -> None:
+    """A column a thousand times as large as the others, as language models have, and rows of tiny numbers."""
+    weight = make_weight(Kind.INT8, 48, 1024, 4)
+    x = torch.randn((12, 1024), generator=torch.Generator().manual_seed(2))
+    x[:, 77] *= 1000
+    x[3] *= 1e-20
+    x[5] = 0
+    wanted, found = x @ dequantize(weight).T, native.linear(x, weight)
+    assert torch.equal(found[5], torch.zeros(48))
+    relative = (wanted - found).norm(dim=1) / wanted.norm(dim=1).clamp(min=1e-30)
+    assert float(relative.max()) < 0.05
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_every_route_leads_to_the_same_result(native: NativeKernels, kind: Kind) -> None:
     weight = make_weight(kind, 48, 256, 4)
-    wanted = dequantize(weight).bfloat16()
-    for kernels in (PlainKernels(native_bf16=True), NativeKernels(native._library, native_bf16=True)):
-        assert torch.equal(kernels.dequantize(weight), wanted)
-        x = torch.randn((64, 256), generator=torch.Generator().manual_seed(2))
-        found = kernels.linear(x, weight)
-        assert found.dtype == torch.float32
-        torch.testing.assert_close(found, x @ dequantize(weight).T, rtol=0, atol=0.01 * float(found.abs().max()))
+    for rows in (1, 3, FEW_ROWS + 1):
+        x = torch.randn((rows, 256), generator=torch.Generator().manual_seed(2))
+        wanted = x @ PLAIN.dequantize(weight).T
+        for route in Route:
+            routes = {(kind, shape): route for shape in ShapeClass}
+            for kernels in (PlainKernels(routes=routes), NativeKernels(native.library, routes)):
+                found = kernels.linear(x, weight)
+                assert found.dtype == torch.float32
+                allowed = 1e-4 if route is Route.FLOAT32 or kind is Kind.FLOAT32 else 0.02
+                torch.testing.assert_close(found, wanted, rtol=0, atol=allowed * float(wanted.abs().max()))
 
 
-def test_integers_that_overflow_are_found_out_and_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(*_: object) -> torch.Tensor:
-        return torch.zeros((41, 36))
-
-    monkeypatch.setattr("dsvl_cli.engine.kernels.kernels.multiply_quantized", wrong)
-    kernels, choice = choose_kernels("cpu", torch.bfloat16, Machine(cpu_features=frozenset({"avx512_vnni"})))
-    assert isinstance(kernels, PlainKernels)
-    assert not kernels.native_int8
-    assert "integer products are not used: they are wrong in INT8 products of 41 rows" in choice.reason
+def test_weights_of_several_kinds_are_multiplied_together(native: NativeKernels) -> None:
+    x = torch.randn((3, 256), generator=torch.Generator().manual_seed(2))
+    kinds = [Kind.INT8, Kind.INT4, Kind.BFLOAT16, Kind.INT4, Kind.INT8, Kind.FLOAT32]
+    weights = [make_weight(kind, 10 + 20 * index, 256, index) for index, kind in enumerate(kinds)]
+    for weight, found in zip(weights, native.linears(x, weights), strict=True):
+        assert torch.equal(found, native.linear(x, weight))
 
 
-def test_integers_that_are_slow_are_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dsvl_cli.engine.kernels.kernels.find_fault", lambda _: None)
-    monkeypatch.setattr("dsvl_cli.engine.kernels.kernels.is_slow", lambda: True)
-    kernels, choice = choose_kernels("cpu", torch.bfloat16, Machine(cpu_features=frozenset({"avx512_vnni"})))
-    assert isinstance(kernels, PlainKernels)
-    assert not kernels.native_int8
-    assert "integer products are not used: they are slow" in choice.reason
+@pytest.fixture
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("DSVL_CACHE_DIR", str(tmp_path))
+    return tmp_path
 
 
-def test_slow_products_of_integers_are_known_by_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = iter([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.7])  # three rounds of the one, then one of the other
-    monkeypatch.setattr("dsvl_cli.engine.kernels.integer_products.perf_counter", lambda: next(seconds))
-    assert is_slow()
-    seconds = iter([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.1])
-    assert not is_slow()
-
-
-def test_in_float32_nothing_is_multiplied_in_bfloat16() -> None:
+def test_in_float32_nothing_is_multiplied_in_bfloat16(own_cache: Path) -> None:
     machine = Machine(cpu_features=frozenset({"avx512_bf16"}))
-    exact, _ = choose_kernels("cpu", torch.float32, machine)
-    rounding, _ = choose_kernels("cpu", torch.bfloat16, machine)
+    exact, _ = choose_kernels("cpu", torch.float32, machine, [Kind.FLOAT32, Kind.INT8])
     assert isinstance(exact, PlainKernels)
-    assert isinstance(rounding, PlainKernels)
-    assert (exact.native_bf16, rounding.native_bf16) == (False, True)
+    assert exact.routes
+    assert Route.BFLOAT16 not in exact.routes.values()
+
+
+def test_what_was_measured_is_used(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table says that prompts of 4 bits are faster in bfloat16."""
+    from dsvl_cli.engine.kernels.choices import Measured
+
+    def answer(questions: list[object], _: object) -> dict[str, Measured]:
+        names = [question.name for question in questions]  # type: ignore[attr-defined]
+        assert names == ["int4 one row", "int4 few rows", "int4 prompts"]
+        return {name: Measured(name, "bfloat16" if "prompts" in name else "reference", True) for name in names}
+
+    monkeypatch.setattr("dsvl_cli.engine.kernels.choose.measure", answer)
+    kernels, _ = choose_kernels("cpu", torch.bfloat16, Machine(), [Kind.INT4])
+    assert isinstance(kernels, PlainKernels)
+    assert kernels.routes == {(Kind.INT4, ShapeClass.PROMPT): Route.BFLOAT16}
+    assert kernels.route(Kind.INT4, FEW_ROWS + 1) is Route.BFLOAT16
+    assert kernels.route(Kind.INT4, FEW_ROWS) is kernels.default_route
 
 
 def test_a_backend_that_is_wrong_is_found_out() -> None:
@@ -162,6 +248,15 @@ def test_a_backend_that_is_wrong_is_found_out() -> None:
 
     assert find_fault(PLAIN) is None
     assert find_fault(Wrong()) == "attention"
+
+
+def test_a_library_that_is_wrong_is_not_used(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
+    if compiler.load_library().library is None:
+        pytest.skip("no C compiler")
+    monkeypatch.setattr("dsvl_cli.engine.kernels.choose.find_fault", lambda _: "norms")
+    kernels, choice = choose_kernels("cpu", torch.bfloat16, Machine(), [Kind.INT8])
+    assert type(kernels) is PlainKernels
+    assert choice.reason == "no native kernels: the native kernels are wrong in norms"
 
 
 @pytest.mark.parametrize("flags", [(), ("-mno-f16c",), ("-mno-avx2", "-mno-avx", "-mno-f16c", "-Wno-psabi")])
@@ -185,10 +280,6 @@ def test_every_float16_is_upcast_exactly(tmp_path: Path, native: NativeKernels, 
     found = NativeKernels(compiled.library).linear(torch.ones((1, 32)), Weight.dense(weights))[0]
     assert found[:2].tolist() == [float("inf"), -float("inf")]
     assert bool(found[2].isnan())
-
-
-def test_the_native_ones_are_right_where_the_cpu_multiplies_bfloat16(native: NativeKernels) -> None:
-    assert find_fault(NativeKernels(native._library, native_bf16=True)) is None
 
 
 def test_the_choice_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +319,7 @@ def test_a_library_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_damaged_library_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if compiler.find_compiler() is None:
         pytest.skip("no C compiler is installed")
-    monkeypatch.setattr(compiler, "_fingerprint", lambda: "same")
+    monkeypatch.setattr(compiler, "_fingerprint", lambda _: "same")
     (tmp_path / "kernels-same.so").write_bytes(b"no library")
     assert compiler.load_library(tmp_path).library is not None
 
@@ -244,4 +335,4 @@ def test_the_source_is_plain_c(tmp_path: Path, native: Kernels) -> None:
         patch.setattr(compiler, "_FLAGS", (*compiler._FLAGS, "-mno-avx2", "-mno-avx", "-Wno-psabi"))
         compiled = compiler.load_library(tmp_path)
     assert compiled.library is not None, compiled.reason
-    assert find_fault(NativeKernels(compiled.library)) is None
+    assert find_native_fault(compiled.library) is None

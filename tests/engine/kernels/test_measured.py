@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,14 +10,20 @@ import pytest
 import torch
 
 from dsvl_cli.engine.kernels.choice_table import recall
-from dsvl_cli.engine.kernels.choices import ShapeClass, choose, find_difference
-from dsvl_cli.engine.kernels.measured import make_product, product_questions, product_table
+from dsvl_cli.engine.kernels.choices import Question, ShapeClass, choose, find_difference
+from dsvl_cli.engine.kernels.measured import list_routes, make_product, product_table
 from dsvl_cli.engine.kernels.native.compiler import Compiled, load_library
 from dsvl_cli.engine.kernels.stored_weights import Kind, Weight, quantize
 from dsvl_cli.engine.machine.detect import Machine
 from tests.engine.kernels.test_choices import Clock, budget
 
 WITHOUT = Compiled(None, "none")
+
+
+def product_questions(
+    machine: Machine, compiled: Compiled | None = None, kinds: Sequence[Kind] = tuple(Kind)
+) -> list[Question]:
+    return [question for question, _, _ in list_routes(machine, compiled, kinds)]
 
 
 @pytest.mark.parametrize("compiled", [WITHOUT, None], ids=["torch", "native"])
@@ -68,12 +75,12 @@ def test_compiled_code_comes_first_where_there_is_any() -> None:
 def test_a_wrong_real_candidate_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Code that treats 8-bit weights as if they had no scales."""
 
-    def dequantize(_: object, weight: Weight) -> torch.Tensor:
-        return weight.data.float()
+    def dequantize(_: object, weight: Weight, __: object = None) -> torch.Tensor:
+        return weight.data.float().reshape(weight.shape)
 
     question = product_questions(Machine(), WITHOUT, [Kind.INT8])[0]
     wanted = {size: question.reference(size) for size in question.sizes}
-    monkeypatch.setattr("dsvl_cli.engine.kernels.measured.PlainKernels.dequantize", dequantize)
+    monkeypatch.setattr("dsvl_cli.engine.kernels.kernels.PlainKernels.dequantize", dequantize)
     found = choose(replace(question, reference=wanted.__getitem__), budget(Clock()))
     assert found.chosen == "reference"
     assert all(why.startswith("is wrong: off by") for why in found.dropped.values())

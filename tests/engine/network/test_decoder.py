@@ -10,8 +10,9 @@ import torch
 from dsvl_cli.engine.conversation import Conversation, Message
 from dsvl_cli.engine.kernels.kernels import PlainKernels
 from dsvl_cli.engine.model import VisionLanguageModel
-from dsvl_cli.engine.network.decoder import DecoderConfig, Segment
+from dsvl_cli.engine.network.decoder import Segment
 from dsvl_cli.engine.network.kv_cache import KVCache
+from dsvl_cli.engine.network.layers import DecoderConfig
 from dsvl_cli.errors import DsvlError
 from tests.checkpoints import load_reference
 from tests.pictures import draw_picture

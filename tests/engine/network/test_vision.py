@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch.nn import functional
 from transformers import DeepseekVLConfig, DeepseekVLModel
 
-from dsvl_cli.engine.model import VisionLanguageModel
+from dsvl_cli.engine.model import VisionLanguageModel, load_model
 from dsvl_cli.engine.network.vision import VisionTower
+from dsvl_cli.engine.options import LoadOptions
 from dsvl_cli.errors import DsvlError
 from tests.checkpoints import load_reference
 from tests.pictures import draw_picture
@@ -130,3 +131,15 @@ def test_what_does_not_fit_is_refused() -> None:
         tower_of(random_model(hidden_act="quick_gelu"))
     with pytest.raises(KeyError, match=r"vision_model\.embeddings"):
         VisionTower({}, model.config.to_dict())
+
+
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_in_our_formats_the_tower_is_packed_and_its_features_stay(
+    tiny: VisionLanguageModel, name: Literal["int8", "int4"]
+) -> None:
+    packed = load_model(LoadOptions(model="tiny", dtype="float32", device="cpu", quantization=name))
+    for seed in range(3):
+        picture = draw_picture(seed)
+        wanted, found = (model.network.features([picture]) for model in (tiny, packed))
+        assert not torch.equal(wanted, found)
+        assert float((wanted - found).norm() / wanted.norm()) < 0.02

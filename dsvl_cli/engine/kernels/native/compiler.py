@@ -1,6 +1,8 @@
-"""kernels.c -> a shared library, compiled once for this CPU and kept in the cache folder.
+"""kernels.c -> a loaded library: one that the package contains, or compiled once for this CPU and kept in the cache.
 
-Not every machine has a compiler. Without one, or if anything fails, the result is the reason instead of a library.
+Wheels for common CPUs contain the library (variants.py, hatch_build.py), so most users need no compiler and never wait
+for one. A source checkout, and a CPU that no variant fits, use the machine's compiler. Without one, or if anything
+fails, the result is the reason instead of a library.
 """
 
 from __future__ import annotations
@@ -10,21 +12,22 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dsvl_cli.engine.kernels.native.variants import FLAGS, SECONDS, SOURCE, choose_variants, compile_library
+from dsvl_cli.engine.machine.instruction_sets import detect_instruction_sets
 from dsvl_cli.engine.storage.cache_folder import cache_folder
 from dsvl_cli.engine.storage.files import new_file, remove_abandoned
 
-SOURCE = Path(__file__).with_name("kernels.c")
-_SECONDS = 120
-# -march is spelled -mcpu on Arm. No -ffast-math: linking with it changes the rounding of the whole process.
-_FLAGS = ("-O3", "-fPIC", "-std=gnu11", "-fno-math-errno", "-ffp-contract=fast", "-w")
+FOLDER = Path(__file__).parent
+_FLAGS = FLAGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,36 +44,57 @@ class Compiled:
 
 
 def load_library(folder: Path | None = None) -> Compiled:
-    """Load the library, compiling it first if necessary.
+    """Load the library: one of the package, else the one in the cache, else a new one.
+
+    `DSVL_KERNEL_FLAGS` adds flags of the compiler, for development; then the package's own are not used.
 
     Args:
-        folder: where the library is kept; `cache_folder()` by default.
+        folder: where a compiled library is kept; `cache_folder()` by default.
     """
     if sys.platform == "win32":
+        # Windows has no symbols that stay undefined until loading, which is how the kernels find torch's OpenMP.
         return Compiled(None, "not available on Windows")
     if os.environ.get("DSVL_NATIVE") == "0":
         return Compiled(None, "DSVL_NATIVE=0")
     runtime = _find_openmp()
     if runtime is None:
         return Compiled(None, "this torch has no OpenMP library")
-    path = (folder or cache_folder()) / f"kernels-{_fingerprint()}.so"
     try:
         # Our loops must run on torch's threads: two sets of spinning threads would compete for the cores.
         ctypes.CDLL(str(runtime), mode=ctypes.RTLD_GLOBAL)
-        if path.is_file():
-            with contextlib.suppress(OSError):  # damaged: compiled again below
-                return Compiled(ctypes.CDLL(str(path)), f"compiled for this CPU: {path}")
-        compiler = find_compiler()
-        if compiler is None:
-            return Compiled(None, "no C compiler is installed")
-        _compile(compiler, path)
-        return Compiled(ctypes.CDLL(str(path)), f"compiled for this CPU: {path}")
+        extra = shlex.split(os.environ.get("DSVL_KERNEL_FLAGS", ""))
+        built_in = None if extra else _load_built_in()
+        return built_in or _load_compiled(folder or cache_folder(), (*_FLAGS, *extra))
     except subprocess.TimeoutExpired:
-        return Compiled(None, f"the C compiler took longer than {_SECONDS} s")
+        return Compiled(None, f"the C compiler took longer than {SECONDS} s")
     except subprocess.CalledProcessError:
         return Compiled(None, "the C compiler failed")
     except OSError as exc:
         return Compiled(None, f"the library cannot be stored or loaded: {exc.strerror or exc}")
+    except ValueError as exc:
+        return Compiled(None, f"DSVL_KERNEL_FLAGS cannot be read: {exc}")
+
+
+def _load_built_in() -> Compiled | None:
+    """Load the package's library for this CPU, the best first; None if there is none that can be loaded."""
+    for variant in choose_variants(platform.machine(), detect_instruction_sets()):
+        path = FOLDER / variant.file_name
+        if path.is_file():
+            with contextlib.suppress(OSError):  # damaged, or for another C library
+                return Compiled(ctypes.CDLL(str(path)), f"built into the package for {variant.shown}")
+    return None
+
+
+def _load_compiled(folder: Path, flags: tuple[str, ...]) -> Compiled:
+    path = folder / f"kernels-{_fingerprint(flags)}.so"
+    if path.is_file():
+        with contextlib.suppress(OSError):  # damaged: compiled again below
+            return Compiled(ctypes.CDLL(str(path)), f"compiled for this CPU: {path}")
+    compiler = find_compiler()
+    if compiler is None:
+        return Compiled(None, "no C compiler is installed")
+    _compile(compiler, flags, path)
+    return Compiled(ctypes.CDLL(str(path)), f"compiled for this CPU: {path}")
 
 
 def find_compiler() -> str | None:
@@ -91,9 +115,10 @@ def _find_openmp() -> Path | None:
     return found[0] if found else None
 
 
-def _fingerprint() -> str:
-    """Identify source, flags and CPU: machines with different CPUs may share a home directory."""
-    identity = [SOURCE.read_bytes().decode(), *_FLAGS, platform.machine(), sys.platform]
+def _fingerprint(flags: tuple[str, ...]) -> str:
+    """Identify sources, flags and CPU: machines with different CPUs may share a home directory."""
+    sources = sorted((*FOLDER.glob("*.c"), *FOLDER.glob("*.h")))
+    identity = [*(path.read_text(encoding="utf-8") for path in sources), *flags, platform.machine(), sys.platform]
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
         identity += [line for line in _until_blank(file) if line.startswith(("flags", "Features", "model name"))]
     return hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16]
@@ -106,20 +131,13 @@ def _until_blank(lines: Iterator[str]) -> Iterator[str]:
         yield line
 
 
-def _compile(compiler: str, path: Path) -> None:
+def _compile(compiler: str, flags: tuple[str, ...], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".compiling-") as folder:
-        built, library = Path(folder) / "kernels.o", Path(folder) / "kernels.so"
+        library = Path(folder) / "kernels.so"
+        # -march is spelled -mcpu on Arm. First, so that other flags may take instruction sets away.
         tuned = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
-        openmp = ("-Xpreprocessor", "-fopenmp") if sys.platform == "darwin" else ("-fopenmp",)
-        _run([compiler, *_FLAGS, tuned, *openmp, "-c", str(SOURCE), "-o", str(built)])
-        # Linked without OpenMP: its symbols are torch's, resolved when the library is loaded.
-        undefined = ("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()
-        _run([compiler, "-shared", *undefined, str(built), "-o", str(library), "-lm"])
+        compile_library(compiler, FOLDER / SOURCE.name, (tuned, *flags), library)
         remove_abandoned(path.parent)
         with new_file(path) as file:
             file.write(library.read_bytes())
-
-
-def _run(command: Sequence[str]) -> None:
-    subprocess.run(command, check=True, timeout=_SECONDS, stdin=subprocess.DEVNULL, capture_output=True)
