@@ -109,7 +109,7 @@ INLINE ivec round_scaled(const float *x, float inverse) {
 // 8 bits: a group. Values that are not finite make the scale NaN, and with it every product.
 INLINE void quantize_group(const float *x, int8_t *values, float *scale, int32_t *offset, int32_t weight_offset) {
     float largest = find_largest(x, GROUP);
-    int is_finite = largest <= 3.4e38f;
+    int is_finite = largest < INFINITY;
     float inverse = is_finite && largest > 1e-30f ? 127.0f / largest : 0;
     ivec total = {0};
     for (int i = 0; i < GROUP; i += LANES) {
@@ -128,7 +128,7 @@ INLINE void quantize_group(const float *x, int8_t *values, float *scale, int32_t
 INLINE void quantize_span(const float *x, int64_t count, int16_t *values, float *scale) {
     typedef int16_t short_vec __attribute__((vector_size(2 * LANES)));
     float largest = find_largest(x, count);
-    int is_finite = largest <= 3.4e38f;
+    int is_finite = largest < INFINITY;
     float inverse = is_finite && largest > 1e-30f ? 32767.0f / largest : 0;
     for (int64_t i = 0; i < count; i += LANES) {
         ivec rounded = is_finite ? round_scaled(x + i, inverse) : (ivec){0};
