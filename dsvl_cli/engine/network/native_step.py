@@ -24,6 +24,7 @@ from dsvl_cli.engine.kernels.native_kernels import NativeKernels
 from dsvl_cli.engine.kernels.stored_weights import FLOAT_KINDS, Linear, Weight
 from dsvl_cli.engine.network.kv_cache import KVCache
 from dsvl_cli.engine.network.layers import DecoderConfig, LayerWeights
+from dsvl_cli.engine.network.team_size import TeamSize
 
 _COLUMNS = 8  # all dimensions are multiples of this
 
@@ -54,6 +55,7 @@ class NativeStep:
         self._library = kernels.library
         self._vocabulary = config.vocab_size
         self._scratch = Scratch()
+        self._team = TeamSize()
         self._keep = (layers, norm, head, frequencies)  # the structures only point to them
         self._layers = (NativeLayer * len(layers))(
             *(
@@ -87,7 +89,7 @@ class NativeStep:
         x = embeddings.clone(memory_format=torch.contiguous_format)
         rows = len(caches)
         logits = torch.empty((rows, self._vocabulary))
-        self._library.dsvl_step(
+        arguments = (
             ctypes.byref(self._model),
             rows,
             address(x),
@@ -97,8 +99,8 @@ class NativeStep:
             numbers([cache.capacity for cache in caches]),
             address(logits),
             self._scratch.at_least(self._library.dsvl_step_scratch(ctypes.byref(self._model), rows)),
-            torch.get_num_threads(),
         )
+        self._team.run(torch.get_num_threads(), lambda threads: self._library.dsvl_step(*arguments, threads))
         for cache in caches:
             cache.length += 1
         return logits

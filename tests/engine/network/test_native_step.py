@@ -129,6 +129,26 @@ def test_a_sequence_does_not_depend_on_its_neighbours(native: NativeKernels, kin
     torch.testing.assert_close(together[:, 0], alone[:, 0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", Kind)
+def test_the_number_of_threads_changes_nothing(native: NativeKernels, kind: Kind) -> None:
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            decoder = build(native, kind, torch.bfloat16)
+            decoder.kernels = PlainKernels()  # of the prompt, by torch: the same with any number of threads
+            torch.set_num_threads(1)
+            caches = [KVCache(CONFIG.layers)]
+            decoder.forward(decoder.embed(torch.arange(20)), [Segment(caches[0], 20)])
+            torch.set_num_threads(threads)
+            results.append(decoder.forward(decoder.embed(torch.tensor([7])), [Segment(caches[0], 1)]))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
 def test_buffers_grow_and_keep_what_they_hold(native: NativeKernels) -> None:
     """Beyond the 256 positions of the first buffer."""
     decoder = build(native, Kind.FLOAT32, torch.float32)
