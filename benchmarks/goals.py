@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from benchmarks.results import Goal
 
@@ -33,32 +34,28 @@ class Goals:
     batch: Mapping[float, Goal] = field(default_factory=dict)
 
 
-def _at_most(**bounds: float) -> dict[float, Goal]:
-    return {_WIDTHS[name]: Goal("at most", bound) for name, bound in bounds.items()}
-
-
-def _at_least(**bounds: float) -> dict[float, Goal]:
-    return {_WIDTHS[name]: Goal("at least", bound) for name, bound in bounds.items()}
+def _bounds(kind: Literal["at most", "at least"], **bounds: float) -> dict[float, Goal]:
+    return {_WIDTHS[name]: Goal(kind, bound) for name, bound in bounds.items()}
 
 
 _WIDTHS = {"bf16": 2.0, "int8": 1.0, "int4": 0.5}
 _VNNI = Goals(
-    first=_at_most(bf16=0.75, int8=0.6, int4=0.6),
-    first_llama=_at_most(int8=0.5, int4=0.65),
-    step_llama=_at_least(bf16=1.0, int8=1.05, int4=1.1),
-    answer_llama=_at_most(int4=0.75),
+    first=_bounds("at most", bf16=0.75, int8=0.6, int4=0.6),
+    first_llama=_bounds("at most", int8=0.5, int4=0.65),
+    step_llama=_bounds("at least", bf16=1.0, int8=1.05, int4=1.1),
+    answer_llama=_bounds("at most", int4=0.75),
     process=Goal("at most", 0.25),
     second_turn=Goal("at most", 0.04),
-    batch=_at_least(bf16=4, int8=6),
+    batch=_bounds("at least", bf16=4, int8=6),
 )
 _AVX2 = Goals(
-    first=_at_most(bf16=0.2, int8=0.2, int4=0.2),
-    first_llama=_at_most(int8=0.8, int4=0.8),
-    step_llama=_at_least(bf16=1.1, int8=1.1, int4=1.1),
-    answer_llama=_at_most(int4=0.8),
+    first=_bounds("at most", bf16=0.2, int8=0.2, int4=0.2),
+    first_llama=_bounds("at most", int8=0.8, int4=0.8),
+    step_llama=_bounds("at least", bf16=1.1, int8=1.1, int4=1.1),
+    answer_llama=_bounds("at most", int4=0.8),
     process=Goal("at most", 0.2),
     second_turn=Goal("at most", 0.01),
-    batch=_at_least(bf16=5, int8=5),
+    batch=_bounds("at least", bf16=5, int8=5),
 )
 _GOALS = {"AVX-512 VNNI": _VNNI, "AVX-512 VNNI BF16": _VNNI, "AVX2": _AVX2}
 

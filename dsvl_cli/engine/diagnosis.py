@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from dsvl_cli.engine.machine.detect import Machine, detect_free_memory, detect_machine
+from dsvl_cli.engine.machine.instruction_sets import parse_cpuinfo
 from dsvl_cli.engine.storage.cache_folder import cache_folder, kept_prefixes_folder, packed_weights_folder
 from dsvl_cli.engine.units import format_bytes
 from dsvl_cli.errors import DsvlError
@@ -140,12 +141,7 @@ def describe_computer(cpuinfo: Path = Path("/proc/cpuinfo")) -> Finding:
 
 def read_features(cpuinfo: str) -> list[str]:
     """Return those of `CPU_FEATURES` that the text of Linux's `/proc/cpuinfo` lists."""
-    words = {
-        word
-        for key, _, words in (line.partition(":") for line in cpuinfo.splitlines())
-        if key.strip() in ("flags", "Features")
-        for word in words.split()
-    }
+    words = parse_cpuinfo(cpuinfo)
     return [name for name in CPU_FEATURES if name in words]
 
 
@@ -207,10 +203,10 @@ def describe_products(machine: Machine, *, renew: bool = False) -> Finding:
     """
     from dsvl_cli.engine.kernels.choice_table import measure, recall
     from dsvl_cli.engine.kernels.choices import Budget
+    from dsvl_cli.engine.kernels.choose import load_sound_library
     from dsvl_cli.engine.kernels.measured import RENEWAL_SECONDS, list_routes, product_table
-    from dsvl_cli.engine.kernels.native.compiler import load_library
 
-    compiled = load_library()
+    compiled = load_sound_library()
     questions = [question for question, _, _ in list_routes(machine, compiled)]
     table = product_table(compiled)
     answers = measure(questions, table, Budget(RENEWAL_SECONDS), renew=True) if renew else recall(questions, table)

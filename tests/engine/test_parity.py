@@ -12,7 +12,7 @@ from transformers.models.deepseek_vl.processing_deepseek_vl import DeepseekVLPro
 from transformers.models.deepseek_vl_hybrid.processing_deepseek_vl_hybrid import DeepseekVLHybridProcessor
 
 from dsvl_cli.engine.conversation import Conversation, Message, Picture, Reply, compose_parts
-from dsvl_cli.engine.kernels.choices import Measured, Question
+from dsvl_cli.engine.kernels.questions import Measured, Question
 from dsvl_cli.engine.kernels.stored_weights import Linear
 from dsvl_cli.engine.model import VisionLanguageModel, load_model
 from dsvl_cli.engine.options import LoadOptions, SamplingParams

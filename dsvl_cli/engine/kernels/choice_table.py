@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dsvl_cli.engine.kernels.choices import REFERENCE, Budget, Measured, Question, choose
+from dsvl_cli.engine.kernels.choices import Budget, choose
+from dsvl_cli.engine.kernels.questions import REFERENCE, Measured, Question
+from dsvl_cli.engine.machine.instruction_sets import describe_cpu
 from dsvl_cli.engine.storage.cache_folder import cache_folder
 from dsvl_cli.engine.storage.files import new_file, remove_abandoned
 
@@ -152,12 +152,7 @@ def identify(fingerprint: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[st
         fingerprint: of the compiled kernels; "" without.
         cpuinfo: Linux's description of the CPU.
     """
-    cpu = {"machine": platform.machine(), "processor": platform.processor()}
-    with contextlib.suppress(OSError):
-        first = cpuinfo.read_text("utf-8", errors="replace").partition("\n\n")[0]
-        fields = (line.partition(":") for line in first.splitlines())
-        wanted = ("model name", "flags", "Features", "CPU implementer", "CPU part")
-        cpu |= {key.strip(): value.strip() for key, _, value in fields if key.strip() in wanted}
+    cpu = describe_cpu(cpuinfo)
     # These restrict the instructions that torch and oneDNN use.
     limits = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
     return {

@@ -12,8 +12,9 @@ from torch.nn import functional
 from dsvl_cli.engine.kernels.choice_table import measure
 from dsvl_cli.engine.kernels.kernels import FEW_ROWS, Kernels, PlainKernels, Route
 from dsvl_cli.engine.kernels.measured import list_routes, product_table
-from dsvl_cli.engine.kernels.native.compiler import load_library
+from dsvl_cli.engine.kernels.native.compiler import Compiled, load_library
 from dsvl_cli.engine.kernels.native_kernels import NativeKernels
+from dsvl_cli.engine.kernels.questions import REFERENCE
 from dsvl_cli.engine.kernels.stored_weights import FLOAT_KINDS, Kind, Weight, quantize
 from dsvl_cli.engine.progress import Choice
 
@@ -38,23 +39,24 @@ def choose_kernels(
     """
     if device != "cpu":
         return PlainKernels(dtype), Choice("kernels", "torch", f"the device is {device}")
-    compiled = load_library()
-    library, reason = compiled.library, compiled.reason
-    if library is not None:
-        fault = find_native_fault(library)
-        if fault is not None:
-            library, reason = None, f"the native kernels are wrong in {fault}"
-            compiled = type(compiled)(None, reason)
+    compiled = load_sound_library()
     routes = list_routes(machine, compiled, kinds, exact=dtype == torch.float32)
     answers = measure([question for question, _, _ in routes], product_table(compiled))
-    chosen = {
-        (kind, shape): Route(answers[question.name].chosen)
-        for question, kind, shape in routes
-        if answers[question.name].chosen in set(Route)
-    }
-    if library is None:
-        return PlainKernels(routes=chosen), Choice("kernels", "torch", f"no native kernels: {reason}")
-    return NativeKernels(library, chosen), Choice("kernels", "native", reason)
+    chosen = {(kind, shape): answers[question.name].chosen for question, kind, shape in routes}
+    if REFERENCE in chosen.values():  # not even native code that dequantizes can be relied on
+        compiled = Compiled(None, "products are wrong on this machine; see dsvl doctor")
+        chosen = {}
+    measured = {key: Route(name) for key, name in chosen.items()}
+    if compiled.library is None:
+        return PlainKernels(routes=measured), Choice("kernels", "torch", f"no native kernels: {compiled.reason}")
+    return NativeKernels(compiled.library, measured), Choice("kernels", "native", compiled.reason)
+
+
+def load_sound_library() -> Compiled:
+    """Load the native kernels; a library that is wrong counts as none."""
+    compiled = load_library()
+    fault = None if compiled.library is None else find_native_fault(compiled.library)
+    return compiled if fault is None else Compiled(None, f"they are wrong in {fault}")
 
 
 def find_native_fault(library: ctypes.CDLL) -> str | None:
@@ -78,10 +80,10 @@ def find_fault(kernels: Kernels) -> str | None:
         quantize(dense, Kind.INT8),
         quantize(dense, Kind.INT4),
     ):
+        exact = functional.linear(x, plain.dequantize(weight))
+        tolerance = (1e-4 if weight.scales is None else 0.05) * float(exact.abs().max())
         for rows in (1, 3, len(x)):
-            tolerance = 1e-4 if weight.scales is None else 0.05
-            wanted, found = functional.linear(x[:rows], plain.dequantize(weight)), kernels.linear(x[:rows], weight)
-            if not torch.allclose(wanted, found, rtol=0, atol=tolerance * float(wanted.abs().max())):
+            if not torch.allclose(exact[:rows], kernels.linear(x[:rows], weight), rtol=0, atol=tolerance):
                 return f"{weight.kind.name} products of {rows} rows"
     scale, angles = torch.rand(x.shape[1], generator=generator), torch.rand((2, 32), generator=generator)
     x = x[:3]

@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 from torch.nn import functional
 
-from dsvl_cli.engine.kernels.choices import ShapeClass
+from dsvl_cli.engine.kernels.questions import ShapeClass
 from dsvl_cli.engine.kernels.stored_weights import Kind, Linear, Weight, dequantize, quantize
 
 FEW_ROWS = 40  # more are a prompt
@@ -98,7 +98,6 @@ class PlainKernels:
     """
 
     name = "torch"
-    default_route = Route.FLOAT32
 
     def __init__(self, compute_dtype: torch.dtype = torch.float32, routes: Routes | None = None) -> None:
         self.compute_dtype = compute_dtype
@@ -107,7 +106,10 @@ class PlainKernels:
 
     def route(self, kind: Kind, rows: int) -> Route:
         """Return how a product of some rows is computed."""
-        return self.routes.get((kind, shape_class(rows)), self.default_route)
+        return self.routes.get((kind, shape_class(rows))) or self._default_route(kind, rows)
+
+    def _default_route(self, kind: Kind, rows: int) -> Route:
+        return Route.FLOAT32
 
     def linear(self, x: torch.Tensor, weight: Linear) -> torch.Tensor:
         """Multiply."""

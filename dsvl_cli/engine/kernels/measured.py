@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
 
 from dsvl_cli.engine.kernels.choice_table import ChoiceTable, identify
-from dsvl_cli.engine.kernels.choices import Candidate, Question, ShapeClass
 from dsvl_cli.engine.kernels.kernels import PlainKernels, Route
 from dsvl_cli.engine.kernels.native.compiler import Compiled, load_library
 from dsvl_cli.engine.kernels.native_kernels import NativeKernels
+from dsvl_cli.engine.kernels.questions import Candidate, Question, ShapeClass
 from dsvl_cli.engine.kernels.stored_weights import FLOAT_KINDS, GROUP, PANEL, Kind, Weight
 
 if TYPE_CHECKING:
@@ -46,8 +45,7 @@ class Product:
 def product_table(compiled: Compiled | None = None) -> ChoiceTable:
     """Return this machine's table of choices."""
     compiled = compiled or load_library()
-    library = "none" if compiled.library is None else Path(compiled.library._name).name  # identifies its source
-    return ChoiceTable(identify(f"{_REVISION} {library}"))
+    return ChoiceTable(identify(f"{_REVISION} {compiled.fingerprint}"))
 
 
 def list_routes(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 
 import torch
 
-from dsvl_cli.engine.kernels.kernels import FEW_ROWS, KeysAndValues, PlainKernels, Route, Routes, shape_class
+from dsvl_cli.engine.kernels.kernels import FEW_ROWS, KeysAndValues, PlainKernels, Route, Routes
 from dsvl_cli.engine.kernels.native.binding import NativeLinear, Scratch, address, addresses, bind, numbers
 from dsvl_cli.engine.kernels.stored_weights import FLOAT_KINDS, Kind, Linear, Weight, empty_weight
 
@@ -27,19 +26,13 @@ class NativeKernels(PlainKernels):
     """
 
     name = "native"
-    default_route = Route.NATIVE
 
     def __init__(self, library: ctypes.CDLL, routes: Routes | None = None) -> None:
         super().__init__(torch.float32, routes)
         self.library = bind(library)
         self._scratch = Scratch()
-        self._scratch_size: Callable[[int, int], int] = lru_cache(maxsize=64)(self.library.dsvl_scratch)
 
-    def route(self, kind: Kind, rows: int) -> Route:
-        """Return how a product of some rows is computed."""
-        route = self.routes.get((kind, shape_class(rows)))
-        if route is not None:
-            return route
+    def _default_route(self, kind: Kind, rows: int) -> Route:
         return Route.FLOAT32 if kind in FLOAT_KINDS.values() and rows > FEW_ROWS else Route.NATIVE
 
     def linears(self, x: torch.Tensor, weights: Sequence[Linear]) -> list[torch.Tensor]:
@@ -62,7 +55,7 @@ class NativeKernels(PlainKernels):
             address(x),
             rows,
             addresses(results),
-            self._scratch.at_least(self._scratch_size(rows, columns)),
+            self._scratch.at_least(self.library.dsvl_scratch(rows, columns)),
             torch.get_num_threads(),
         )
         return results

@@ -1,7 +1,7 @@
 """How the weights of linear layers are stored: in 16 or 32 bits, or in dsvl's own 8- and 4-bit formats.
 
 The 8- and 4-bit formats are stored in panels of 16 rows, interleaved as the compiled products read them: see
-native/panels.h. `interleave` and `separate` convert between rows and panels.
+native/panels.h.
 """
 
 from __future__ import annotations
@@ -79,6 +79,12 @@ class Weight:
 
 # A linear layer: a stored weight, or a module of another library that does its own product.
 Linear = Weight | Callable[[torch.Tensor], torch.Tensor]
+
+
+def count_packed_bytes(kind: Kind, outs: int, columns: int) -> int:
+    """Return the size of an 8- or 4-bit weight in bytes, including the scales."""
+    rows = -(-outs // PANEL) * PANEL
+    return rows * (columns + 4) if kind is Kind.INT8 else rows * (columns // 2 + columns // GROUP * 2)
 
 
 def empty_weight(kind: Kind, outs: int, columns: int) -> Weight:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
+_CPUINFO = Path("/proc/cpuinfo")
+# Fields of a CPU that are the same at each start; others, such as its present frequency, are not.
+_IDENTITY = ("model name", "flags", "Features", "CPU implementer", "CPU part")
 _SYSCTL_SECONDS = 10.0
 # Names that `sysctl` of macOS 12 and later prints, for what the kernels use.
 _APPLE = {
@@ -17,7 +22,7 @@ _APPLE = {
 }
 
 
-def detect_instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+def detect_instruction_sets(cpuinfo: Path = _CPUINFO) -> frozenset[str]:
     """Return the instruction sets of this CPU; empty where the system does not report them."""
     if sys.platform == "darwin":
         return parse_sysctl(_run_sysctl())
@@ -25,6 +30,16 @@ def detect_instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[
         return parse_cpuinfo(cpuinfo.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return frozenset()
+
+
+def describe_cpu(cpuinfo: Path = _CPUINFO) -> dict[str, str]:
+    """Return what tells CPUs apart: machines with different ones may share a home directory."""
+    found = {"machine": platform.machine(), "processor": platform.processor(), "platform": sys.platform}
+    with contextlib.suppress(OSError):
+        first = cpuinfo.read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
+        fields = (line.partition(":") for line in first.splitlines())
+        found |= {key.strip(): value.strip() for key, _, value in fields if key.strip() in _IDENTITY}
+    return found
 
 
 def parse_cpuinfo(text: str) -> frozenset[str]:

@@ -30,10 +30,10 @@ from dsvl_cli.engine.network.vision import VisionTower, flatten_filters, list_vi
 from dsvl_cli.engine.network.weights import (
     find_missing_name,
     find_obstacle,
+    interleave_stored_int8,
     is_stored_int8,
     list_linears,
     read_decoder,
-    read_int8,
     read_linear,
 )
 from dsvl_cli.engine.progress import Listener
@@ -75,9 +75,11 @@ def load_network(
             obstacle = find_obstacle(checkpoint.config, tensors)
             missing = None if obstacle else find_missing_name(checkpoint.config, tensors)
             if obstacle is None and missing is None:
-                _check_own(checkpoint, plan, config, recipe, force=force)
+                own_recipe = recipe if own else None
+                packings = _plan_packing(checkpoint, config, own_recipe, kernels, tensors)
+                _check_own(checkpoint, plan, packings, force=force)
                 try:
-                    return _load_own(checkpoint, plan, config, recipe if own else None, kernels, tensors, listener)
+                    return _load_own(checkpoint, plan, config, own_recipe, kernels, tensors, packings, listener)
                 except (RuntimeError, OSError, ValueError, KeyError) as exc:
                     if is_out_of_memory(exc):
                         raise
@@ -104,14 +106,11 @@ def can_map(checkpoint: Checkpoint, recipe: Recipe | None) -> bool:
     )
 
 
-def _check_own(
-    checkpoint: Checkpoint, plan: Plan, config: DecoderConfig, recipe: Recipe | None, *, force: bool
-) -> None:
+def _check_own(checkpoint: Checkpoint, plan: Plan, packings: Mapping[str, Packing], *, force: bool) -> None:
     weights_bytes = None
-    if recipe is not None and not checkpoint.is_quantized:
-        quantized = config.linear_parameters + (config.head_parameters if recipe.include_head else 0)
-        width = DTYPE_BYTES[plan.dtype]
-        weights_bytes = (checkpoint.parameters - quantized) * width + int(quantized * recipe.bits_stored / 8)
+    if packings and not checkpoint.is_quantized:
+        dense = checkpoint.parameters - sum(packing.parameters for packing in packings.values())
+        weights_bytes = dense * DTYPE_BYTES[plan.dtype] + sum(packing.packed_bytes for packing in packings.values())
     check_forecast(forecast_memory(checkpoint, plan, weights_bytes), force=force)
 
 
@@ -122,10 +121,12 @@ def _load_own(
     recipe: Recipe | None,
     kernels: Kernels,
     tensors: StoredTensors,
+    packings: Mapping[str, Packing],
     listener: Listener,
 ) -> Network:
     dtype = getattr(torch, plan.dtype)
-    packed = _pack(checkpoint, config, recipe, kernels, tensors, listener)
+    label = "stored" if recipe is None else recipe.format.name
+    packed = pack_weights(f"{checkpoint.fingerprint[:32]}-{label}", packings, listener) if packings else {}
 
     def linear(name: str) -> Linear:
         return packed[name] if name in packed else read_linear(tensors, name, dtype)
@@ -143,46 +144,40 @@ def _load_own(
     return Network(decoder, lambda pixels: tower.features(pixels["pixel_values"])[0], processor)
 
 
-def _pack(
-    checkpoint: Checkpoint,
-    config: DecoderConfig,
-    recipe: Recipe | None,
-    kernels: Kernels,
-    tensors: StoredTensors,
-    listener: Listener,
-) -> dict[str, Weight]:
-    """Return the weights in dsvl's own formats, by layer name: what the recipe asks for, or stored 8 bits."""
+def _plan_packing(
+    checkpoint: Checkpoint, config: DecoderConfig, recipe: Recipe | None, kernels: Kernels, tensors: StoredTensors
+) -> dict[str, Packing]:
+    """List the weights in dsvl's own formats, by layer name: what the recipe asks for, or stored 8 bits."""
     head = HEAD.removesuffix(".weight")
     names = [*list_linears(config), head]
+
+    def read(name: str) -> torch.Tensor:
+        return flatten_filters(tensors[f"{name}.weight"])
+
+    def fits(name: str) -> bool:
+        return read(name).shape[1] % GROUP == 0
+
     if recipe is None:
-        stored = [name for name in names if is_stored_int8(tensors, name) and _fits(tensors, name)]
-        layers = {
-            name: Packing(Kind.INT8, tensors[f"{name}.weight"].nbytes, partial(read_int8, tensors, name))
-            for name in stored
+        return {
+            name: Packing(Kind.INT8, read(name), partial(interleave_stored_int8, tensors, name))
+            for name in names
+            if is_stored_int8(tensors, name) and fits(name)
         }
-        return pack_weights(f"{checkpoint.fingerprint[:32]}-stored", layers, listener) if layers else {}
     if not recipe.include_head:
         names.remove(head)
     elif HEAD not in tensors:
         raise DsvlError(
             "the head shares its weights with the embeddings and cannot be quantized", "omit --include-head"
         )
+    kinds = dict.fromkeys(names, _KINDS[recipe.format.name])
+    # The vision tower keeps its answers in 8 bits, and a picture is a large part of the time to the first word.
+    kinds |= {name: Kind.INT8 for name in list_vision_matrices(checkpoint.config) if fits(name)}
 
     def packing(name: str, kind: Kind) -> Packing:
-        weight = tensors[f"{name}.weight"]
-        return Packing(kind, weight.nbytes, lambda: kernels.quantize(flatten_filters(weight), kind))
+        weight = read(name)
+        return Packing(kind, weight, lambda: kernels.quantize(weight, kind))
 
-    layers = {name: packing(name, _KINDS[recipe.format.name]) for name in names}
-    # The vision tower keeps its answers in 8 bits, and a picture is a large part of the time to the first word.
-    layers |= {
-        name: packing(name, Kind.INT8) for name in list_vision_matrices(checkpoint.config) if _fits(tensors, name)
-    }
-    return pack_weights(f"{checkpoint.fingerprint[:32]}-{recipe.format.name}", layers, listener)
-
-
-def _fits(tensors: StoredTensors, name: str) -> bool:
-    """Whether a matrix can be packed."""
-    return flatten_filters(tensors[f"{name}.weight"]).shape[1] % GROUP == 0
+    return {name: packing(name, kind) for name, kind in kinds.items()}
 
 
 def _list_kinds(checkpoint: Checkpoint, plan: Plan, recipe: Recipe | None) -> list[Kind]:

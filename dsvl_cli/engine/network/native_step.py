@@ -57,16 +57,7 @@ class NativeStep:
         self._scratch = Scratch()
         self._team = TeamSize()
         self._keep = (layers, norm, head, frequencies)  # the structures only point to them
-        self._layers = (NativeLayer * len(layers))(
-            *(
-                NativeLayer(
-                    address(layer.attention_norm),
-                    address(layer.feed_forward_norm),
-                    *(NativeLinear.of(weight) for weight in layer.linears().values() if isinstance(weight, Weight)),
-                )
-                for layer in layers
-            )
-        )
+        self._layers = (NativeLayer * len(layers))(*(_refer(layer) for layer in layers))
         self._model = NativeModel(
             len(layers), config.hidden_size, config.heads, config.kv_heads, config.head_dim, config.intermediate_size,
             config.vocab_size, int(FLOAT_KINDS[cache_dtype]), config.rms_norm_eps, address(frequencies), address(norm),
@@ -104,6 +95,15 @@ class NativeStep:
         for cache in caches:
             cache.length += 1
         return logits
+
+
+def _refer(layer: LayerWeights) -> NativeLayer:
+    weights = {name: weight for name, weight in layer.linears().items() if isinstance(weight, Weight)}
+    return NativeLayer(
+        attention_norm=address(layer.attention_norm),
+        feed_forward_norm=address(layer.feed_forward_norm),
+        **{name: NativeLinear.of(weight) for name, weight in weights.items()},
+    )
 
 
 def find_native_step(

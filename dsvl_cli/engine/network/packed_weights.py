@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from dsvl_cli.engine.kernels.stored_weights import Kind, Weight
+from dsvl_cli.engine.kernels.stored_weights import Kind, Weight, count_packed_bytes
 from dsvl_cli.engine.progress import Listener
 from dsvl_cli.engine.storage.cache_folder import BoundedFolder, packed_weights_folder
 
@@ -24,13 +24,23 @@ class Packing:
 
     Attributes:
         kind: INT8 or INT4.
-        size: of what is read, in bytes; for the progress.
-        make: reads and packs it.
+        source: what is packed, `(out_features, in_features)`.
+        make: packs it.
     """
 
     kind: Kind
-    size: int
+    source: torch.Tensor
     make: Callable[[], Weight]
+
+    @property
+    def parameters(self) -> int:
+        """The number of parameters."""
+        return self.source.numel()
+
+    @property
+    def packed_bytes(self) -> int:
+        """The size of the packed weight."""
+        return count_packed_bytes(self.kind, self.source.shape[0], self.source.shape[1])
 
 
 def pack_weights(
@@ -53,14 +63,14 @@ def pack_weights(
     cached = _read(folder.place(name), kinds)
     if cached is not None:
         return cached
-    total = sum(packing.size for packing in layers.values())
+    total = sum(packing.source.nbytes for packing in layers.values())
     task = f"quantizing to {' and '.join(sorted({kind.name.lower() for kind in kinds.values()}))}"
     done = 0
     weights = {}
     for layer, packing in layers.items():
         listener.progress(task, done, total)
         weights[layer] = packing.make()
-        done += packing.size
+        done += packing.source.nbytes
     listener.progress(task, total, total)
     try:
         folder.write(name, dict(_parts(weights)), {})

@@ -71,8 +71,9 @@ class VisionTower:
             for name in list_vision_tensors(config)
             if name.removesuffix(".weight") not in matrices
         }
+        packed = packed or {}
         self._matrices = {
-            name: (packed or {}).get(name, flatten_filters(tensors[f"{name}.weight"]).to(weights_dtype))
+            name: packed[name] if name in packed else flatten_filters(tensors[f"{name}.weight"]).to(weights_dtype)
             for name in matrices
         }
 

@@ -76,7 +76,7 @@ def read_linear(tensors: Mapping[str, torch.Tensor], name: str, dtype: torch.dty
     return Weight.dense(data.to(dtype))
 
 
-def read_int8(tensors: Mapping[str, torch.Tensor], name: str) -> Weight:
+def interleave_stored_int8(tensors: Mapping[str, torch.Tensor], name: str) -> Weight:
     """Read a linear layer in bitsandbytes' 8 bits, with one scale per row; in-features are a multiple of 64."""
     return interleave_int8(tensors[f"{name}.weight"], _stored_scales(tensors, name))
 

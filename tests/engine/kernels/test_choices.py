@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from dsvl_cli.engine.kernels.choice_table import ChoiceTable, identify, measure, recall
-from dsvl_cli.engine.kernels.choices import REFERENCE, SECONDS, Budget, Candidate, Measured, Question, choose
+from dsvl_cli.engine.kernels.choices import SECONDS, Budget, choose
+from dsvl_cli.engine.kernels.questions import REFERENCE, Candidate, Measured, Question
 
 SIZES = (64, 256, 1024)
 IDENTITY = {"cpu": "a CPU", "torch": "2.13.0", "threads": "2", "kernels": "abc"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsvl_cli.engine.kernels.choices import ShapeClass
 from dsvl_cli.engine.kernels.choose import choose_kernels, find_fault, find_native_fault
 from dsvl_cli.engine.kernels.kernels import FEW_ROWS, Kernels, PlainKernels, Route
 from dsvl_cli.engine.kernels.native import compiler
 from dsvl_cli.engine.kernels.native_kernels import NativeKernels
+from dsvl_cli.engine.kernels.questions import Measured, Question, ShapeClass
 from dsvl_cli.engine.kernels.stored_weights import (
     GROUP,
     Kind,
@@ -224,21 +225,35 @@ def test_in_float32_nothing_is_multiplied_in_bfloat16(own_cache: Path) -> None:
     assert Route.BFLOAT16 not in exact.routes.values()
 
 
-def test_what_was_measured_is_used(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table says that prompts of 4 bits are faster in bfloat16."""
-    from dsvl_cli.engine.kernels.choices import Measured
+def choose_as_measured(monkeypatch: pytest.MonkeyPatch, choose: Callable[[str], str]) -> PlainKernels:
+    """The kernels of a 4-bit model where measuring answers each question as told."""
 
-    def answer(questions: list[object], _: object) -> dict[str, Measured]:
-        names = [question.name for question in questions]  # type: ignore[attr-defined]
+    def answer(questions: Sequence[Question], _: object) -> dict[str, Measured]:
+        names = [question.name for question in questions]
         assert names == ["int4 one row", "int4 few rows", "int4 prompts"]
-        return {name: Measured(name, "bfloat16" if "prompts" in name else "reference", True) for name in names}
+        return {name: Measured(name, choose(name), True) for name in names}
 
     monkeypatch.setattr("dsvl_cli.engine.kernels.choose.measure", answer)
-    kernels, _ = choose_kernels("cpu", torch.bfloat16, Machine(), [Kind.INT4])
+    kernels, choice = choose_kernels("cpu", torch.bfloat16, Machine(), [Kind.INT4])
     assert isinstance(kernels, PlainKernels)
-    assert kernels.routes == {(Kind.INT4, ShapeClass.PROMPT): Route.BFLOAT16}
+    assert choice.value == kernels.name
+    return kernels
+
+
+def test_what_was_measured_is_used(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table says that prompts of 4 bits are faster in bfloat16."""
+    kernels = choose_as_measured(monkeypatch, lambda name: "bfloat16" if "prompts" in name else "float32")
+    assert kernels.route(Kind.INT4, 1) is Route.FLOAT32
+    assert kernels.route(Kind.INT4, FEW_ROWS) is Route.FLOAT32
     assert kernels.route(Kind.INT4, FEW_ROWS + 1) is Route.BFLOAT16
-    assert kernels.route(Kind.INT4, FEW_ROWS) is kernels.default_route
+
+
+def test_where_every_way_is_wrong_torch_computes_as_the_reference_does(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels = choose_as_measured(monkeypatch, lambda name: "reference" if "prompts" in name else "native")
+    assert type(kernels) is PlainKernels
+    assert {kernels.route(Kind.INT4, rows) for rows in (1, FEW_ROWS, FEW_ROWS + 1)} == {Route.FLOAT32}
 
 
 def test_a_backend_that_is_wrong_is_found_out() -> None:
@@ -256,7 +271,7 @@ def test_a_library_that_is_wrong_is_not_used(monkeypatch: pytest.MonkeyPatch, ow
     monkeypatch.setattr("dsvl_cli.engine.kernels.choose.find_fault", lambda _: "norms")
     kernels, choice = choose_kernels("cpu", torch.bfloat16, Machine(), [Kind.INT8])
     assert type(kernels) is PlainKernels
-    assert choice.reason == "no native kernels: the native kernels are wrong in norms"
+    assert choice.reason == "no native kernels: they are wrong in norms"
 
 
 @pytest.mark.parametrize("flags", [(), ("-mno-f16c",), ("-mno-avx2", "-mno-avx", "-mno-f16c", "-Wno-psabi")])

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from dsvl_cli.engine.kernels.choice_table import recall
-from dsvl_cli.engine.kernels.choices import Question, ShapeClass, choose, find_difference
+from dsvl_cli.engine.kernels.choices import choose, find_difference
 from dsvl_cli.engine.kernels.measured import list_routes, make_product, product_table
 from dsvl_cli.engine.kernels.native.compiler import Compiled, load_library
+from dsvl_cli.engine.kernels.questions import Question, ShapeClass
 from dsvl_cli.engine.kernels.stored_weights import Kind, Weight, quantize
 from dsvl_cli.engine.machine.detect import Machine
 from tests.engine.kernels.test_choices import Clock, budget

@@ -18,12 +18,12 @@ from typing import Any, cast
 import pytest
 import torch
 
-from dsvl_cli.engine.kernels.choices import ShapeClass
 from dsvl_cli.engine.kernels.choose import find_fault
 from dsvl_cli.engine.kernels.kernels import PlainKernels, Route
 from dsvl_cli.engine.kernels.native.binding import FUNCTIONS
 from dsvl_cli.engine.kernels.native.variants import FLAGS, SOURCE, VARIANTS
 from dsvl_cli.engine.kernels.native_kernels import NativeKernels
+from dsvl_cli.engine.kernels.questions import ShapeClass
 from dsvl_cli.engine.kernels.stored_weights import FLOAT_KINDS, GROUP, Kind, Weight, dequantize, quantize
 from dsvl_cli.engine.machine.instruction_sets import detect_instruction_sets
 from tests.engine.kernels.emulation import EmulatedLibrary

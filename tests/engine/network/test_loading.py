@@ -5,16 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from dsvl_cli.engine.checkpoint.find import EMBEDDED_FOLDER, check_folder
+from dsvl_cli.engine.checkpoint.tensors import StoredTensors
 from dsvl_cli.engine.conversation import Conversation, Message, Reply
 from dsvl_cli.engine.conversion.convert import quantize_checkpoint
 from dsvl_cli.engine.kernels.stored_weights import Kind, Weight
+from dsvl_cli.engine.machine.plan import Forecast
 from dsvl_cli.engine.model import VisionLanguageModel, load_model
 from dsvl_cli.engine.network import loading
+from dsvl_cli.engine.network.packed_weights import pack_weights
 from dsvl_cli.engine.options import LoadOptions, SamplingParams
 from dsvl_cli.engine.progress import Silence
 from dsvl_cli.engine.quantization.formats import FORMATS, Recipe
@@ -82,3 +85,24 @@ def test_a_lack_of_memory_is_not_taken_for_damaged_files(monkeypatch: pytest.Mon
     monkeypatch.setattr(loading, "_load_own", fail)
     with pytest.raises(RuntimeError, match="allocate memory"):
         load_model(LoadOptions(model="tiny", device="cpu"))
+
+
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_the_memory_estimate_counts_what_is_packed(
+    monkeypatch: pytest.MonkeyPatch, name: Literal["int8", "int4"]
+) -> None:
+    """The language model and the vision tower."""
+    forecasts: list[Forecast] = []
+    monkeypatch.setattr(loading, "check_forecast", lambda forecast, force: forecasts.append(forecast))
+    packed: dict[str, Weight] = {}
+
+    def remember(*args: Any) -> dict[str, Weight]:
+        packed.update(pack_weights(*args))
+        return packed
+
+    monkeypatch.setattr(loading, "pack_weights", remember)
+    model = load_model(LoadOptions(model="tiny", dtype="bfloat16", device="cpu", quantization=name))
+    with StoredTensors(model.checkpoint) as tensors:
+        dense = sum(tensors[key].numel() for key in tensors if key.removesuffix(".weight") not in packed)
+    assert {weight.kind for weight in packed.values()} == {Kind.INT8, Kind[name.upper()]}
+    assert [one.weights_bytes for one in forecasts] == [2 * dense + sum(weight.nbytes for weight in packed.values())]

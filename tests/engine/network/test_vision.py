@@ -9,8 +9,10 @@ import torch
 from torch.nn import functional
 from transformers import DeepseekVLConfig, DeepseekVLModel
 
+from dsvl_cli.engine.kernels.kernels import PlainKernels
+from dsvl_cli.engine.kernels.stored_weights import Kind, Weight, quantize
 from dsvl_cli.engine.model import VisionLanguageModel, load_model
-from dsvl_cli.engine.network.vision import VisionTower
+from dsvl_cli.engine.network.vision import VisionTower, flatten_filters, list_vision_matrices
 from dsvl_cli.engine.options import LoadOptions
 from dsvl_cli.errors import DsvlError
 from tests.checkpoints import load_reference
@@ -143,3 +145,24 @@ def test_in_our_formats_the_tower_is_packed_and_its_features_stay(
         wanted, found = (model.network.features([picture]) for model in (tiny, packed))
         assert not torch.equal(wanted, found)
         assert float((wanted - found).norm() / wanted.norm()) < 0.02
+
+
+def test_matrices_that_are_packed_are_not_read_as_well() -> None:
+    """Converting them would take longer than loading the rest."""
+    model = random_model(hidden_size=64, num_attention_heads=4, intermediate_size=128)
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    config = model.config.to_dict()
+    matrices = {name: flatten_filters(tensors[f"{name}.weight"]) for name in list_vision_matrices(config)}
+    names = [name for name, matrix in matrices.items() if matrix.shape[1] % 64 == 0]
+    assert len(names) > 18
+    packed = {name: quantize(flatten_filters(tensors.pop(f"{name}.weight")), Kind.INT8) for name in names}
+    kernels = PlainKernels()
+    tower = VisionTower(
+        tensors,
+        config,
+        multiply=lambda x, weight: kernels.linear(x, weight if isinstance(weight, Weight) else Weight.dense(weight)),
+        packed=packed,
+    )
+    pixels = torch.randn(1, 3, 50, 50)
+    wanted = by_transformers(model, pixels)
+    assert float((tower.features(pixels) - wanted).norm() / wanted.norm()) < 0.05

@@ -17,12 +17,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dsvl_cli.engine.kernels.native.variants import FLAGS, SECONDS, SOURCE, choose_variants, compile_library
-from dsvl_cli.engine.machine.instruction_sets import detect_instruction_sets
+from dsvl_cli.engine.machine.instruction_sets import describe_cpu, detect_instruction_sets
 from dsvl_cli.engine.storage.cache_folder import cache_folder
 from dsvl_cli.engine.storage.files import new_file, remove_abandoned
 
@@ -37,10 +36,12 @@ class Compiled:
     Attributes:
         library: the loaded library, or None.
         reason: where it came from, or why there is none.
+        fingerprint: of its sources and flags, and of the CPU if it was compiled for this one.
     """
 
     library: ctypes.CDLL | None
     reason: str
+    fingerprint: str = ""
 
 
 def load_library(folder: Path | None = None) -> Compiled:
@@ -81,20 +82,23 @@ def _load_built_in() -> Compiled | None:
         path = FOLDER / variant.file_name
         if path.is_file():
             with contextlib.suppress(OSError):  # damaged, or for another C library
-                return Compiled(ctypes.CDLL(str(path)), f"built into the package for {variant.shown}")
+                reason = f"built into the package for {variant.shown}"
+                return Compiled(ctypes.CDLL(str(path)), reason, _fingerprint((*variant.flags, *FLAGS)))
     return None
 
 
 def _load_compiled(folder: Path, flags: tuple[str, ...]) -> Compiled:
-    path = folder / f"kernels-{_fingerprint(flags)}.so"
+    fingerprint = _fingerprint((*flags, *describe_cpu().values()))
+    path = folder / f"kernels-{fingerprint}.so"
+    reason = f"compiled for this CPU: {path}"
     if path.is_file():
         with contextlib.suppress(OSError):  # damaged: compiled again below
-            return Compiled(ctypes.CDLL(str(path)), f"compiled for this CPU: {path}")
+            return Compiled(ctypes.CDLL(str(path)), reason, fingerprint)
     compiler = find_compiler()
     if compiler is None:
         return Compiled(None, "no C compiler is installed")
     _compile(compiler, flags, path)
-    return Compiled(ctypes.CDLL(str(path)), f"compiled for this CPU: {path}")
+    return Compiled(ctypes.CDLL(str(path)), reason, fingerprint)
 
 
 def find_compiler() -> str | None:
@@ -115,20 +119,11 @@ def _find_openmp() -> Path | None:
     return found[0] if found else None
 
 
-def _fingerprint(flags: tuple[str, ...]) -> str:
-    """Identify sources, flags and CPU: machines with different CPUs may share a home directory."""
+def _fingerprint(identity: tuple[str, ...]) -> str:
+    """Identify the sources and what they are compiled with."""
     sources = sorted((*FOLDER.glob("*.c"), *FOLDER.glob("*.h")))
-    identity = [*(path.read_text(encoding="utf-8") for path in sources), *flags, platform.machine(), sys.platform]
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-        identity += [line for line in _until_blank(file) if line.startswith(("flags", "Features", "model name"))]
-    return hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16]
-
-
-def _until_blank(lines: Iterator[str]) -> Iterator[str]:
-    for line in lines:
-        if not line.strip():
-            return
-        yield line
+    texts = [path.read_text(encoding="utf-8") for path in sources]
+    return hashlib.sha256("\n".join([*texts, *identity]).encode()).hexdigest()[:16]
 
 
 def _compile(compiler: str, flags: tuple[str, ...], path: Path) -> None:
