@@ -7,7 +7,8 @@ CommonMark with tables and strikethrough, but without constructs that make text 
     single line breaks                    are kept: a model that reads a sign uses them on purpose
 
 Links show their URL, which a terminal hyperlink would hide. A block that cannot be laid out without losing text (a
-table wider than the window, lists nested too deeply, a row with too many cells) is shown as source text.
+table wider than the window, lists nested too deeply, a row with too many cells) is shown as source text. So is one of
+marks alone: the answer `42.` is an empty list to Markdown.
 """
 
 from __future__ import annotations
@@ -236,6 +237,8 @@ def _before_open_mark(children: Iterable[Token]) -> list[Token]:
 
 def _fits(block: Block, width: int) -> bool:
     """Whether a block can be laid out without losing text."""
+    if not any(token.content or token.type in ("hr", "fence") for token in block.tokens if token.nesting == 0):
+        return False  # marks alone
     lines = block.source.split("\n")
     columns = 0
     room = [width]
@@ -297,7 +300,10 @@ class _List(ListElement):
             yield from super().__rich_console__(console, options)
             return
         for number, item in enumerate(self.items, 1 if self.list_start is None else self.list_start):
-            yield from item.render_number(console, options, number, number)
+            if any(True for _ in item.elements):
+                yield from item.render_number(console, options, number, number)
+            else:
+                yield Text(f" {number}", style="markdown.item.number")  # rich leaves out what has no text
 
 
 class _Rule(HorizontalRule):

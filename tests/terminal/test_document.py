@@ -104,6 +104,17 @@ def test_rows_settle_before_their_block_ends() -> None:
         ("&lt;b&gt; &amp; &#27;[31m &#x202e;x &lrm; &#8232;", ["<b> & �[31m �x � �"]),
         ("[a](http://x/&#x202e;y)", ["a (http://x/%E2%80%AEy)"]),
         ("\\*not soft\\* [b] :smile: [/b]", ["*not soft* [b] :smile: [/b]"]),
+        # To Markdown these are lists, headings and quotations of nothing.
+        ("42.", ["42."]),
+        ("7)\n", ["7)"]),
+        ("10.\n11.", ["10.", "11."]),
+        ("- 42.", ["- 42."]),
+        ("> 7.", ["> 7."]),
+        ("-", ["-"]),
+        ("#", ["#"]),
+        ("It says:\n\n42.\n\nThat is all.", ["It says:", "42.", "That is all."]),
+        ("1. one\n2.\n3. three", [" 1 one", " 2", " 3 three"]),
+        ("- a\n- 42.", [" • a", " •  42"]),
     ],
 )
 def test_what_stands_there(text: str, rows: list[str]) -> None:
