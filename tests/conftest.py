@@ -53,8 +53,9 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Share the whole suite and the quick tier among processes; parts of them and campaigns run in one."""
     if config.args_source is not pytest.Config.ArgsSource.TESTPATHS or config.option.markexpr == "soak":
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, _MOST_WORKERS)
+    from dsvl_cli.engine.options import count_cpus
+
+    return min(count_cpus(), _MOST_WORKERS)
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@
 
 #define MAX_WEIGHTS 8
 
-// y[i] (rows, outs) = x (rows, columns) times weights[i] transposed, of up to MAX_WEIGHTS. `columns` is a multiple of 8, with 8- and 4-bit
-// weights of 64. `scratch` has dsvl_scratch(rows, columns) bytes.
+// y[i] (rows, outs) = x (rows, columns) times weights[i] transposed, of up to MAX_WEIGHTS. `columns` is a multiple of
+// 8, with 8- and 4-bit weights of 64. `scratch` has dsvl_scratch(rows, columns) bytes.
 void dsvl_linear(
     int count, const struct linear *weights, const float *x, int64_t rows, float *const *y, char *scratch, int threads
 ) {
@@ -56,8 +56,8 @@ void dsvl_attend(
     (void)threads;
 }
 
-// Quantizes float weights (outs, columns) to panels; `columns` is a multiple of 64. INT8: a float scale per out; INT4: a
-// bfloat16 for each out of a panel and each group, (panels, groups, PANEL). The last panel must be zeros.
+// Quantizes float weights (outs, columns) to panels; `columns` is a multiple of 64. INT8: a float scale per out; INT4:
+// a bfloat16 for each out of a panel and each group, (panels, groups, PANEL). The last panel must be zeros.
 void dsvl_pack(int kind, const float *w, int64_t outs, int64_t columns, void *data, void *scales, int threads) {
     int64_t bytes = panel_bytes((enum kind)kind, columns), groups = columns / GROUP;
 #pragma omp parallel for schedule(static) num_threads(threads)
@@ -81,10 +81,11 @@ void dsvl_dequantize(
         int64_t panel = out / PANEL, row = out % PANEL;
         const uint8_t *from = (const uint8_t *)data + panel * panel_bytes((enum kind)kind, columns) + 4 * row;
         char *place = (char *)to + out * row_bytes((enum kind)to_kind, columns);
+        const uint16_t *by_group = (const uint16_t *)scales + panel * (columns / GROUP) * PANEL + row;
         if (kind == INT4)
-            unpack_row_int4(from, (const uint16_t *)scales + panel * (columns / GROUP) * PANEL + row, columns, to_kind, place);
+            unpack_row_int4(from, by_group, columns, (enum kind)to_kind, place);
         else
-            unpack_row_int8(from, ((const float *)scales)[out], columns, to_kind, place);
+            unpack_row_int8(from, ((const float *)scales)[out], columns, (enum kind)to_kind, place);
     }
     (void)threads;
 }
@@ -98,7 +99,8 @@ int64_t dsvl_step_scratch(const struct model *m, int64_t rows) {
 // One token of each of `rows` sequences through all layers.
 //
 // x: (rows, hidden), the embeddings; overwritten. positions: (rows), the length of each sequence before. keys, values:
-// (layers, rows) pointers to (kv_heads, capacities[row], head_dim) of the model's `cache_kind`; written at the position.
+// (layers, rows) pointers to (kv_heads, capacities[row], head_dim) of the model's `cache_kind`; written at
+// the position.
 // logits: (rows, vocabulary).
 void dsvl_step(
     const struct model *m, int64_t rows, float *x, const int64_t *positions, void *const *keys, void *const *values,

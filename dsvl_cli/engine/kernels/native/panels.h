@@ -7,8 +7,8 @@
 // and columns 32 + 4i to 32 + 4i + 3 in the high ones, each offset by 8. The last panel is padded with zeros.
 //
 // Activations are quantized too:
-// - in groups of GROUP columns to 8 bits with a scale each, for INT4, and for INT8 where the CPU multiplies bytes (VNNI,
-//   NEON's dot products, and the portable code);
+// - in groups of GROUP columns to 8 bits with a scale each, for INT4, and for INT8 where the CPU multiplies bytes
+//   (VNNI, NEON's dot products, and the portable code);
 // - in spans of SPAN columns to 16 bits with a scale each, for INT8 with AVX2 alone: there a product of bytes is no
 //   faster than one of 16 bits, whose error is that of float activations.
 
@@ -27,16 +27,23 @@
 #define MAX_ROWS 192  // whose activations of a span stay in the second-level cache
 
 #if defined(__AVX512VNNI__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#define VNNI 1
 #define WIDTH 16
 #define TILE 8
 typedef __m512i ints;
 typedef __m512 floats;
 #elif defined(__ARM_FEATURE_DOTPROD)
+#define VNNI 0
 #define WIDTH 4
 #define TILE 4
 typedef int32x4_t ints;
 typedef float32x4_t floats;
 #else
+#if defined(__AVXVNNI__)
+#define VNNI 1
+#else
+#define VNNI 0
+#endif
 #define WIDTH 8
 #define TILE 6
 typedef ivec ints;
@@ -44,17 +51,13 @@ typedef vec floats;
 #endif
 #define PARTS (PANEL / WIDTH)  // vectors a panel
 
-#if defined(__AVX2__) && !defined(__AVX512VNNI__) && !defined(__AVXVNNI__)
+#if defined(__AVX2__) && !VNNI
 #define AVX2_ALONE 1
 #else
 #define AVX2_ALONE 0
 #endif
-// Where bytes are multiplied as unsigned with signed, the weights are, and what they are offset by is subtracted.
-#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
-#define INT8_OFFSET 128
-#else
-#define INT8_OFFSET 0
-#endif
+// VNNI multiplies unsigned bytes with signed ones: the weights are unsigned, and what they are offset by is subtracted.
+#define INT8_OFFSET (VNNI ? 128 : 0)
 
 INLINE int uses_16_bits(enum kind kind) { return AVX2_ALONE && kind == INT8; }
 INLINE int is_panel(enum kind kind) { return kind == INT8 || kind == INT4; }
@@ -152,14 +155,13 @@ static void quantize_rows(enum kind kind, const float *x, int64_t rows, struct q
         }
         for (int64_t i = 0; i < count; i += GROUP) {
             int64_t group = n * groups + (from + i) / GROUP;
-            quantize_group(
-                row + i, (int8_t *)to.values + place + i, to.scales + group, to.offsets + group, kind == INT4 ? 8 : INT8_OFFSET
-            );
+            int32_t offset = kind == INT4 ? 8 : INT8_OFFSET;
+            quantize_group(row + i, (int8_t *)to.values + place + i, to.scales + group, to.offsets + group, offset);
         }
     }
 }
 
-// --- one vector of integer dot products -------------------------------------------------------------------------------
+// --- one vector of integer dot products ---
 
 #if WIDTH == 16
 INLINE ints broadcast(int32_t value) { return _mm512_set1_epi32(value); }
@@ -198,7 +200,7 @@ INLINE floats int_to_float(ints value) { return to_float(value); }
 INLINE floats load_bfloat16(const uint16_t *from) { return from_halves(LOAD(half_vec, from)); }
 INLINE ints low_nibbles(ints bytes) { return bytes & 0x0f0f0f0f; }
 INLINE ints high_nibbles(ints bytes) { return (ints)((uvec)bytes >> 4) & 0x0f0f0f0f; }
-#if defined(__AVXVNNI__)
+#if VNNI
 INLINE ints dot(ints total, ints weights, int32_t quad) {
     return (ints)_mm256_dpbusd_avx_epi32((__m256i)total, (__m256i)weights, _mm256_set1_epi32(quad));
 }
@@ -216,7 +218,7 @@ INLINE ints load_int8(const uint8_t *from) { return LOAD(ints, from); }
 #endif
 #endif
 
-// --- tiles: the products of a few rows with a panel, added to `total` --------------------------------------------------
+// --- tiles: the products of a few rows with a panel, added to `total` ---
 
 struct sums {
     floats of[TILE][PARTS];
@@ -393,8 +395,10 @@ INLINE void multiply_int8(const int rows, struct inputs in, int64_t columns, str
             }
         }
         UNROLL for (int n = 0; n < rows; n++)
-            UNROLL for (int p = 0; p < PARTS; p++)
-                total->of[n][p] += join_pairs(sums[n][2 * p], sums[n][2 * p + 1]) * in.scales[n * in.groups + from / GROUP];
+            UNROLL for (int p = 0; p < PARTS; p++) {
+                vec joined = join_pairs(sums[n][2 * p], sums[n][2 * p + 1]);
+                total->of[n][p] += joined * in.scales[n * in.groups + from / GROUP];
+            }
     }
 }
 
@@ -479,7 +483,7 @@ INLINE void unpack(enum kind kind, const uint8_t *weights, int64_t columns, char
 
 #endif
 
-// --- whole products ----------------------------------------------------------------------------------------------------
+// --- whole products ---
 
 INLINE void add_tile(
     enum kind kind, const int rows, int is_unpacked, struct inputs in, int64_t columns, const float *row_scales,
@@ -526,7 +530,7 @@ INLINE void add_tile(
         MORE_ROWS(call) \
     }
 
-// y (rows, outs) = x (rows, columns) times w (outs, columns) transposed, or added to y; the threads of the team share it.
+// y (rows, outs) = x (rows, columns) times w (outs, columns) transposed, or added to y; the threads share it.
 INLINE void multiply_panels(
     enum kind kind, struct quantized x, int64_t rows, const uint8_t *w, const void *scales, int64_t outs, float *y,
     int is_added
@@ -555,9 +559,13 @@ INLINE void multiply_panels(
                 const float *row_scales = (const float *)scales + panel * PANEL;
                 for (int64_t n = start; n < end; n += TILE) {
                     struct inputs in = {
-                        (const char *)x.values + item * SPAN * (from / SPAN * rows + n), x.scales + n * groups + from / GROUP,
-                        x.offsets + n * groups + from / GROUP, item * SPAN * rows, groups, weights,
-                        (const uint16_t *)scales + (panel * groups + from / GROUP) * PANEL
+                        .values = (const char *)x.values + item * SPAN * (from / SPAN * rows + n),
+                        .scales = x.scales + n * groups + from / GROUP,
+                        .offsets = x.offsets + n * groups + from / GROUP,
+                        .stride = item * SPAN * rows,
+                        .groups = groups,
+                        .weights = weights,
+                        .weight_scales = (const uint16_t *)scales + (panel * groups + from / GROUP) * PANEL,
                     };
                     float *to = y + n * outs + panel * PANEL;
 #define ADD_TILE(count) \
@@ -573,7 +581,7 @@ INLINE void multiply_panels(
     }
 }
 
-// --- packing -----------------------------------------------------------------------------------------------------------
+// --- packing ---
 
 INLINE float nearest_code(float weight, float scale) {
     float code = rintf(weight / scale);

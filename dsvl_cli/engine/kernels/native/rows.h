@@ -9,7 +9,9 @@
 INLINE int64_t row_bytes(enum kind kind, int64_t columns) { return (kind == FLOAT32 ? 4 : 2) * columns; }
 
 // One row of activations with four rows of weights; the next four rows are `ahead` bytes further on.
-INLINE void dot_rows(enum kind kind, float y[4], const float *x, const char *const w[4], int64_t columns, int64_t ahead) {
+INLINE void dot_rows(
+    enum kind kind, float y[4], const float *x, const char *const w[4], int64_t columns, int64_t ahead
+) {
     vec a[4] = {{0}}, b[4] = {{0}};
     int64_t i = 0;
     for (; i + 2 * LANES <= columns; i += 2 * LANES) {
@@ -48,7 +50,7 @@ INLINE void multiply_block(
     }
 }
 
-// y (rows, outs) = x (rows, columns) times w (outs, columns) transposed, or added to y; the threads of the team share it.
+// y (rows, outs) = x (rows, columns) times w (outs, columns) transposed, or added to y; the threads share it.
 INLINE void multiply_rows(
     enum kind kind, const float *x, int64_t rows, const char *w, int64_t outs, int64_t columns, float *y, int is_added
 ) {

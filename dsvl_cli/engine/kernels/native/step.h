@@ -44,7 +44,9 @@ DEFINE_PANELS(INT8)
 DEFINE_PANELS(INT4)
 
 // y = x times the weight, or added to y; the threads share it. `q` is x quantized, if the weight is in panels.
-static void multiply_one(const struct linear *w, const float *x, struct quantized q, int64_t rows, float *y, int is_added) {
+static void multiply_one(
+    const struct linear *w, const float *x, struct quantized q, int64_t rows, float *y, int is_added
+) {
     switch ((enum kind)w->kind) {
         case FLOAT32: multiply_FLOAT32(w, x, rows, y, is_added); break;
         case BFLOAT16: multiply_BFLOAT16(w, x, rows, y, is_added); break;
@@ -92,7 +94,9 @@ INLINE void rotate_head(float *x, const float *cosines, const float *sines, int6
     }
 }
 
-static void normalize_rows(const float *x, const float *weight, float epsilon, int64_t rows, int64_t columns, float *y) {
+static void normalize_rows(
+    const float *x, const float *weight, float epsilon, int64_t rows, int64_t columns, float *y
+) {
 #pragma omp for schedule(static)
     for (int64_t n = 0; n < rows; n++) normalize_row(x + n * columns, weight, epsilon, columns, y + n * columns);
 }
