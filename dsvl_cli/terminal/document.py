@@ -300,7 +300,7 @@ class _List(ListElement):
             yield from super().__rich_console__(console, options)
             return
         for number, item in enumerate(self.items, 1 if self.list_start is None else self.list_start):
-            if any(True for _ in item.elements):
+            if list(item.elements.__iter__()):  # rich declares its result as an Iterable, so `for` has no type
                 yield from item.render_number(console, options, number, number)
             else:
                 yield Text(f" {number}", style="markdown.item.number")  # rich leaves out what has no text
