@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dsvl_cli.engine.checkpoint.find import Checkpoint
-from dsvl_cli.engine.checkpoint.layouts import HEAD, POOLING_HEAD
+from dsvl_cli.engine.checkpoint.layouts import EMBEDDINGS, HEAD, POOLING_HEAD
 from dsvl_cli.engine.checkpoint.tensors import StoredTensors
 from dsvl_cli.engine.kernels.choose import choose_kernels
 from dsvl_cli.engine.kernels.kernels import Kernels
-from dsvl_cli.engine.kernels.stored_weights import FLOAT_KINDS, GROUP, Kind, Linear, Weight
+from dsvl_cli.engine.kernels.stored_weights import FLOAT_KINDS, GROUP, Kind, Weight
 from dsvl_cli.engine.machine.plan import DTYPE_BYTES, Plan, check_forecast, forecast_memory
 from dsvl_cli.engine.network.decoder import read_module
 from dsvl_cli.engine.network.layers import DecoderConfig
@@ -34,7 +34,6 @@ from dsvl_cli.engine.network.weights import (
     is_stored_int8,
     list_linears,
     read_decoder,
-    read_linear,
 )
 from dsvl_cli.engine.progress import Listener
 from dsvl_cli.engine.quantization.formats import FORMATS, Recipe, find_stored_format
@@ -77,7 +76,7 @@ def load_network(
             if obstacle is None and missing is None:
                 own_recipe = recipe if own else None
                 packings = _plan_packing(checkpoint, config, own_recipe, kernels, tensors)
-                _check_own(checkpoint, plan, packings, force=force)
+                _check_own(checkpoint, plan, packings, tensors, force=force)
                 try:
                     return _load_own(checkpoint, plan, config, own_recipe, kernels, tensors, packings, listener)
                 except (RuntimeError, OSError, ValueError, KeyError) as exc:
@@ -106,10 +105,14 @@ def can_map(checkpoint: Checkpoint, recipe: Recipe | None) -> bool:
     )
 
 
-def _check_own(checkpoint: Checkpoint, plan: Plan, packings: Mapping[str, Packing], *, force: bool) -> None:
+def _check_own(
+    checkpoint: Checkpoint, plan: Plan, packings: Mapping[str, Packing], tensors: StoredTensors, *, force: bool
+) -> None:
     weights_bytes = None
     if packings and not checkpoint.is_quantized:
-        dense = checkpoint.parameters - sum(packing.parameters for packing in packings.values())
+        # A head that shares its weights with the embeddings is packed beside them.
+        replaced = (packing.parameters for name, packing in packings.items() if f"{name}.weight" in tensors)
+        dense = checkpoint.parameters - sum(replaced)
         weights_bytes = dense * DTYPE_BYTES[plan.dtype] + sum(packing.packed_bytes for packing in packings.values())
     check_forecast(forecast_memory(checkpoint, plan, weights_bytes), force=force)
 
@@ -125,13 +128,9 @@ def _load_own(
     listener: Listener,
 ) -> Network:
     dtype = getattr(torch, plan.dtype)
-    label = "stored" if recipe is None else recipe.format.name
+    label = "stored" if recipe is None else recipe.format.name + ("-head" if recipe.include_head else "")
     packed = pack_weights(f"{checkpoint.fingerprint[:32]}-{label}", packings, listener) if packings else {}
-
-    def linear(name: str) -> Linear:
-        return packed[name] if name in packed else read_linear(tensors, name, dtype)
-
-    decoder = read_decoder(tensors, config, dtype, kernels, linear)
+    decoder = read_decoder(tensors, config, dtype, kernels, packed)
     tower = VisionTower(
         tensors,
         checkpoint.config,
@@ -152,7 +151,8 @@ def _plan_packing(
     names = [*list_linears(config), head]
 
     def read(name: str) -> torch.Tensor:
-        return flatten_filters(tensors[f"{name}.weight"])
+        is_tied = name == head and HEAD not in tensors
+        return flatten_filters(tensors[EMBEDDINGS if is_tied else f"{name}.weight"])
 
     def fits(name: str) -> bool:
         return read(name).shape[1] % GROUP == 0
@@ -163,14 +163,11 @@ def _plan_packing(
             for name in names
             if is_stored_int8(tensors, name) and fits(name)
         }
-    if not recipe.include_head:
-        names.remove(head)
-    elif HEAD not in tensors:
-        raise DsvlError(
-            "the head shares its weights with the embeddings and cannot be quantized", "omit --include-head"
-        )
     kinds = dict.fromkeys(names, _KINDS[recipe.format.name])
-    # The vision tower keeps its answers in 8 bits, and a picture is a large part of the time to the first word.
+    # In 8 bits the head and the vision tower lose nothing that the answers show. In 16 bits the head would be half of
+    # what a step in 4 bits reads, and a picture takes a large part of the time to the first word.
+    if not recipe.include_head:
+        kinds[head] = Kind.INT8
     kinds |= {name: Kind.INT8 for name in list_vision_matrices(checkpoint.config) if fits(name)}
 
     def packing(name: str, kind: Kind) -> Packing:

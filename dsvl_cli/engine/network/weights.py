@@ -6,14 +6,14 @@ quantized once and memory-mapped from then on (`packed_weights.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 
 from dsvl_cli.engine.checkpoint.layouts import EMBEDDINGS, HEAD, may_head_be_tied, text_settings
 from dsvl_cli.engine.kernels.kernels import Kernels
-from dsvl_cli.engine.kernels.stored_weights import Linear, Weight, interleave_int8
+from dsvl_cli.engine.kernels.stored_weights import Weight, interleave_int8
 from dsvl_cli.engine.network.decoder import Decoder
 from dsvl_cli.engine.network.layers import DecoderConfig, LayerWeights, check_shapes
 from dsvl_cli.engine.network.vision import find_vision_obstacle, list_vision_tensors
@@ -90,7 +90,7 @@ def read_decoder(
     config: DecoderConfig,
     dtype: torch.dtype,
     kernels: Kernels,
-    linear: Callable[[str], Linear] | None = None,
+    packed: Mapping[str, Weight] | None = None,
 ) -> Decoder:
     """Build the language model.
 
@@ -99,9 +99,12 @@ def read_decoder(
         config: the shape.
         dtype: of embeddings, head and everything that is not quantized.
         kernels: the backend.
-        linear: returns a linear layer by name; by default in its stored format.
+        packed: linear layers in dsvl's own formats, by name; the others are read as they are stored.
     """
-    get = linear or (lambda name: read_linear(tensors, name, dtype))
+    packed = packed or {}
+
+    def get(name: str) -> Weight:
+        return packed[name] if name in packed else read_linear(tensors, name, dtype)
 
     def norm(name: str) -> torch.Tensor:
         return tensors[f"{_LANGUAGE_MODEL}{name}.weight"].to(kernels.compute_dtype)
@@ -118,7 +121,8 @@ def read_decoder(
         )  # fmt: skip
     # Tied weights may be stored under either name; two different tensors are both used, as in transformers.
     embeddings = tensors[EMBEDDINGS if EMBEDDINGS in tensors else HEAD].to(dtype)
-    head = get(HEAD.removesuffix(".weight")) if HEAD in tensors else Weight.dense(embeddings)
+    name = HEAD.removesuffix(".weight")
+    head = get(name) if HEAD in tensors or name in packed else Weight.dense(embeddings)
     last = norm("norm")
     check_shapes(config, layers, last, head)
     return Decoder(config, embeddings, layers, last, head, kernels)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import torch
 
 from dsvl_cli.engine.checkpoint.find import EMBEDDED_FOLDER, check_folder
 from dsvl_cli.engine.checkpoint.tensors import StoredTensors
@@ -50,6 +51,18 @@ def test_eager_attention_takes_the_other_way_to_the_same_answers(tiny: VisionLan
     assert eager.network.module is not None
     assert tiny.network.module is None
     assert answers(eager) == answers(tiny)
+
+
+def test_the_head_is_in_8_bits_unless_4_are_requested() -> None:
+    """The embedded model's head shares its weights with the embeddings, which stay as they are."""
+    for include_head, kind in ((False, Kind.INT8), (True, Kind.INT4), (False, Kind.INT8)):
+        options = LoadOptions(
+            model="tiny", dtype="float32", device="cpu", quantization="int4", include_head=include_head
+        )
+        decoder = load_model(options).network.decoder
+        assert isinstance(decoder.head, Weight)
+        assert decoder.head.kind is kind
+        assert decoder.embeddings.dtype == torch.float32
 
 
 @pytest.mark.parametrize(("name", "kind"), [("int8", Kind.INT8), ("int4", Kind.INT4)])
