@@ -1,4 +1,4 @@
-"""Asks one question about one picture with dsvl in several formats, with transformers and with llama.cpp in turn."""
+"""Asks one question about one picture with dsvl in several formats, with transformers and other peers in turn."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.formats import llama_kind
+from benchmarks.formats import llama_kind, openvino_kind
 from benchmarks.setup import Figures, Setup, median_of, step_seconds
 
 DOCUMENTED = "transformers bf16"  # as its documentation uses it; the goals are beside this one
@@ -68,9 +68,13 @@ class Asked:
 
 def ask_all(setup: Setup, new_tokens: int) -> Asked:
     """Start every candidate once per round, one after the other."""
-    kinds = list(dict.fromkeys(llama_kind(name) for name in setup.formats))
-    if setup.llama is not None:
-        setup.llama.make(kinds)
+    peers = [
+        ("llama.cpp", setup.llama, list(dict.fromkeys(llama_kind(name) for name in setup.formats))),
+        ("OpenVINO", setup.openvino, list(dict.fromkeys(filter(None, map(openvino_kind, setup.formats))))),
+    ]
+    for _, peer, kinds in peers:
+        if peer is not None:
+            peer.make(kinds)
     asked = Asked()
     for _ in range(setup.rounds):
         for dtype in setup.transformers:
@@ -81,8 +85,8 @@ def ask_all(setup: Setup, new_tokens: int) -> Asked:
             if found["runs"][0]["prompt_tokens"] != asked.prompt_tokens:
                 raise SystemExit("dsvl and transformers make prompts of different lengths")
             asked.picture_seconds.append(found["picture_seconds"])
-        if setup.llama is not None:
-            for kind in kinds:
-                found = setup.llama.ask(kind, asked.prompt_tokens, new_tokens, setup.repeats)
-                asked.add(f"llama.cpp {kind}", found)
+        for name, peer, kinds in peers:
+            for kind in kinds if peer is not None else ():
+                assert peer is not None
+                asked.add(f"{name} {kind}", peer.ask(kind, asked.prompt_tokens, new_tokens, setup.repeats))
     return asked

@@ -1,7 +1,7 @@
 """`python -m benchmarks.decode CHECKPOINT`: time to first token and milliseconds per decode step, by format.
 
-One picture and one question. Compared with the documented use of transformers in bfloat16, and with llama.cpp with the
-same number of prompt tokens and the same bits per weight, but without a picture.
+One picture and one question. Compared with the documented use of transformers in bfloat16, and with llama.cpp and
+OpenVINO with the same number of prompt tokens and the same bits per weight, but without a picture.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from benchmarks.asking import DOCUMENTED, Asked, ask_all
 from benchmarks.cpu import detect_kind
-from benchmarks.formats import llama_kind, width
+from benchmarks.formats import llama_kind, openvino_kind, width
 from benchmarks.goals import EVENNESS, Goals, goals_for
 from benchmarks.limits import Limits, Shape
 from benchmarks.results import Result, Row, Unit, publish
@@ -34,6 +34,8 @@ def make_rows(
             rows.append(Row(what, first, "s", other, asked.first(other), goal, limit))
         goal = goals.first_llama.get(bytes_each)
         rows.append(Row(what, first, "s", f"{peer}, no picture", asked.first(peer), goal, limit))
+        peer = f"OpenVINO {openvino_kind(name)}"
+        rows.append(Row(what, first, "s", f"{peer}, no picture", asked.first(peer), None, limit))
     for name in formats:
         step, bytes_each, peer = asked.step(f"dsvl {name}"), width(name), f"llama.cpp {llama_kind(name)}"
         assert step is not None
@@ -42,6 +44,8 @@ def make_rows(
         steps[name] = step
         rows += [Row(what, step, "ms", other, asked.step(other), None, limit) for other in asked.transformers]
         rows.append(Row(what, step, "ms", peer, asked.step(peer), goals.step_llama.get(bytes_each), limit))
+        peer = f"OpenVINO {openvino_kind(name)}"
+        rows.append(Row(what, step, "ms", peer, asked.step(peer), None, limit))
     if len(formats) > 1:
         rows += [compare_formats("first token", firsts, "s"), compare_formats("decode step", steps, "ms")]
     return [row for row in rows if row.reference is not None]

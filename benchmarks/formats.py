@@ -27,6 +27,11 @@ def llama_kind(name: str) -> str:
     return "bf16" if name in UNQUANTIZED else _LLAMA_KINDS[FORMATS[name].bits]
 
 
+def openvino_kind(name: str) -> str | None:
+    """Return OpenVINO's format of the same width; None for unquantized weights, which are not compared."""
+    return None if name in UNQUANTIZED else f"int{FORMATS[name].bits}"
+
+
 def load_options(model: str, name: str, threads: int) -> LoadOptions:
     """Return the options that load a model in a format on the CPU."""
     options: dict[str, Any] = {"model": model, "device": "cpu", "offline": True, "threads": threads}

@@ -17,23 +17,25 @@ from benchmarks.formats import is_known
 from benchmarks.limits import Limits, Shape, measure_limits
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "two-shapes.jpg"
-LLAMA_WORKER = Path(__file__).parent / "workers" / "llama.py"
-LLAMA_PYTHON = "DSVL_LLAMA_PYTHON"
+WORKERS = Path(__file__).parent / "workers"
+LLAMA_PYTHON, OPENVINO_PYTHON = "DSVL_LLAMA_PYTHON", "DSVL_OPENVINO_PYTHON"
 
 Figures = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Llama:
-    """llama.cpp, if another interpreter has it.
+class Peer:
+    """llama.cpp or OpenVINO, if another interpreter has it.
 
     Attributes:
+        worker: the script that makes and asks its models.
         python: that interpreter.
         models: the folder where its models are kept.
         checkpoint: whose shape they have.
         threads: for prompts and steps alike.
     """
 
+    worker: Path
     python: str
     models: Path
     checkpoint: str
@@ -49,7 +51,7 @@ class Llama:
         return self._run("ask", "--kind", kind, *counts)
 
     def _run(self, mode: str, *arguments: str) -> Figures:
-        command = [self.python, str(LLAMA_WORKER), mode, self.checkpoint, str(self.models)]
+        command = [self.python, str(self.worker), mode, self.checkpoint, str(self.models)]
         return read_figures([*command, "--threads", str(self.threads), *arguments], quiet=True)
 
 
@@ -65,7 +67,8 @@ class Setup:
         threads: of every candidate.
         rounds: how often every candidate is started, one after the other.
         repeats: how often each is measured once it is warm, in one process.
-        llama: None where it is not installed.
+        llama: llama.cpp, or None where it is not installed.
+        openvino: likewise; beside the other peers it is asked by `decode` alone.
         results: the file whose section is written; None only prints.
         skipped_formats: a sentence for each format that is left out.
     """
@@ -78,7 +81,8 @@ class Setup:
     rounds: int
     repeats: int
     results: Path | None
-    llama: Llama | None
+    llama: Peer | None
+    openvino: Peer | None = None
     skipped_formats: tuple[str, ...] = ()
 
     @classmethod
@@ -96,17 +100,23 @@ class Setup:
             rounds=args.rounds,
             repeats=args.repeats,
             results=args.results,
-            llama=find_llama(args),
+            llama=find_peer(args, "llama", "llama.py", LLAMA_PYTHON),
+            openvino=find_peer(args, "openvino", "openvino_peer.py", OPENVINO_PYTHON),
             skipped_formats=tuple(skipped),
         )
 
     @property
     def skipped(self) -> tuple[str, ...]:
         """Sentences about everything that was skipped."""
-        if self.llama is not None:
-            return self.skipped_formats
-        missing = f"llama.cpp is skipped: give --llama-python (or {LLAMA_PYTHON}) and --llama-models"
-        return (*self.skipped_formats, missing)
+        missing = [
+            f"{name} is skipped: give {flag}-python (or {variable}) and {flag}-models"
+            for name, flag, variable, peer in (
+                ("llama.cpp", "--llama", LLAMA_PYTHON, self.llama),
+                ("OpenVINO", "--openvino", OPENVINO_PYTHON, self.openvino),
+            )
+            if peer is None
+        ]
+        return (*self.skipped_formats, *missing)
 
     def ours(self, mode: str, format_name: str, *arguments: str) -> Figures:
         """Measure dsvl in a new process."""
@@ -149,18 +159,19 @@ def add_options(
     parser.add_argument("--rounds", type=int, default=rounds, help="starts of every candidate, alternating")
     parser.add_argument("--repeats", type=int, default=repeats, help="measurements in each start")
     parser.add_argument("--results", type=Path, metavar="FILE", help="write the section into this file, as RESULTS.md")
-    parser.add_argument(
-        "--llama-python", metavar="PATH", help=f"interpreter with llama-cpp-python; else {LLAMA_PYTHON}"
-    )
-    parser.add_argument("--llama-models", type=Path, metavar="FOLDER", help="where its models are kept or made")
+    for name, variable in (("llama.cpp", LLAMA_PYTHON), ("OpenVINO", OPENVINO_PYTHON)):
+        flag = "--" + name.removesuffix(".cpp").lower()
+        parser.add_argument(f"{flag}-python", metavar="PATH", help=f"interpreter that has {name}; else {variable}")
+        parser.add_argument(f"{flag}-models", type=Path, metavar="FOLDER", help="where its models are kept or made")
 
 
-def find_llama(args: argparse.Namespace) -> Llama | None:
-    """Find llama.cpp where the options or the environment say it is."""
-    python = args.llama_python or os.environ.get(LLAMA_PYTHON)
-    if not python or args.llama_models is None:
+def find_peer(args: argparse.Namespace, name: str, worker: str, variable: str) -> Peer | None:
+    """Find llama.cpp or OpenVINO where the options or the environment say it is."""
+    python = getattr(args, f"{name}_python") or os.environ.get(variable)
+    models = getattr(args, f"{name}_models")
+    if not python or models is None:
         return None
-    return Llama(python, args.llama_models, resolve_folder(args.checkpoint), args.threads)
+    return Peer(WORKERS / worker, python, models, resolve_folder(args.checkpoint), args.threads)
 
 
 def resolve_folder(checkpoint: str) -> str:

@@ -55,6 +55,15 @@ def test_decode_holds_each_format_against_the_peer_as_wide() -> None:
     assert find(rows, "decode step, bnb-int8", "llama.cpp q8_0").reached is True
 
 
+def test_openvino_stands_beside_quantized_formats() -> None:
+    found = asked()
+    found.add("OpenVINO int8", {"runs": [run(5.0, 8.0)], "load_seconds": 1.0})
+    rows = decode.make_rows(found, ("bf16", "bnb-int8"), LIMITS, SHAPE, 11, VNNI)
+    assert find(rows, "first token, bnb-int8", "OpenVINO int8").ratio == pytest.approx(0.8)
+    assert find(rows, "decode step, bnb-int8", "OpenVINO int8").ratio == pytest.approx(500 / 300)
+    assert not [row for row in rows if "bf16" in row.what and row.beside.startswith("OpenVINO")]
+
+
 def test_decode_holds_the_slowest_format_against_the_fastest() -> None:
     rows = decode.make_rows(asked(), ("bf16", "bnb-int8"), LIMITS, SHAPE, 11, Goals())
     first = find(rows, "first token, bf16, the slowest", "dsvl bnb-int8")

@@ -24,16 +24,19 @@ def test_nothing_but_unknown_formats_is_refused() -> None:
         parse("--formats", "int3")
 
 
-def test_llama_cpp_needs_an_interpreter_and_a_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("DSVL_LLAMA_PYTHON", raising=False)
-    without = parse("--llama-models", str(tmp_path))
-    assert without.llama is None
-    assert any("llama.cpp is skipped" in line for line in without.skipped)
-    monkeypatch.setenv("DSVL_LLAMA_PYTHON", "/other/python")
-    found = parse("--llama-models", str(tmp_path), "--formats", "bf16")
-    assert found.llama is not None
-    assert found.llama.python == "/other/python"
-    assert found.skipped == ()
+@pytest.mark.parametrize(("peer", "name"), [("llama", "llama.cpp"), ("openvino", "OpenVINO")])
+def test_a_peer_needs_an_interpreter_and_a_folder(
+    peer: str, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv(f"DSVL_{peer.upper()}_PYTHON", raising=False)
+    without = parse(f"--{peer}-models", str(tmp_path))
+    assert getattr(without, peer) is None
+    assert any(f"{name} is skipped" in line for line in without.skipped)
+    monkeypatch.setenv(f"DSVL_{peer.upper()}_PYTHON", "/other/python")
+    found = parse(f"--{peer}-models", str(tmp_path), "--formats", "bf16")
+    assert getattr(found, peer).python == "/other/python"
+    assert getattr(found, peer).worker.is_file()
+    assert not any(f"{name} is skipped" in line for line in found.skipped)
 
 
 def test_figures_are_read_from_among_chatter() -> None:
