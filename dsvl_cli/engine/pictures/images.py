@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from dsvl_cli.engine.conversation import Picture
+from dsvl_cli.engine.pictures.access import Access, shown_address
 from dsvl_cli.engine.pictures.signatures import SAVE_AS_PNG, damaged, is_heic, not_a_picture
 from dsvl_cli.engine.pictures.tiff import count_pages
 from dsvl_cli.errors import DsvlError, ImageError
@@ -56,10 +57,10 @@ _silence = logging.NullHandler()
 
 
 def read_picture(source: str, *, stdin: BinaryIO | None = None, offline: bool = False) -> Picture:
-    """Read a picture from a path, from stdin (`-`), or from an http(s) URL.
+    """Read a picture from a path, from stdin (`-`), or from an http(s) URL, on any host.
 
     Args:
-        source: the path, `-`, or the URL.
+        source: the path, `-`, or the URL, from the user: see `engine.pictures.access` for those that a file names.
         stdin: read for `-`; the process's stdin by default.
         offline: reject URLs.
 
@@ -71,8 +72,8 @@ def read_picture(source: str, *, stdin: BinaryIO | None = None, offline: bool = 
     if is_address(source):
         from dsvl_cli.engine.pictures.fetch import fetch_picture
 
-        return picture_from_bytes(*fetch_picture(source, offline=offline))
-    return picture_from_path(Path(source), source)
+        return picture_from_bytes(*fetch_picture(source, Access(offline).as_typed()))
+    return picture_from_path(Path(source), shown_address(source))
 
 
 def picture_from_path(path: Path, name: str | None = None) -> Picture:

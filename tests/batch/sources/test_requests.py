@@ -15,6 +15,7 @@ from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.sources import requests
 from dsvl_cli.batch.sources.requests import scan_requests
 from dsvl_cli.batch.sources.scan import ScanOptions, scan
+from dsvl_cli.engine.pictures.access import Access
 from dsvl_cli.errors import DsvlError, ImageError
 from tests.pictures import draw_picture
 
@@ -87,13 +88,13 @@ def test_where_pictures_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert scanned(tmp_path, request(content=[image(url)]))[0].read() == (b"\x89PNG",)
     [item] = scanned(tmp_path, request(content=[{"type": "image_url", "image_url": "in here/red.png"}]))
     assert item.read() == (RED,)
-    monkeypatch.setattr("dsvl_cli.engine.pictures.fetch.fetch_picture", lambda url, offline: (url.encode(), url))
+    monkeypatch.setattr("dsvl_cli.engine.pictures.fetch.fetch_picture", lambda url, access: (url.encode(), url))
     assert scanned(tmp_path, request(content=[image("https://h/a.png")]))[0].read() == (b"https://h/a.png",)
 
 
 def test_pictures_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def read(url: str) -> str:
-        return refusal(scanned(tmp_path, request(content=[image(url)]), offline=True)[0])
+        return refusal(scanned(tmp_path, request(content=[image(url)]), access=Access(offline=True))[0])
 
     assert "offline" in read("https://example.invalid/a.png")
     assert "no such file" in read("missing.png")
