@@ -18,6 +18,7 @@ from typing import BinaryIO
 from dsvl_cli.batch.item import Item
 from dsvl_cli.engine.pictures.access import FOREIGN, Access, address_id, shown_address
 from dsvl_cli.engine.pictures.images import PICTURE_EXTENSIONS, is_address, read_file
+from dsvl_cli.engine.pictures.patterns import match_files
 from dsvl_cli.errors import DsvlError, UsageError
 
 _CHUNK_BYTES = 65536
@@ -213,10 +214,10 @@ def _match(pattern: str, options: ScanOptions) -> Iterator[Item]:
     is_open = not extension or glob.has_magic(extension)
     paths = [
         _tidy(path)
-        for path in glob.iglob(pattern, recursive=True)
+        for path in match_files(pattern)
         if not os.path.isdir(path) and (not is_open or _is_taken(path, options))
     ]
-    if "**" in pattern:  # follows links, even in loops
+    if "**" in pattern:  # follows links
         paths = list({os.path.realpath(path): path for path in sorted(paths, key=len, reverse=True)}.values())
     if not paths:
         raise DsvlError(f"{pattern}: no file matches this pattern")

@@ -13,6 +13,7 @@ import difflib
 import functools
 import glob
 import hashlib
+import heapq
 import io
 import itertools
 import logging
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from dsvl_cli.engine.conversation import Picture
 from dsvl_cli.engine.pictures.access import Access, shown_address
+from dsvl_cli.engine.pictures.patterns import match_files
 from dsvl_cli.engine.pictures.signatures import SAVE_AS_PNG, damaged, is_heic, not_a_picture
 from dsvl_cli.engine.pictures.tiff import count_pages
 from dsvl_cli.errors import DsvlError, ImageError
@@ -53,6 +55,7 @@ _MANY_SCANS = 30
 _MAX_SCANNED_PIXELS = 1_500_000_000  # about 4 seconds of decoding
 _CACHED_PICTURES = 32  # a batch decodes this many ahead
 _CACHED_BYTES = 256 * 2**20
+_COMPARED = 100  # names compared for a hint
 _silence = logging.NullHandler()
 
 
@@ -177,7 +180,7 @@ def expand_sources(arguments: Sequence[str]) -> list[str]:
         elif os.path.lexists(argument) or not glob.has_magic(argument):
             sources.append(argument)
         else:
-            matches = [match for match in glob.glob(argument, recursive=True) if not os.path.isdir(match)]
+            matches = [match for match in match_files(argument) if not os.path.isdir(match)]
             if not matches:
                 raise DsvlError(f"{argument}: no file matches this pattern")
             sources.extend(sorted(matches, key=_natural))
@@ -238,12 +241,26 @@ def _folder_hint(name: str) -> str:
 
 def _similar_name(path: Path) -> str | None:
     try:
-        with os.scandir(path.parent) as entries:
-            names = [entry.name for entry in itertools.islice(entries, 5_000)]
+        names = _list_names(str(path.parent), path.parent.stat().st_mtime_ns)
     except (OSError, ValueError):
         return None
-    similar = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
+    # Comparing with thousands of names takes 0.1 s and more: only those that share most of their beginning and end.
+    nearest = heapq.nlargest(_COMPARED, names, key=lambda name: _shared(name, path.name))
+    similar = difflib.get_close_matches(path.name, nearest, n=1, cutoff=0.75)
     return f"did you mean {path.with_name(similar[0])}?" if similar else None
+
+
+@functools.lru_cache(maxsize=1)
+def _list_names(folder: str, _changed: int) -> tuple[str, ...]:
+    """List a folder for hints, once for all names that are missing in it."""
+    with os.scandir(folder) as entries:
+        return tuple(entry.name for entry in itertools.islice(entries, 5_000))
+
+
+def _shared(one: str, other: str) -> int:
+    """Return how many characters two names have in common at their beginning and end."""
+    begin, end = (os.path.commonprefix(pair) for pair in ((one, other), (one[::-1], other[::-1])))  # noqa: RUF071
+    return len(begin) + len(end)
 
 
 def _too_large(name: str, limit: str = f"{MAX_BYTES // 2**20} MiB") -> ImageError:
