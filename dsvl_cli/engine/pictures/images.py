@@ -13,7 +13,6 @@ import difflib
 import functools
 import glob
 import hashlib
-import heapq
 import io
 import itertools
 import logging
@@ -25,6 +24,7 @@ import stat
 import sys
 import threading
 import warnings
+from bisect import bisect_left
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -55,7 +55,7 @@ _MANY_SCANS = 30
 _MAX_SCANNED_PIXELS = 1_500_000_000  # about 4 seconds of decoding
 _CACHED_PICTURES = 32  # a batch decodes this many ahead
 _CACHED_BYTES = 256 * 2**20
-_COMPARED = 100  # names compared for a hint
+_COMPARED = 10  # names compared for a hint, before and after where it would be
 _silence = logging.NullHandler()
 
 
@@ -241,26 +241,29 @@ def _folder_hint(name: str) -> str:
 
 def _similar_name(path: Path) -> str | None:
     try:
-        names = _list_names(str(path.parent), path.parent.stat().st_mtime_ns)
+        names, reversed_names = _list_names(str(path.parent), path.parent.stat().st_mtime_ns)
     except (OSError, ValueError):
         return None
-    # Comparing with thousands of names takes 0.1 s and more: only those that share most of their beginning and end.
-    nearest = heapq.nlargest(_COMPARED, names, key=lambda name: _shared(name, path.name))
-    similar = difflib.get_close_matches(path.name, nearest, n=1, cutoff=0.75)
+    # Comparing with thousands of names would take 0.1 s and more: only those with a similar beginning or end.
+    candidates = {
+        *_neighbours(names, path.name),
+        *(name[::-1] for name in _neighbours(reversed_names, path.name[::-1])),
+    }
+    similar = difflib.get_close_matches(path.name, sorted(candidates), n=1, cutoff=0.75)
     return f"did you mean {path.with_name(similar[0])}?" if similar else None
 
 
 @functools.lru_cache(maxsize=1)
-def _list_names(folder: str, _changed: int) -> tuple[str, ...]:
-    """List a folder for hints, once for all names that are missing in it."""
+def _list_names(folder: str, _changed: int) -> tuple[list[str], list[str]]:
+    """List a folder for hints, once for all names missing in it: names in order, and reversed ones in order."""
     with os.scandir(folder) as entries:
-        return tuple(entry.name for entry in itertools.islice(entries, 5_000))
+        names = [entry.name for entry in itertools.islice(entries, 5_000)]
+    return sorted(names), sorted(name[::-1] for name in names)
 
 
-def _shared(one: str, other: str) -> int:
-    """Return how many characters two names have in common at their beginning and end."""
-    begin, end = (os.path.commonprefix(pair) for pair in ((one, other), (one[::-1], other[::-1])))  # noqa: RUF071
-    return len(begin) + len(end)
+def _neighbours(names: list[str], name: str) -> list[str]:
+    index = bisect_left(names, name)
+    return names[max(0, index - _COMPARED) : index + _COMPARED]
 
 
 def _too_large(name: str, limit: str = f"{MAX_BYTES // 2**20} MiB") -> ImageError:
