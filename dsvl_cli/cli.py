@@ -17,7 +17,6 @@ import typer
 
 from dsvl_cli import __version__
 from dsvl_cli.commands.lazy import LazyGroup
-from dsvl_cli.engine.pictures.access import shown_address
 from dsvl_cli.errors import DsvlError, ExitStatus, SomeFailed, UsageError, is_out_of_memory
 from dsvl_cli.terminal.console import Console, Environment
 
@@ -158,7 +157,7 @@ def _explain(exc: BaseException) -> DsvlError | None:
         command = context.command_path if context is not None else "dsvl"
         return UsageError(exc.format_message(), f"{command} --help")
     if isinstance(exc, OSError) and exc.errno is not None:  # no bug: a full disk, a closed or missing place
-        place = f"{shown_address(os.fsdecode(exc.filename))}: " if isinstance(exc.filename, (str, bytes)) else ""
+        place = f"{os.fsdecode(exc.filename)}: " if isinstance(exc.filename, (str, bytes)) else ""
         return DsvlError(f"{place}{os.strerror(exc.errno)}", "the output or a file it needs cannot be used")
     if is_out_of_memory(exc):
         return DsvlError("out of memory", "use a smaller dtype or model, fewer or smaller pictures, or --model tiny")

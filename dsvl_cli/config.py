@@ -64,6 +64,11 @@ class Value:
         profile = f" (profile {self.profile})" if self.profile else ""
         return f"{self.file.path}:{self.file.line_of(self.key)}{profile}"
 
+    @property
+    def is_of_folder(self) -> bool:
+        """Whether it is set by `.dsvl.toml`."""
+        return self.file.path.name == FOLDER_FILE
+
 
 @dataclass(frozen=True, slots=True)
 class Config:

@@ -120,6 +120,4 @@ def batch(
         check=check,
         given=options.given(ctx),
     )
-    run_batch(
-        options.make_console(ctx.params), asked, options.load_options(ctx.params), options.sampling_params(ctx.params)
-    )
+    run_batch(options.make_console(ctx), asked, options.load_options(ctx.params), options.sampling_params(ctx.params))

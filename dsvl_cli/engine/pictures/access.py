@@ -46,7 +46,7 @@ def shown_address(address: str) -> str:
     if head is None:
         return address
     rest = re.split(r"[?#]", address[head.end() :], maxsplit=1)[0]
-    end = len(re.split(r"[/\\]", rest, maxsplit=1)[0])
+    end = len(rest.partition("/")[0])
     host = rest[:end].rpartition("@")[2]
     # A password with an unescaped `/` or `?` looks like a port that is not a number.
     return head.group().strip() + (host + rest[end:] if host and _HOST.fullmatch(host) else _INVALID)

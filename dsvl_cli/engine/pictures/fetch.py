@@ -163,13 +163,15 @@ def is_public(address: str) -> bool:
             embedded = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if embedded is not None:
             return is_public(str(embedded))
-        return ip in _GLOBAL_UNICAST and ip.is_global
-    return ip.is_global and not ip.is_multicast and ip not in _METADATA_SERVERS
+        return ip in _GLOBAL_UNICAST and ip.is_global and not any(ip in network for network in _SPECIAL_6)
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _SPECIAL_4)
 
 
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_METADATA_SERVERS = frozenset({ipaddress.IPv4Address("168.63.129.16")})  # Azure's, the only one with a public address
+# Special ones that not every version of Python knows; the last has the services of Azure for its machines.
+_SPECIAL_4 = tuple(map(ipaddress.IPv4Network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")))
+_SPECIAL_6 = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "3fff::/20")))
 
 
 class _Plain(HTTPConnection):
