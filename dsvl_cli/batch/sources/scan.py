@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dsvl_cli.batch.item import Item
-from dsvl_cli.engine.pictures.access import FOREIGN, Access, address_id, shown_address
+from dsvl_cli.engine.pictures.access import FOREIGN, Access, address_id, is_url, shown_address
 from dsvl_cli.engine.pictures.images import PICTURE_EXTENSIONS, is_address, read_file
 from dsvl_cli.engine.pictures.patterns import match_files
 from dsvl_cli.errors import DsvlError, UsageError
@@ -229,8 +229,10 @@ def _listed(names: BinaryIO, options: ScanOptions) -> Iterator[Item]:
         path = os.fsdecode(name)
         if path.endswith("\r") and not os.path.lexists(path):
             path = path[:-1]  # a list with Windows line endings
-        if path:
-            yield _url_item(path, options.access) if is_address(path) else _file_item(_tidy(path))
+        if is_address(path) or (is_url(path) and not os.path.lexists(path)):
+            yield _url_item(path, options.access)
+        elif path:
+            yield _file_item(_tidy(path))
 
 
 def _split_names(names: BinaryIO) -> Iterator[bytes]:

@@ -52,6 +52,11 @@ def shown_address(address: str) -> str:
     return head.group().strip() + (host + rest[end:] if host and _HOST.fullmatch(host) else _INVALID)
 
 
+def is_url(source: str) -> bool:
+    """Whether a source looks like a URL of any kind; only those of http and https are fetched."""
+    return _URL.match(source) is not None
+
+
 def address_id(address: str) -> str:
     """Return what identifies an address in stored rows: its shown form, with a hash of its query if it has one."""
     shown = shown_address(address)
