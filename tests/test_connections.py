@@ -140,7 +140,7 @@ def requests(url: str) -> str:
         ["describe", "a.png", "--model", "org/none"],
         ["describe", "a.png", "--model", "1.3b"],
         ["describe", "a.png", "--model", "1.3b", "--revision", "main"],
-        ["chat", "--image", ADDRESS, "--model", "tiny"],
+        ["chat", ADDRESS, "--model", "tiny"],
         ["chat", "--model", "org/none"],
         ["batch", ADDRESS, "-o", "out.jsonl", "--model", "tiny", "--report", "r.html"],
         ["batch", "requests.jsonl", "-o", "out.csv", "--model", "tiny", "--report", "r.html"],
@@ -149,14 +149,14 @@ def requests(url: str) -> str:
         ["batch", "a.png", "-o", "out.jsonl", "--model", "org/none"],
         ["batch", "a.png", "-o", "out.jsonl", "--model", "org/none", "--dry-run"],
         ["quantize", "org/none", "q"],
-        ["quantize", "tiny", "q", "--verify", "--image", ADDRESS],
+        ["quantize", "tiny", "q", ADDRESS, "--verify", "--format", "int8"],
     ],
     ids=" ".join,
 )  # fmt: skip
 def test_offline_nothing_connects(folder: Path, connections: list[object], arguments: list[str]) -> None:
     Path("requests.jsonl").write_text(requests(ADDRESS) + "\n")
     Path("addresses.txt").write_text(f"{ADDRESS}\n")
-    main([*arguments, "--offline"])
+    assert main([*arguments, "--offline"]) != ExitStatus.USAGE
     assert connections == []
 
 
@@ -205,7 +205,7 @@ def test_a_secret_in_an_address_appears_nowhere(
         monkeypatch.setattr(
             sys, "stdin", io.TextIOWrapper(io.BytesIO(f"/image {good}\nWhat?\n/image {bad}\n/images\n".encode()))
         )
-        run(["chat", "--model", "tiny", "--image", good, "--image", bad])
+        run(["chat", good, bad, "--model", "tiny"])
         (folder / "inputs").mkdir()
         (folder / "inputs" / "list.txt").write_text("\n".join([good, bad, *odd]))
         lines = [requests(url).replace('"r"', f'"{number}"') for number, url in enumerate([good, bad, *odd])]
