@@ -71,8 +71,9 @@ def run(case: dict[str, Any]) -> int:
     from dsvl_cli.sessions.store import SessionStore
     from dsvl_cli.terminal.chat.script import ScriptLines
 
-    chat._engine_loader = lambda *_: load  # type: ignore[assignment]
-    images.read_picture = describe.read_picture = around(images.read_picture, "reading a picture")
+    chat._engine_loader = lambda *_: load
+    images.read_picture = around(images.read_picture, "reading a picture")
+    vars(describe)["read_picture"] = images.read_picture
     SessionStore.save = around(SessionStore.save, "before saving", "after saving")  # type: ignore[method-assign]
     ScriptLines.read = around(ScriptLines.read, "reading a line")  # type: ignore[method-assign]
     return main([case["command"], "a.png", "--model", "tiny"])

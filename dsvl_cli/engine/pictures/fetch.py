@@ -211,7 +211,7 @@ class _PlainHandler(HTTPHandler):
 
     def http_open(self, request: Request) -> HTTPResponse:
         """Open a URL."""
-        return self.do_open(_connection(_Plain, request, self._hosts), request)  # type: ignore[return-value,arg-type]
+        return self.do_open(_connection(_Plain, request, self._hosts), request)
 
 
 class _SecureHandler(HTTPSHandler):
@@ -223,7 +223,7 @@ class _SecureHandler(HTTPSHandler):
 
     def https_open(self, request: Request) -> HTTPResponse:
         """Open a URL."""
-        return self.do_open(_connection(_Secure, request, self._hosts), request)  # type: ignore[return-value,arg-type]
+        return self.do_open(_connection(_Secure, request, self._hosts), request)
 
 
 def _connection(kind: type[_Plain], request: Request, hosts: _Hosts) -> Callable[..., HTTPConnection]:

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsvl_cli.engine.pictures import fetch
 from dsvl_cli.engine.pictures.access import FOREIGN, Access, address_id, check_inside, shown_address
 from dsvl_cli.engine.pictures.fetch import fetch_picture, is_public
 from dsvl_cli.errors import ImageError
@@ -134,7 +133,6 @@ class Names:
             connect(opened, ("127.0.0.1", self.port) if is_public(address[0]) else address)
 
         monkeypatch.setattr(socket.socket, "connect", count)
-        monkeypatch.setattr(fetch.socket.socket, "connect", count)
 
     def resolve(self, host: str, port: int, *args: Any, **options: Any) -> Any:
         if host not in self.answers:

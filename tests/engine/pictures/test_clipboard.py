@@ -125,7 +125,7 @@ def test_without_a_helper_or_a_picture_it_says_what_to_do(helper: Helper, monkey
 
 def test_on_a_mac_the_system_makes_a_png(monkeypatch: pytest.MonkeyPatch) -> None:
     png = encoded(scene(), "PNG")
-    monkeypatch.setattr(clipboard.sys, "platform", "darwin")
+    monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(
         clipboard, "_output", lambda command, deadline: b"\xc7data PNGf" + png.hex().encode() + b"\xc8\n"
     )
@@ -136,7 +136,7 @@ def test_on_a_mac_the_system_makes_a_png(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_on_windows_pillow_reads_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(clipboard.sys, "platform", "win32")
+    monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setattr(ImageGrab, "grabclipboard", lambda: Image.new("RGBA", (5, 3), "red"), raising=False)
     assert (read_clipboard().name, read_clipboard().width) == ("clipboard", 5)
     (tmp_path / "a.png").write_bytes(encoded(scene(), "PNG"))

@@ -59,7 +59,12 @@ def test_hints_for_many_missing_names_list_the_folder_once(tmp_path: Path, monke
         (tmp_path / f"photo-{number:05}.jpg").touch()
     listed: list[object] = []
     scandir = os.scandir
-    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
+
+    def remember(path: str) -> object:
+        listed.append(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", remember)
     for number in range(60):
         with pytest.raises(ImageError) as caught:
             read_picture(str(tmp_path / f"photo-{number:05}.jpeg"))
