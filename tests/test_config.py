@@ -425,7 +425,7 @@ def test_help_reads_no_file() -> None:
     assert loaded.isdisjoint({"tomllib", "platformdirs"})
 
 
-@pytest.mark.fault("settings that cost time", cases=6)
+@pytest.mark.fault("settings that cost time")
 @pytest.mark.parametrize(
     "text",
     [

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import tracemalloc
 from itertools import pairwise
@@ -245,3 +246,34 @@ def test_a_file_that_changed_or_is_not_there(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing.jsonl"):
         with pytest.raises(DsvlError, match="cannot be read"):
             list(scan_requests(str(path)))
+
+
+@pytest.mark.fault("a path out of its folder")
+@pytest.mark.parametrize(
+    "url", ["../secret.png", "{folder}/secret.png", "file://{folder}/secret.png", "link/secret.png"]
+)
+def test_a_request_reads_nothing_outside_its_folder(tmp_path: Path, url: str) -> None:
+    (tmp_path / "secret.png").write_bytes(RED)
+    folder = tmp_path / "requests"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path)
+    line = request(content=[image(url.format(folder=tmp_path))])
+    assert "outside the folder" in refusal(scanned(folder, line)[0])
+    assert scanned(folder, line, access=Access(outside=True))[0].read() == (RED,)
+
+
+@pytest.mark.fault("an address of this machine or its network")
+def test_addresses_of_requests_and_lists_must_be_public(tmp_path: Path) -> None:
+    url = "http://127.0.0.1:9/a.png"
+    listed = [*scan([], io.BytesIO(url.encode())), *scanned(tmp_path, request(content=[image(url)]))]
+    for item in listed:
+        assert "on this machine or its network" in refusal(item)
+    assert "refused the connection" in refusal(next(iter(scan([url]))))  # the user typed it
+
+
+def test_paths_of_a_list_may_be_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(RED)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    names = io.BytesIO(f"{tmp_path}/a.png\n../a.png\n".encode())
+    assert [item.read() for item in scan([], names)] == [(RED,), (RED,)]
