@@ -88,7 +88,4 @@ def check_inside(path: str, folder: str, access: Access) -> None:
     except ValueError:  # another drive, or not a path
         inside = False
     if not inside:
-        raise ImageError(
-            f"{path}: outside the folder of the file that names it",
-            "--allow-outside-paths reads such files: use it with lists that you trust",
-        )
+        raise ImageError(f"{path}: outside the folder of the file that names it; --allow-outside-paths reads it")

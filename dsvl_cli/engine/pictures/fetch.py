@@ -130,10 +130,10 @@ class _Hosts:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         public = all(is_public(str(address[0])) for *_, address in found)
         if not public and not self._private:
-            raise ImageError(
-                f"{self._name}: leads to {host}, on this machine or its network",
-                "--allow-private-addresses fetches from there: use it with lists that you trust",
-            )
+            message = f"{self._name}: leads to {host}, on this machine or its network"
+            if self._was_public:
+                raise ImageError(message, "use the URL that it leads to, if you trust it")
+            raise ImageError(f"{message}; --allow-private-addresses fetches it")
         self._was_public |= public
         return [(family, address) for family, _, _, _, address in found]  # type: ignore[misc]
 

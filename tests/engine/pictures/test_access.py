@@ -113,7 +113,7 @@ def test_they_are_fetched_if_the_user_allows_it(server: Server) -> None:
     assert fetch_picture(server.url("/a.png"), Access(private=True))[0] == PNG
     with pytest.raises(ImageError, match="on this machine or its network") as caught:
         fetch_picture(server.url("/a.png"), FOREIGN)
-    assert "--allow-private-addresses" in str(caught.value.hint)
+    assert "--allow-private-addresses" in caught.value.message
 
 
 class Names:

@@ -81,12 +81,12 @@ def test_no_other_program_is_started_for_a_format(helper: Helper, monkeypatch: p
 @pytest.mark.parametrize("hangs", ["image/png", "TARGETS"])
 def test_a_helper_that_hangs_is_ended(helper: Helper, monkeypatch: pytest.MonkeyPatch, hangs: str) -> None:
     monkeypatch.setattr(clipboard, "DEADLINE_SECONDS", 0.5)
-    helper.offer("image/png", encoded(scene(), "PNG"), "sleep 60 & echo $! > ../pid; wait")
+    helper.offer("image/png", encoded(scene(), "PNG"), "sleep 6 & echo $! > ../pid; wait")
     if hangs == "TARGETS":
         os.mkfifo(helper.folder / "types" / "a")
         for name in HELPERS:
             if (helper.folder / name).exists():
-                (helper.folder / name).write_text("#!/bin/sh\nsleep 60\n")
+                (helper.folder / name).write_text("#!/bin/sh\nsleep 6\n")
     start = time.monotonic()
     with pytest.raises(DsvlError, match="does not answer"):
         read_clipboard()
