@@ -114,6 +114,8 @@ $dsvlCommands = @{
             @{ Names = @('--follow-links'); Kind = $null; Repeatable = $False; Help = 'Follow symbolic links in folders.' }
             @{ Names = @('--column'); Kind = 'text'; Repeatable = $False; Help = 'The column of a Parquet table that has the pictures.' }
             @{ Names = @('--files-from'); Kind = 'files'; Repeatable = $False; Help = 'Read paths from a file, or - for stdin: one per line, or NUL-terminated.' }
+            @{ Names = @('--allow-private-addresses'); Kind = $null; Repeatable = $False; Help = 'Fetch URLs in lists and requests from this machine and its network too.' }
+            @{ Names = @('--allow-outside-paths'); Kind = $null; Repeatable = $False; Help = 'Read pictures that requests or a table name outside their own folder.' }
             @{ Names = @('--prompt', '-p'); Kind = 'text'; Repeatable = $False; Help = 'What to ask. Default: Describe this image.' }
             @{ Names = @('--prompt-file'); Kind = 'files'; Repeatable = $False; Help = 'Read the prompt from a file.' }
             @{ Names = @('--ask'); Kind = 'files'; Repeatable = $False; Help = 'Ask several questions, one column each: a TOML file with lines such as colour = "Which colour is it?"' }

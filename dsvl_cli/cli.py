@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -93,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments without the program's name; the process's own by default.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
+    _occupy_descriptors()
     console = Console(Environment.system())
     signals = _Signals()
     try:
@@ -111,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # stderr may be the pipe that was closed.
         with suppress(BrokenPipeError):
             if _wants_traceback(arguments):
-                traceback.print_exc()
+                console.traceback("".join(traceback.format_exception(exc)))
             elif (error := _explain(exc)) is not None:
                 console.error(error)
         return _status_of(exc)
@@ -119,9 +122,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         _settle_streams()
 
 
-def run() -> None:
+def run() -> NoReturn:
     """Run the console script."""
-    sys.exit(main())
+    status = main()
+    # At its end, the interpreter stops daemon threads wherever they are. One within C++ code, such as the thread that
+    # loads a chat's model while it imports torch, would abort the process, and may be minutes from its end.
+    if any(thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        logging.shutdown()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _occupy_descriptors() -> None:
+    """Open the null device as those of stdin, stdout and stderr that are closed.
+
+    Otherwise a file that is opened later would be number 1, and get what libraries and child processes print.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            with suppress(OSError):
+                os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
 
 
 def _explain(exc: BaseException) -> DsvlError | None:
@@ -134,6 +156,9 @@ def _explain(exc: BaseException) -> DsvlError | None:
         context = getattr(exc, "ctx", None)
         command = context.command_path if context is not None else "dsvl"
         return UsageError(exc.format_message(), f"{command} --help")
+    if isinstance(exc, OSError) and exc.errno is not None:  # no bug: a full disk, a closed or missing place
+        place = f"{os.fsdecode(exc.filename)}: " if isinstance(exc.filename, (str, bytes)) else ""
+        return DsvlError(f"{place}{os.strerror(exc.errno)}", "the output or a file it needs cannot be used")
     if is_out_of_memory(exc):
         return DsvlError("out of memory", "use a smaller dtype or model, fewer or smaller pictures, or --model tiny")
     return DsvlError(f"this is a bug in dsvl: {type(exc).__name__}: {exc}", "run it again with --debug and report it")
@@ -144,7 +169,8 @@ def _status_of(exc: BaseException) -> int:
         return exc.status
     if isinstance(exc, typer.TyperException):
         return ExitStatus.USAGE
-    return ExitStatus.ERROR if is_out_of_memory(exc) else ExitStatus.BUG
+    is_fate = is_out_of_memory(exc) or (isinstance(exc, OSError) and exc.errno is not None)
+    return ExitStatus.ERROR if is_fate else ExitStatus.BUG
 
 
 def _wants_traceback(arguments: Sequence[str]) -> bool:

@@ -38,9 +38,15 @@ from dsvl_cli.settings import ALL_SETTINGS, SETTINGS, Setting, find_nearest, par
 
 FOLDER_FILE = ".dsvl.toml"
 _LARGEST = 20_000  # bytes per file
+_DEEP_KEY = re.compile(r"""(?m)(?:^[ \t\[]*|[{,]\s*)[\w"'-]+(?:[ \t]*\.[ \t]*[\w"'-]+){20}""")
+_MOST_WORK = 20_000  # lines to parse in search of a key
 _TABLE_OF = {name: table for table, settings in SETTINGS.items() for name in settings}
 _FOLDER_TABLES = ("prompts", "sampling", "output")
 _USER_TABLES = (*SETTINGS, "profiles", "aliases")
+
+
+class _NoHome(DsvlError):
+    """The user has no home folder, as in some containers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,11 @@ class Value:
         """The file, line and profile where it is set."""
         profile = f" (profile {self.profile})" if self.profile else ""
         return f"{self.file.path}:{self.file.line_of(self.key)}{profile}"
+
+    @property
+    def is_of_folder(self) -> bool:
+        """Whether it is set by `.dsvl.toml`."""
+        return self.file.path.name == FOLDER_FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +98,9 @@ def config_folder(variables: Mapping[str, str]) -> Path:
 
     Args:
         variables: the environment; the platform's folder always comes from the process's own environment.
+
+    Raises:
+        DsvlError: the user has no home folder.
     """
     if own := variables.get("DSVL_CONFIG_DIR"):
         return Path(own).expanduser()
@@ -95,7 +109,10 @@ def config_folder(variables: Mapping[str, str]) -> Path:
         return xdg / "dsvl"
     from platformdirs import user_config_path
 
-    return user_config_path("dsvl", appauthor=False, roaming=True)
+    try:
+        return user_config_path("dsvl", appauthor=False, roaming=True)
+    except RuntimeError as exc:
+        raise _NoHome("there is no home folder for config.toml", "set HOME or DSVL_CONFIG_DIR") from exc
 
 
 def read_config(variables: Mapping[str, str], profile: str | None = None, folder: Path | None = None) -> Config:
@@ -110,7 +127,10 @@ def read_config(variables: Mapping[str, str], profile: str | None = None, folder
         DsvlError: a file cannot be read, is not TOML, or has a wrong key or value; names the file and line.
         UsageError: there is no such profile.
     """
-    user = _File.read(config_folder(variables) / "config.toml")
+    try:
+        user = _File.read(config_folder(variables) / "config.toml")
+    except _NoHome:
+        user = None
     own = _File.read((folder or Path()) / FOLDER_FILE)
     values: dict[str, Value] = {}
     profiles: dict[str, Any] = {}
@@ -152,6 +172,8 @@ class _File:
             if len(data) > _LARGEST:
                 raise DsvlError(f"{path} is larger than {_LARGEST:,} bytes", "shorten it")
             text = data.decode("utf-8-sig")
+            if _DEEP_KEY.search(text):  # of which the parser takes quadratic time
+                raise RecursionError
             return cls(path, text, tomllib.loads(text))
         except OSError as exc:
             raise DsvlError(f"{path} cannot be read: {exc.strerror}", "check its permissions") from exc
@@ -244,13 +266,20 @@ class _File:
         has the key.
         """
         lines = self.text.split("\n")
-        end = 0
+        end, work = 0, 0
         while end < len(lines):
             start, end = end, end + 1
             if path[-1] not in lines[start]:
                 continue
+            # Within a long string, the rest of the file may have to be parsed at every line.
+            work += end
             while (parsed := parse_toml("\n".join([*lines[:end], ""]))) is None and end < len(lines):
                 end += 1
+                work += end
+                if work > _MOST_WORK:
+                    break
+            if work > _MOST_WORK:
+                return 1
             if _has(parsed, path):
                 return start + 1
         return 1  # the key is written with escapes

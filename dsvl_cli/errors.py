@@ -3,6 +3,7 @@
     DsvlError              a message, and a hint that says what to do; exit status 1
     ├── UsageError         the command line itself is wrong; exit status 2
     ├── ImageError         one picture cannot be read; the commands continue with the others
+    │   └── NotFetched     ... because its address is not fetched offline; a stored row of it is not stale for that
     ├── ContextOverflow    the prompt does not fit into the model's context; chat offers to drop something
     ├── MemoryShortage     not enough memory for a single answer; named in the batch row
     └── SomeFailed         some inputs failed, and each was reported; exit status 1, nothing more is printed
@@ -52,6 +53,10 @@ class UsageError(DsvlError):
 
 class ImageError(DsvlError):
     """One picture cannot be opened, decoded or fetched."""
+
+
+class NotFetched(ImageError):
+    """The picture has an address, and there is to be no connection."""
 
 
 class ContextOverflow(DsvlError):

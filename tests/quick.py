@@ -25,7 +25,8 @@ SLOW = frozenset(
         "commands/test_doctor.py", "engine/machine/test_detect.py", "engine/test_diagnosis.py", "test_public.py",
         "test_readme.py",
 
-        "batch/test_kill.py", "engine/checkpoint/test_hub.py", "test_conftest.py", "test_quick.py",
+        "batch/test_kill.py", "engine/checkpoint/test_hub.py", "test_conftest.py", "test_connections.py",
+        "test_quick.py",
         "batch/test_malformed.py::test_no_bomb_goes_off",
         "engine/checkpoint/test_originals.py::test_the_command_says_it",
         "engine/storage/test_folders.py::test_whatever_ends_it_the_folder_is_whole_or_not_there",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 import typing
 from collections.abc import Iterator
 from contextlib import suppress
@@ -422,3 +423,34 @@ def test_the_folder_is_where_the_platform_has_it(
 def test_help_reads_no_file() -> None:
     loaded = loaded_by("from dsvl_cli.cli import main\nassert main(['describe', '--help']) == 0")
     assert loaded.isdisjoint({"tomllib", "platformdirs"})
+
+
+@pytest.mark.fault("settings that cost time")
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[prompts]\nsystem = """\n' + "system nosuch\n" * 1000 + '"""\nnosuch = 1\n',
+        "[prompts]\nsystem = [\n" + '"system",\n' * 1500 + "]\n",
+        "[prompts]\n" + "# nosuch\n" * 1700 + "nosuch = 1\n",
+        "a" + ".a" * 7400 + " = 1\n",
+        "[prompts]\nprompt = {a" + ".a" * 7000 + " = 1}\n",
+        "[" * 7000,
+    ],
+    ids=["text", "list", "comments", "key", "key in a table", "brackets"],
+)
+def test_a_hostile_folder_costs_little(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = 0
+    loads = tomllib.loads
+
+    def count(text: str) -> dict[str, Any]:
+        nonlocal parsed
+        parsed += text.count("\n") + 200 * (text.count(".a") > 100)
+        return loads(text)
+
+    monkeypatch.setattr(tomllib, "loads", count)
+    (tmp_path / ".dsvl.toml").write_text(text)
+    with pytest.raises(DsvlError) as caught:
+        read_config({"DSVL_CONFIG_DIR": str(tmp_path)}, None, tmp_path)
+    assert "\n" not in caught.value.message
+    assert parsed < 60_000
+    assert parsed == 0 or ".a.a" not in text

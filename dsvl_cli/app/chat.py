@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from dataclasses import replace
@@ -158,6 +157,7 @@ def _services(
 
 def _picture_sources(*, offline: bool) -> PictureSources:
     from dsvl_cli.engine.pictures import images
+    from dsvl_cli.engine.pictures.clipboard import read_clipboard
 
     def read(source: str) -> Picture:
         if source == "-":
@@ -167,32 +167,8 @@ def _picture_sources(*, offline: bool) -> PictureSources:
         return images.read_picture(source, offline=offline)
 
     return PictureSources(
-        read, images.expand_sources, images.crop, _paste_picture, frozenset(images.PICTURE_EXTENSIONS)
+        read, images.expand_sources, images.crop, read_clipboard, frozenset(images.PICTURE_EXTENSIONS)
     )
-
-
-def _paste_picture() -> Picture:
-    """Return the picture in the clipboard.
-
-    Raises:
-        DsvlError: there is none, or this platform gives no access to the clipboard.
-    """
-    from PIL import Image, ImageGrab
-
-    from dsvl_cli.engine.pictures.images import picture_from_bytes, read_picture
-
-    try:
-        found = ImageGrab.grabclipboard()
-    except (NotImplementedError, OSError, ChildProcessError) as exc:
-        way = "install wl-clipboard (Wayland) or xclip (X11)" if sys.platform == "linux" else "save it to a file first"
-        raise DsvlError("the clipboard cannot be read here", f"{way}, or drop a file") from exc
-    if isinstance(found, list) and found:
-        return read_picture(found[0])
-    if not isinstance(found, Image.Image):
-        raise DsvlError("there is no picture in the clipboard", "copy one, then press Ctrl-V again")
-    buffer = io.BytesIO()
-    found.save(buffer, "PNG")
-    return picture_from_bytes(buffer.getvalue(), "clipboard")
 
 
 def _export(conversation: Conversation, model: str, path: Path, embed: bool) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dsvl_cli.engine.conversation import Chunk, Conversation, Message, Picture, Reply, Stats, compose_parts
 from dsvl_cli.engine.options import DEFAULT_PROMPT, IMAGE_MARK, LoadOptions, SamplingParams
+from dsvl_cli.engine.pictures.access import shown_address
 from dsvl_cli.engine.pictures.images import expand_sources, read_picture
 from dsvl_cli.engine.units import format_bytes
 from dsvl_cli.errors import ContextOverflow, ImageError, SomeFailed, UsageError
@@ -149,13 +150,13 @@ def answer_all(
         try:
             pictures = run.read(sources)
             if len(question.groups) > 1 and not as_json:
-                console.heading(sources[0])
+                console.heading(pictures[0].name)
             reply = _tell(run, pictures, stream=stream)
         except (ImageError, ContextOverflow) as error:
             failed += 1
             console.error(error)
             if as_json:
-                console.write(_to_json({**_subject(sources), "error": error.message}))
+                console.write(_to_json({**_subject(map(shown_address, sources)), "error": error.message}))
             continue
         if len(question.groups) > 1 and not as_json and sources is not question.groups[-1]:
             console.write("\n")
@@ -206,8 +207,9 @@ def _row(run: _Run, pictures: Sequence[Picture], reply: Reply) -> dict[str, obje
     }
 
 
-def _subject(names: Sequence[str]) -> dict[str, object]:
-    return {"path": names[0]} if len(names) == 1 else {"paths": list(names)}
+def _subject(names: Iterable[str]) -> dict[str, object]:
+    paths = list(names)
+    return {"path": paths[0]} if len(paths) == 1 else {"paths": paths}
 
 
 def _to_json(row: dict[str, object]) -> str:

@@ -7,7 +7,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from dsvl_cli.sessions.export import export_session
-from dsvl_cli.sessions.markdown import to_markdown
+from dsvl_cli.sessions.markdown import escape_line, to_markdown
 from dsvl_cli.sessions.store import SessionStore, default_store_path
 from dsvl_cli.terminal.sanitize import sanitize_line
 
@@ -44,7 +44,7 @@ def show_session(console: Console, key: str) -> None:
     numbers = count(1)
 
     def show_picture(picture: Picture) -> str:
-        return f"[picture {next(numbers)}: {picture.name}, {picture.width}x{picture.height}]"
+        return f"[picture {next(numbers)}: {escape_line(picture.name)}, {picture.width}x{picture.height}]"
 
     with _open_store(console) as store:
         session = store.load(key)

@@ -42,6 +42,8 @@ def batch(
     follow_links: batch_options.FollowLinks = False,
     column: batch_options.Column = None,
     files_from: batch_options.FilesFrom = None,
+    allow_private_addresses: batch_options.AllowPrivateAddresses = False,
+    allow_outside_paths: batch_options.AllowOutsidePaths = False,
     prompt: batch_options.Prompt = None,
     prompt_file: batch_options.PromptFile = None,
     ask: batch_options.Ask = None,
@@ -98,6 +100,8 @@ def batch(
         follow_links=follow_links,
         column=column,
         files_from=files_from,
+        allow_private_addresses=allow_private_addresses,
+        allow_outside_paths=allow_outside_paths,
         prompt=prompt,
         prompt_file=prompt_file,
         ask=ask,
@@ -116,6 +120,4 @@ def batch(
         check=check,
         given=options.given(ctx),
     )
-    run_batch(
-        options.make_console(ctx.params), asked, options.load_options(ctx.params), options.sampling_params(ctx.params)
-    )
+    run_batch(options.make_console(ctx), asked, options.load_options(ctx.params), options.sampling_params(ctx.params))

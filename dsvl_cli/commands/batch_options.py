@@ -45,6 +45,21 @@ FilesFrom = Annotated[
     ),
 ]  # fmt: skip
 
+AllowPrivateAddresses = Annotated[
+    bool,
+    _option(
+        _SOURCES, "--allow-private-addresses",
+        help="Fetch URLs in lists and requests from this machine and its network too.",
+    ),
+]  # fmt: skip
+AllowOutsidePaths = Annotated[
+    bool,
+    _option(
+        _SOURCES, "--allow-outside-paths",
+        help="Read pictures that requests or a table name outside their own folder.",
+    ),
+]  # fmt: skip
+
 Prompt = Annotated[
     str | None,
     _option(

@@ -115,7 +115,7 @@ def chat(
     from dsvl_cli.app.chat import run_chat
 
     return run_chat(
-        options.make_console(ctx.params),
+        options.make_console(ctx),
         images or [],
         options.load_options(ctx.params),
         options.sampling_params(ctx.params),

@@ -110,7 +110,7 @@ def describe(
     from dsvl_cli.app.describe import answer_all
 
     answer_all(
-        options.make_console(ctx.params),
+        options.make_console(ctx),
         images,
         options.load_options(ctx.params),
         options.sampling_params(ctx.params),

@@ -11,12 +11,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
 
-from dsvl_cli.config import Config, read_config
+from dsvl_cli.config import FOLDER_FILE, Config, read_config
 from dsvl_cli.engine.options import (
     DEVICES,
     RULES,
@@ -252,7 +251,25 @@ def given(ctx: typer.Context) -> frozenset[str]:
     return frozenset(name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE")
 
 
-def make_console(values: Mapping[str, Any] = MappingProxyType({})) -> Console:
-    """Build the console from a command's values."""
+def make_console(ctx: typer.Context | None = None) -> Console:
+    """Build the console from a command's values, and say which texts a file in the current folder has set."""
+    values = {} if ctx is None else ctx.params
     flags = {name: values.get(name, False) for name in ("verbose", "quiet", "plain")}
-    return Console(Environment.system(), **flags)
+    console = Console(Environment.system(), **flags)
+    if ctx is not None and (places := _folder_texts(ctx)):
+        console.status(f"{' and '.join(places)} from {FOLDER_FILE} in this folder")
+    return console
+
+
+def _folder_texts(ctx: typer.Context) -> list[str]:
+    """Return the names of the texts for the model that `.dsvl.toml` sets: it may come with someone else's pictures."""
+    config = ctx.find_object(Config)
+    values = {} if config is None else config.values
+    return [
+        words
+        for name, words in (("system", "system prompt"), ("prompt", "prompt"))
+        if name in values
+        and values[name].is_of_folder
+        and (source := ctx.get_parameter_source(name)) is not None
+        and source.name == "DEFAULT_MAP"
+    ]

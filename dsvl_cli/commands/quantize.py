@@ -85,7 +85,7 @@ def quantize(
     from dsvl_cli.app.quantize import quantize_model
 
     quantize_model(
-        options.make_console(ctx.params),
+        options.make_console(ctx),
         options.load_options(ctx.params),
         out,
         images or [],

@@ -108,10 +108,13 @@ class Conversation:
         messages: oldest first. If the last one is the user's, the model answers it; if it is the assistant's, the
             model continues it.
         system: replaces the checkpoint's default system prompt; None keeps the default, "" omits it.
+        is_excerpt: whether its oldest messages are left out. Its KV cache is not stored on disk: no later process would
+            ask for just this excerpt.
     """
 
     messages: list[Message] = field(default_factory=list)
     system: str | None = None
+    is_excerpt: bool = False
 
     @property
     def pictures(self) -> tuple[Picture, ...]:

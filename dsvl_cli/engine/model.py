@@ -123,7 +123,9 @@ class VisionLanguageModel:
         """
         row = self._row(0, conversation, sampling)
         yield from generate(self.network, row, self._prefix_cache)
-        if self._prefix_store is not None:  # after the answer, which need not wait for the disk
+        if (
+            self._prefix_store is not None and not conversation.is_excerpt
+        ):  # after the answer, which need not wait for the disk
             self._prefix_store.save(row.prompt, self._prefix_cache.cache)
 
     def stream_batch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from dsvl_cli.engine.conversation import Picture
@@ -22,9 +23,14 @@ ENDINGS: dict[FinishReason | None, str] = {"interrupted": "interrupted", "length
 # The ends of HTML blocks that a blank line does not end: https://spec.commonmark.org/0.31.2/#html-blocks
 _HTML_ENDS = ("-->", "?>", "]]>", ">", "</pre>")
 
+_TRIES = 3
+# What begins a tag, unless it is an address in angle brackets, or a picture; with the backslashes before it.
+_MARKUP = re.compile(r"(\\*)(<(?!https?://[^\s<>]*>)(?=[A-Za-z/!?])|!(?=\[))")
+_CODE_SPAN = re.compile(r"((?<![`\\])(`+)(?!`)(?:(?!\n[ \t]*\n)[\s\S])+?(?<!`)\2(?!`))")
+
 
 def to_markdown(session: SavedSession, show_picture: Callable[[Picture], str]) -> str:
-    """Format each message as a heading and its unchanged text.
+    """Format each message as a heading and its text, in which raw HTML and pictures are escaped.
 
     Args:
         session: what to write.
@@ -36,7 +42,7 @@ def to_markdown(session: SavedSession, show_picture: Callable[[Picture], str]) -
     system = session.conversation.system
     blocks = [f"# {escape_line(session.heading)}", escape_line(describe(session))]
     if system:
-        blocks += ["## System", close_blocks(system)]
+        blocks += ["## System", close_blocks(make_harmless(system))]
     for message in session.conversation.messages:
         blocks += _blocks(message, show_picture)
     return "\n\n".join(blocks) + "\n"
@@ -51,6 +57,52 @@ def describe(session: SavedSession) -> str:
 def escape_line(text: str) -> str:
     """Escape text into a single line without markup, for a title or a name."""
     return re.sub(r"([\\\[\]`*_<&!#])", r"\\\1", " ".join(text.split()))
+
+
+def make_harmless(text: str) -> str:
+    """Escape raw HTML and pictures in Markdown, which would load or run something where it is shown; code stays.
+
+    A page that shows the export would fetch a picture that a model or a stranger wrote, and so tell that it was read.
+    """
+    escaped = _escape(text, code_spans=True)
+    if not _is_harmless(escaped):  # a tag that was in no code span after all
+        escaped = _escape(text, code_spans=False)
+    for _ in range(_TRIES):
+        if _is_harmless(escaped):
+            return escaped
+        # A block of HTML that is none any more had hidden what follows it.
+        escaped = _escape(escaped, code_spans=False)
+    return "\n".join(_escape_markup(line) for line in escaped.split("\n"))
+
+
+def _escape(text: str, *, code_spans: bool) -> str:
+    """Escape markup, except in blocks of code, and in code spans if `code_spans`."""
+    lines = text.split("\n")
+    is_code = [False] * (len(lines) + 1)
+    for token in _parse(text):
+        if token.type in ("fence", "code_block") and token.map:
+            start, end = token.map
+            is_code[start:end] = [True] * (end - start)
+    result: list[str] = []
+    for code, group in groupby(enumerate(lines), key=lambda entry: is_code[entry[0]]):
+        piece = "\n".join(line for _, line in group)
+        if not code:
+            pieces = _CODE_SPAN.split(piece) if code_spans else [piece]
+            # The pattern has two groups: of each three pieces the first is text, the second a code span.
+            piece = "".join(
+                part if index % 3 == 1 else _escape_markup(part) for index, part in enumerate(pieces) if index % 3 < 2
+            )
+        result.append(piece)
+    return "\n".join(result)
+
+
+def _escape_markup(text: str) -> str:
+    return _MARKUP.sub(lambda match: match.group() if len(match[1]) % 2 else f"{match[1]}\\{match[2]}", text)
+
+
+def _is_harmless(text: str) -> bool:
+    tokens = [each for token in _parse(text) for each in (token, *(token.children or ()))]
+    return not any(token.type in ("html_block", "html_inline", "image") for token in tokens)
 
 
 def close_blocks(text: str) -> str:
@@ -78,7 +130,9 @@ def _parse(text: str) -> list[Token]:
 
 def _blocks(message: Message, show_picture: Callable[[Picture], str]) -> list[str]:
     blocks = [f"## {SPEAKERS[message.role]}"]
-    blocks += [show_picture(part) if isinstance(part, Picture) else close_blocks(part) for part in message.parts]
+    blocks += [
+        show_picture(part) if isinstance(part, Picture) else close_blocks(make_harmless(part)) for part in message.parts
+    ]
     if message.finish_reason in ENDINGS:
         blocks.append(f"*({ENDINGS[message.finish_reason]})*")
     return [block for block in blocks if block]

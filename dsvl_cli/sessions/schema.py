@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import struct
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal
 
@@ -83,8 +84,12 @@ def pack(text: str) -> bytes:
 
 
 def unpack(data: bytes) -> str:
-    """Decode the result of `pack`."""
-    return data.decode("utf-8", "surrogatepass")
+    """Decode the result of `pack`.
+
+    Raises:
+        TypeError, ValueError: it is not one; see `explained_errors`.
+    """
+    return str(data, "utf-8", "surrogatepass")
 
 
 def open_database(path: Path) -> sqlite3.Connection:
@@ -141,23 +146,31 @@ def explained_errors(path: Path) -> Iterator[None]:
     except OSError as exc:
         message = f"the conversations in {path} cannot be opened: {exc.strerror}"
         raise DsvlError(message, "set DSVL_DATA_DIR to a writable folder, or use --no-save") from exc
+    except (ValueError, TypeError, ArithmeticError, LookupError, RecursionError, struct.error) as exc:
+        # A value that dsvl never writes: SQLite checks neither types nor texts.
+        raise _damaged(path, "a stored value is invalid") from exc
+
+
+def _damaged(path: Path, reason: str) -> DsvlError:
+    return DsvlError(
+        f"the conversations in {path} are damaged: {reason}",
+        f"move {path} away to start a new file; `sqlite3 FILE .recover` may recover data from the old one",
+    )
 
 
 def _explain(exc: sqlite3.Error, path: Path) -> DsvlError:
+    reason = (str(exc).splitlines() or [""])[0]  # SQLite quotes damaged statements, line breaks included
     code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the lower byte is the primary code
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return DsvlError(
-            f"the conversations in {path} are damaged: {exc}",
-            f"move {path} away to start a new file; `sqlite3 FILE .recover` may recover data from the old one",
-        )
+        return _damaged(path, reason)
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
         return DsvlError(
-            f"{path} cannot be written: {exc}", "free some disk space; everything saved before is still there"
+            f"{path} cannot be written: {reason}", "free some disk space; everything saved before is still there"
         )
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return DsvlError(f"{path} is locked by another program", "close it, or try again later")
     return DsvlError(
-        f"the conversations in {path} cannot be used: {exc}",
+        f"the conversations in {path} cannot be used: {reason}",
         "set DSVL_DATA_DIR to a writable folder, or use --no-save",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import re
 import secrets
@@ -13,9 +14,9 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from dsvl_cli.engine.conversation import Conversation, Message, Part, Picture
+from dsvl_cli.engine.conversation import Conversation, FinishReason, Message, Part, Picture, Role
 from dsvl_cli.errors import DsvlError
 from dsvl_cli.sessions.schema import empty_database, explained_errors, open_database, pack, transaction, unpack
 from dsvl_cli.sessions.session import SavedSession, SearchHit, SessionSummary, title_of
@@ -37,6 +38,9 @@ def default_store_path(variables: Mapping[str, str]) -> Path:
 
     Args:
         variables: the process's environment; the platform's folder is looked up there, whatever is given here.
+
+    Raises:
+        DsvlError: the user has no home folder.
     """
     xdg = Path(variables.get("XDG_DATA_HOME", ""))
     if own := variables.get("DSVL_DATA_DIR"):
@@ -46,7 +50,10 @@ def default_store_path(variables: Mapping[str, str]) -> Path:
     else:
         from platformdirs import user_data_path
 
-        folder = user_data_path("dsvl", appauthor=False)
+        try:
+            folder = user_data_path("dsvl", appauthor=False)
+        except RuntimeError as exc:
+            raise DsvlError("there is no home folder to save conversations in", "set HOME or DSVL_DATA_DIR") from exc
     return folder / "sessions.sqlite3"
 
 
@@ -64,6 +71,7 @@ class SessionStore:
         self.path = path
         self._connection: sqlite3.Connection | None = None
         self._seen: dict[str, int] = {}  # the revision of each session loaded or saved here
+        self._saved: dict[str, list[Message]] = {}  # the messages of that revision, which need not be read again
 
     def __enter__(self) -> SessionStore:
         return self
@@ -102,7 +110,8 @@ class SessionStore:
             query = "SELECT revision, model, system FROM sessions WHERE id = ?"
             while (row := database.execute(query, (session_id,)).fetchone()) and row[0] != self._seen.get(session_id):
                 session_id = self.create()
-            stored = _messages(database, session_id)
+            stored = self._saved.get(session_id) if row else []
+            stored = _messages(database, session_id) if stored is None else stored
             kept = _common_prefix(stored, conversation.messages)
             about = (pack(model), _pack_optional(conversation.system))
             if kept == len(stored) == len(conversation.messages) and (row is None or row[1:] == about):
@@ -114,6 +123,7 @@ class SessionStore:
                 _write_message(database, session_id, position, message)
             if kept < len(stored):
                 _drop_unused_pictures(database)
+        self._saved = {session_id: list(conversation.messages)}
         self._seen[session_id] = revision  # only now: the transaction has succeeded
         return session_id
 
@@ -245,8 +255,8 @@ def _summary(row: Sequence[Any]) -> SessionSummary:
         unpack(model),
         datetime.fromtimestamp(created / 1000, UTC),
         datetime.fromtimestamp(updated / 1000, UTC),
-        messages,
-        pictures,
+        int(messages),
+        int(pictures),
     )
 
 
@@ -263,16 +273,29 @@ def _messages(database: sqlite3.Connection, session_id: str, *, with_data: bool 
         if sha256 is None:
             part = unpack(text)
         else:
-            part = Picture(unpack(name), data or b"", sha256, width, height, tuple(json.loads(unpack(notes))))
+            part = Picture(unpack(name), data or b"", sha256, int(width), int(height), _unpack_notes(notes))
+            if with_data and hashlib.sha256(part.data).hexdigest() != sha256:
+                raise ValueError("another picture")
         found.setdefault(message, []).append(part)
     rows = database.execute(
         "SELECT id, role, token_ids, model, finish_reason FROM messages WHERE session = ? ORDER BY position",
         (session_id,),
     )
-    return [
+    messages = [
         Message(role, tuple(found.get(message, ())), _unpack_ids(token_ids), _unpack_optional(model), finish_reason)
         for message, role, token_ids, model, finish_reason in rows
     ]
+    for each in messages:
+        if each.role not in get_args(Role) or each.finish_reason not in (None, *get_args(FinishReason)):
+            raise ValueError("not a message")
+    return messages
+
+
+def _unpack_notes(data: bytes) -> tuple[str, ...]:
+    notes = json.loads(unpack(data))
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise ValueError("not notes")
+    return tuple(notes)
 
 
 def _write_session(

@@ -174,6 +174,12 @@ class Console:
         if error.hint:
             self._say("hint: ", _BOLD, error.hint)
 
+    def traceback(self, text: str) -> None:
+        """Print a traceback to stderr; unlike a message, it has several lines."""
+        with self._lock:
+            self.clear_redrawn_line()
+            self._write_status(sanitize(text))
+
     @contextmanager
     def working(self, text: str) -> Iterator[None]:
         """Show a spinner on stderr during the work, and remove it afterwards; only on a terminal.

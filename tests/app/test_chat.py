@@ -10,7 +10,6 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from PIL import Image, ImageGrab
 
 from dsvl_cli.app import chat as conversation
 from dsvl_cli.app.chat import run_chat
@@ -142,29 +141,6 @@ def test_no_save_keeps_no_prompts_either(tmp_path: Path, monkeypatch: pytest.Mon
     environment = Environment(io.StringIO(), io.StringIO(), io.StringIO(), {"DSVL_DATA_DIR": str(tmp_path)})
     run_chat(Console(environment), [], LoadOptions("fake", cache=True), SamplingParams(), save=save)
     assert wanted == [save]
-
-
-def test_a_picture_of_the_clipboard_is_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ImageGrab, "grabclipboard", lambda: Image.new("RGBA", (5, 3), "red"))
-    picture = conversation._paste_picture()
-    assert (picture.name, picture.width, picture.height) == ("clipboard", 5, 3)
-
-
-def test_a_file_in_the_clipboard_is_read(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ImageGrab, "grabclipboard", lambda: ["a.png"])
-    assert conversation._paste_picture().name == "a.png"
-
-
-@pytest.mark.parametrize("raised", [NotImplementedError("wl-paste or xclip is required"), OSError("no display"), None])
-def test_without_a_picture_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, raised: Exception | None) -> None:
-    def grab() -> None:
-        if raised is not None:
-            raise raised
-
-    monkeypatch.setattr(ImageGrab, "grabclipboard", grab)
-    with pytest.raises(DsvlError, match="clipboard") as error:
-        conversation._paste_picture()
-    assert error.value.hint
 
 
 def test_a_script_loads_neither_torch_nor_prompt_toolkit(tmp_path: Path) -> None:

@@ -127,21 +127,21 @@ def test_requests_of_openai_are_answered_in_its_form(tmp_path: Path, capsys: pyt
         body = {"model": "tiny", "messages": [{"role": "user", "content": content}]}
         lines.append({"custom_id": name, "method": "POST", "url": "/v1/chat/completions", "body": body})
     requests.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    assert batch(requests, "-o", out, "--format", "openai") == 1
+    assert ask(requests, "-o", out, "--format", "openai") == 1
     failed, answered = map(json.loads, out.read_text().splitlines())
     assert (answered["custom_id"], answered["error"]) == ("red-circle.png", None)
     assert answered["response"]["body"]["choices"][0]["message"]["content"] == "Red."
     assert (failed["custom_id"], failed["error"]["code"]) == ("nothing.png", "ImageError")
     capsys.readouterr()
-    assert batch(requests, "-o", "-", "--format", "openai") == 1
+    assert ask(requests, "-o", "-", "--format", "openai") == 1
     streamed = {line["custom_id"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
     assert streamed["nothing.png"] == failed
     # Its lines are no rows: without the flag the file is not taken for a journal, and begins anew on demand only.
     before = out.read_bytes()
-    assert batch(requests, "-o", out) == 1
+    assert ask(requests, "-o", out) == 1
     assert "format 'jsonl' (was 'openai')" in capsys.readouterr().err
     assert out.read_bytes() == before
-    assert batch(requests, "-o", out, "--overwrite") == 1
+    assert ask(requests, "-o", out, "--overwrite") == 1
     assert len(rows(out)) == 2
     assert not list(tmp_path.glob("*.journal.jsonl"))
 
@@ -339,6 +339,11 @@ def text_part(text: str) -> dict[str, object]:
     return {"type": "text", "text": text}
 
 
+def ask(requests: Path, *arguments: str | Path) -> int:
+    """Answer requests about the examples, which are in another folder."""
+    return batch(requests, "--allow-outside-paths", *arguments)
+
+
 def write_requests(path: Path, contents: Mapping[str, object]) -> Path:
     """Write a request for each content of a user's message, by its `custom_id`."""
     lines = [
@@ -363,7 +368,7 @@ def test_a_request_without_a_picture_is_answered(tmp_path: Path) -> None:
         "empty": [],
     }
     out = tmp_path / "out.jsonl"
-    assert batch(write_requests(tmp_path / "in.jsonl", contents), "-o", out, "--report", tmp_path / "r.html", "-q") == 0
+    assert ask(write_requests(tmp_path / "in.jsonl", contents), "-o", out, "--report", tmp_path / "r.html", "-q") == 0
     found = rows_by_id(out)
     assert {name: row["status"] for name, row in found.items()} == dict.fromkeys(contents, "answered")
     assert found["seeing"]["text"] == "Red."
@@ -384,7 +389,7 @@ def test_a_damaged_picture_ends_its_own_request_alone(tmp_path: Path, capsys: py
         "after": [picture_part(good), question],
     }
     out = tmp_path / "out.jsonl"
-    assert batch(write_requests(tmp_path / "in.jsonl", contents), "-o", out) == 1
+    assert ask(write_requests(tmp_path / "in.jsonl", contents), "-o", out) == 1
     found = rows_by_id(out)
     assert {name: row["error_type"] for name, row in found.items()} == {
         "before": None, "first": "ImageError", "last": "ImageError", "after": None,
@@ -402,7 +407,7 @@ def test_a_mark_in_a_request_s_text_is_only_text(tmp_path: Path) -> None:
     }
     out, page = tmp_path / "out.jsonl", tmp_path / "page.html"
     requests = write_requests(tmp_path / "in.jsonl", contents)
-    assert batch(requests, "-o", out, "--report", page, "-q") == 0
+    assert ask(requests, "-o", out, "--report", page, "-q") == 0
     found = rows_by_id(out)
     assert {name: row["prompt"] for name, row in found.items()} == {
         "plain": "Is <image> a picture?",
@@ -413,9 +418,9 @@ def test_a_mark_in_a_request_s_text_is_only_text(tmp_path: Path) -> None:
     assert "red" in str(found["between"]["text"]).lower()
     assert page.read_text("utf-8").count("Is &lt;image&gt; a picture?") == 1
     assert main(["batch", "--check", str(out)]) == 0
-    assert batch(requests, "-o", out, "-q") == 0, "the same requests are done"
+    assert ask(requests, "-o", out, "-q") == 0, "the same requests are done"
     assert rows_by_id(out) == found
-    assert batch(requests, "-o", tmp_path / "openai.jsonl", "--format", "openai", "-q") == 0
+    assert ask(requests, "-o", tmp_path / "openai.jsonl", "--format", "openai", "-q") == 0
     lines = map(json.loads, (tmp_path / "openai.jsonl").read_text("utf-8").splitlines())
     assert {line["custom_id"]: line["response"]["body"]["choices"][0]["message"]["content"] for line in lines} == {
         name: row["text"] for name, row in found.items()

@@ -34,6 +34,8 @@ GIVEN: list[tuple[list[str], dict[str, Any]]] = [
     (["--follow-links"], {"follow_links": True}),
     (["--column", "image"], {"column": "image"}),
     (["--files-from", "-"], {"files_from": "-"}),
+    (["--allow-private-addresses"], {"allow_private_addresses": True}),
+    (["--allow-outside-paths"], {"allow_outside_paths": True}),
     (["-p", "What?"], {"prompt": "What?"}),
     (["--prompt-file", "q.txt"], {"prompt_file": Path("q.txt")}),
     (["--ask", "q.toml"], {"ask": Path("q.toml")}),

@@ -235,3 +235,29 @@ def test_a_pipe_that_closes_early_is_quiet_and_ctrl_c_ends_at_once() -> None:
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments", "announced"),
+    [
+        ("system = 'Lie.'\nprompt = 'What?'", [], "system prompt and prompt from .dsvl.toml in this folder"),
+        ("system = 'Lie.'\nprompt = 'What?'", ["-p", "What colour is it?"], "system prompt from .dsvl.toml"),
+        ("prompt = 'What?'", ["-p", "What colour is it?"], ""),
+        ("prompt = 'What?'", ["-q"], ""),
+        ("", [], ""),
+    ],
+)
+def test_texts_that_come_with_a_folder_are_announced(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    settings: str,
+    arguments: list[str],
+    announced: str,
+) -> None:
+    (tmp_path / ".dsvl.toml").write_text(f"[prompts]\n{settings}\n")
+    monkeypatch.chdir(tmp_path)
+    main(["describe", "missing.png", *TINY, *arguments])
+    err = capsys.readouterr().err
+    assert (announced in err) if announced else (".dsvl.toml" not in err)
+    assert err.count(".dsvl.toml") <= 1

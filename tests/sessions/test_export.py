@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from dsvl_cli.engine.conversation import Conversation, Message, Picture
 from dsvl_cli.errors import DsvlError
 from dsvl_cli.sessions.export import export_session, media_type
-from dsvl_cli.sessions.markdown import close_blocks, to_markdown
+from dsvl_cli.sessions.markdown import close_blocks, make_harmless, to_markdown
 from dsvl_cli.sessions.page import to_page
 from dsvl_cli.sessions.session import SavedSession
 from tests.sessions.samples import PNG, answer, picture, question, talk
@@ -165,7 +165,7 @@ def test_markdown_reads_as_it_was_said(tmp_path: Path) -> None:
     export_session(TALK, tmp_path / "talk.md")
     text = (tmp_path / "talk.md").read_text(encoding="utf-8")
     assert "\n\nThe **second**:\n\n```python\nprint('hi')\n```\n\n" in text
-    assert "what <b>differs</b>?" in text
+    assert r"what \<b>differs\</b>?" in text
     assert re.findall(r"^#+ .*", text, re.MULTILINE) == [
         "# two cats",
         "## System",
@@ -220,6 +220,32 @@ def test_no_text_swallows_the_next_turn(texts: list[str]) -> None:
     headings = [tokens[n + 1].content for n, token in enumerate(tokens) if token.tag == "h2" and token.nesting == 1]
     assert headings == ["You"] * len(texts)
     assert all(close_blocks(text).startswith(text.strip("\n")) for text in texts)
+
+
+markup = st.sampled_from(
+    ["<img src=http://h/a.png>", "<b>", "</b>", "<!-- a", "-->", "<script>", "![a](http://h/a.png)", "![a][b]", "\\",
+     "`", "``", "```", "    ", "\n", "\n\n", "[b]: http://h/a.png", "a", "- ", "> ", "<?", "<!A", "<https://h/>",
+     "!", "["]
+)  # fmt: skip
+
+
+@pytest.mark.fault("markup in an export")
+@given(st.lists(markup, max_size=12).map("".join))
+@settings(max_examples=150)
+def test_no_text_brings_pictures_or_tags_into_markdown(text: str) -> None:
+    document = to_markdown(session(question(text), name="n"), lambda picture: picture.name)
+    tokens = [each for token in MarkdownIt("commonmark").parse(document) for each in (token, *(token.children or ()))]
+    assert not [token for token in tokens if token.type in ("image", "html_block", "html_inline")]
+    assert make_harmless(make_harmless(text)) == make_harmless(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a < b, x<3", "`<b>` and ``a ` <i>``", "```html\n<img src=x>\n```", "    <b>", "<https://example.org/a?b=1>",
+     "a \\<b>", "wow! [a](b)", "- list\n\n  ```\n  ![a](b)\n  ```"],
+)  # fmt: skip
+def test_harmless_text_stays_as_it_is(text: str) -> None:
+    assert make_harmless(text) == text
 
 
 def test_page_shows_everything_and_allows_nothing(tmp_path: Path) -> None:

@@ -22,7 +22,22 @@ ORDINARY = [
 ]
 
 
+# Of Unicode's Default_Ignorable_Code_Point without those kept, and other characters that are drawn as nothing.
+INVISIBLE = frozenset(
+    chr(code)
+    for first, last in [
+        (0x034F, 0x034F), (0x061C, 0x061C), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x200B, 0x200B),
+        (0x200E, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0x2800, 0x2800), (0x3164, 0x3164), (0xFEFF, 0xFEFF),
+        (0xFFA0, 0xFFA0), (0xFFF0, 0xFFFB), (0x1BCA0, 0x1BCA3), (0x1D159, 0x1D159), (0x1D173, 0x1D17A),
+        (0xE0000, 0xE0FFF), (0xFDD0, 0xFDEF), (0xFFFE, 0xFFFF), (0x10FFFE, 0x10FFFF),
+    ]
+    for code in range(first, last + 1)
+)  # fmt: skip
+
+
 def is_harmful(character: str) -> bool:
+    if character in INVISIBLE:
+        return True
     return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or (
         unicodedata.bidirectional(character) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
     )
@@ -56,6 +71,15 @@ def test_what_is_clean_stays_as_it_is(text: str) -> None:
 @pytest.mark.parametrize("text", ORDINARY)
 def test_ordinary_text_of_many_scripts_is_unchanged(text: str) -> None:
     assert sanitize(text) == text
+
+
+@pytest.mark.fault("a character that commands or deceives a terminal", cases=0x110000)
+def test_every_code_point_of_unicode() -> None:
+    text = "".join(map(chr, range(0x110000)))
+    assert not any(is_harmful(character) for character in sanitize(text) if character not in "\n\t")
+    assert not any(map(is_harmful, sanitize_line(text)))
+    kept = "\u00ad\u200c\u200d\ufe00\ufe0f\u0301\u00a0\u3000"
+    assert sanitize_line(kept) == kept
 
 
 def test_what_is_replaced_can_be_read() -> None:

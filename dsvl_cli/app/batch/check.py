@@ -36,7 +36,11 @@ def check_output(console: Console, job: Job, out: str) -> None:
     # If a change makes every row stale, there is no need to look at the pictures.
     changes = ", ".join(_find_changes(console, job, stored))
     rows = journal.rows()
-    reasons = ((row, changes) for row in rows) if changes else find_stale(rows, stored.column)
+    reasons = (
+        ((row, changes) for row in rows)
+        if changes
+        else find_stale(rows, stored.column, outside=job.options.allow_outside_paths)
+    )
     stale = 0
     for row, reason in reasons:
         stale += 1

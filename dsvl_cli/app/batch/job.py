@@ -13,6 +13,7 @@ from dsvl_cli.batch.questions import read_questions
 from dsvl_cli.batch.row import ONLY
 from dsvl_cli.batch.sources.scan import ScanOptions, scan
 from dsvl_cli.engine.options import DEFAULT_PROMPT, IMAGE_MARK, LoadOptions, SamplingParams
+from dsvl_cli.engine.pictures.access import Access
 from dsvl_cli.errors import DsvlError, UsageError
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class Job:
             recursive=options.recursive,
             follow_links=options.follow_links,
             column=options.column,
-            offline=self.load.offline,
+            access=Access(self.load.offline, options.allow_private_addresses, options.allow_outside_paths),
             tell=tell,
         )
         if extensions:

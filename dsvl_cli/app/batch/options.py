@@ -24,6 +24,8 @@ class BatchOptions:
         follow_links: follow symbolic links in folders.
         column: the column of a table that has the pictures.
         files_from: a file of paths; `-` is stdin.
+        allow_private_addresses: fetch pictures that a list names from this machine and its network.
+        allow_outside_paths: read pictures that requests or a table name outside their folder.
         prompt, prompt_file, ask: the prompt, a file with the prompt, or a file of several questions.
         system: replaces the model's default system prompt.
         seed: the seed that was asked for, or None to draw one.
@@ -46,6 +48,8 @@ class BatchOptions:
     follow_links: bool
     column: str | None
     files_from: str | None
+    allow_private_addresses: bool
+    allow_outside_paths: bool
     prompt: str | None
     prompt_file: Path | None
     ask: Path | None

@@ -14,7 +14,7 @@ from dsvl_cli.batch.output.responses import to_response_line
 from dsvl_cli.batch.output.sidecars import Sidecars
 from dsvl_cli.batch.output.tables import check_parquet
 from dsvl_cli.batch.row import Row
-from dsvl_cli.errors import UsageError
+from dsvl_cli.errors import DsvlError, UsageError
 
 if TYPE_CHECKING:
     from dsvl_cli.app.batch.options import BatchOptions
@@ -64,6 +64,8 @@ def open_output(options: BatchOptions, settings: Settings) -> KeptOutput | Strea
             raise UsageError("--report needs saved rows", "give a file with -o")
         to_line = to_response_line if options.format == "openai" else Row.to_line
         if out == STDIO:
+            if sys.stdout is None:
+                raise DsvlError("stdout is closed", "give a file with -o")
             return StreamOutput(sys.stdout.buffer, "stdout", to_line)
         return StreamOutput(open(out, "wb", buffering=0), out, to_line)  # open until the end
     path = Path(out)

@@ -15,7 +15,7 @@ from dsvl_cli.batch.runner import Runner, Tally
 from dsvl_cli.batch.sources.scanner import Scanner
 from dsvl_cli.batch.stopping import StopSignals
 from dsvl_cli.engine.checkpoint.find import find_checkpoint
-from dsvl_cli.errors import SomeFailed
+from dsvl_cli.errors import NotFetched, SomeFailed
 from dsvl_cli.terminal.batch import BatchProgress
 from dsvl_cli.terminal.progress import ConsoleListener
 
@@ -65,7 +65,7 @@ def make_rows(console: Console, job: Job) -> None:
         else:
             output.finish()
         if kept is not None and options.report is not None:
-            _write_report(kept, options.report)
+            _write_report(kept, options.report, outside=options.allow_outside_paths)
         for text in unread:
             console.warn(text)
         conclude(console, options, RunOutcome(kept, scanner.found, tally, seconds, signal_number))
@@ -103,15 +103,20 @@ def _stop(runner: Runner, progress: BatchProgress) -> None:
     progress.say("finishing the pictures in progress; interrupt again to stop at once")
 
 
-def _write_report(kept: KeptOutput, path: Path) -> None:
+def _write_report(kept: KeptOutput, path: Path, *, outside: bool) -> None:
+    from dsvl_cli.batch.captioner import hash_pictures
     from dsvl_cli.batch.output.report import make_thumbnail, write_report
     from dsvl_cli.batch.sources.lookup import ItemLookup
 
-    lookup = ItemLookup(kept.settings.column)
+    lookup = ItemLookup(kept.settings.column, outside=outside)
 
     def thumbnail_of(row: Row) -> bytes | None:
-        data = lookup.read(row)
-        return make_thumbnail(data[0]) if data else None
+        try:
+            data = lookup.read(row)
+        except NotFetched:
+            return None
+        # No other picture than the one that was answered about: the path of a row says nothing of what is there now.
+        return make_thumbnail(data[0]) if data and hash_pictures(data) == row.sha256 else None
 
     about = f"{kept.shown}, {kept.settings.model}: {' / '.join(kept.settings.prompts.values())}"
     write_report(path, kept.journal.rows(), thumbnail_of, about=about)

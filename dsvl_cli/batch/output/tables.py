@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,13 +16,19 @@ from dsvl_cli.engine.storage.files import new_file
 from dsvl_cli.errors import DsvlError
 
 _ROWS_AT_ONCE = 5_000
-# Prefixes that make spreadsheets read a text as a formula; East Asian versions accept full-width ones too.
-_FORMULA_BEGINS = tuple("=+-@\t\r＝＋－＠")
+# What makes spreadsheets read a text as a formula; East Asian versions accept full-width characters too. Where cells
+# are separated by semicolons or tabs, quotes within the line have no effect, and a cell begins in the middle of a text.
+# There, a line that begins with a dash is left alone if it cannot call anything: answers contain lists.
+_FORMULA = re.compile(
+    r"""\A(?=[\t\r]) | \A[\s"'\0\ufeff]*(?=[=+\-@＝＋－＠])
+    | [;\t\r\n][\s"'\0\ufeff]*(?=[=@＝＠] | [+\-＋－][^;\t\r\n]*[(|!（｜！])""",
+    re.VERBOSE,
+)
 _NUMBERS = {"prompt_tokens": int, "tokens": int, "width": int, "height": int, "seconds": float}
 
 
 def write_csv(path: Path, rows: Iterable[Row], questions: Sequence[str]) -> None:
-    """Write a UTF-8 CSV file with a header line; texts that look like formulas are prefixed with an apostrophe."""
+    """Write a UTF-8 CSV file with a header line; texts that look like formulas get an apostrophe."""
     columns = table_columns(questions)
     with new_file(path) as file:
         file.write(_csv_lines([columns]))
@@ -90,7 +97,8 @@ def _csv_lines(lines: Iterable[Sequence[Any]]) -> bytes:
 
 
 def _harmless(cell: Any) -> Any:
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_BEGINS) else cell
+    """Put an apostrophe before what a spreadsheet would take for a formula."""
+    return _FORMULA.sub(lambda match: f"{match.group()}'", cell) if isinstance(cell, str) else cell
 
 
 def _encodable(cell: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.sources.sequential_reader import SequentialReader, Stream
+from dsvl_cli.engine.pictures.access import FOREIGN, Access, check_inside, shown_address
 from dsvl_cli.engine.pictures.images import MAX_BYTES, read_file
 from dsvl_cli.errors import DsvlError, ImageError
 
@@ -30,7 +31,7 @@ _BATCH_ROWS = 256
 _BUFFER_BYTES = 2**20
 
 
-def scan_parquet(path: str, column: str | None = None) -> Iterator[Item]:
+def scan_parquet(path: str, column: str | None = None, access: Access = FOREIGN) -> Iterator[Item]:
     """Yield an item for each row of a table, or of all tables in a folder sorted by name; ids are `TABLE::ROW`, from 0.
 
     This only reads the footers, and the column if it holds paths. Pictures are read on demand, some MiB at a time, or
@@ -40,6 +41,7 @@ def scan_parquet(path: str, column: str | None = None) -> Iterator[Item]:
         path: a file or a folder.
         column: the column with the pictures: encoded bytes, Hugging Face's {bytes, path}, or paths relative to the
             table's folder, or lists of these. By default it is detected by name or type.
+        access: whether paths may lead out of the table's folder.
 
     Raises:
         DsvlError: pyarrow is missing, there is no table, a table cannot be read, or the column is missing or
@@ -54,12 +56,12 @@ def scan_parquet(path: str, column: str | None = None) -> Iterator[Item]:
         if table.has_paths:
             for row, cell in enumerate(_paths(table)):
                 names = [cell] if isinstance(cell, str) else cell or []
-                shown = os.path.join(table.folder, names[0]) if names and names[0] else f"{name}::{row}"
-                yield Item(f"{name}::{row}", shown, partial(_pictures, cell, table.folder, f"{name}::{row}"))
+                shown = os.path.join(table.folder, shown_address(names[0])) if names and names[0] else f"{name}::{row}"
+                yield Item(f"{name}::{row}", shown, partial(_pictures, cell, table.folder, f"{name}::{row}", access))
         else:
             for row in range(table.rows):
                 id_ = f"{name}::{row}"
-                yield Item(id_, id_, partial(_read, reader, first + row, table.folder, id_))
+                yield Item(id_, id_, partial(_read, reader, first + row, table.folder, id_, access))
         first += table.rows
 
 
@@ -230,19 +232,20 @@ def _size(cell: Any) -> int:
     return 256 + (sum(map(_size, cell)) if isinstance(cell, list) else len(cell or ""))
 
 
-def _read(reader: SequentialReader[Any], index: int, folder: str, name: str) -> Sequence[bytes]:
-    return _pictures(reader.read(index), folder, name)
+def _read(reader: SequentialReader[Any], index: int, folder: str, name: str, access: Access) -> Sequence[bytes]:
+    return _pictures(reader.read(index), folder, name, access)
 
 
-def _pictures(cell: Any, folder: str, name: str) -> Sequence[bytes]:
+def _pictures(cell: Any, folder: str, name: str, access: Access) -> Sequence[bytes]:
     if isinstance(cell, list):
-        return tuple(picture for part in cell for picture in _pictures(part, folder, name))
+        return tuple(picture for part in cell for picture in _pictures(part, folder, name, access))
     if isinstance(cell, dict):
         cell = cell["bytes"] if cell["bytes"] is not None else cell.get("path")
     if not cell:
         raise ImageError(f"{name}: no picture in this row")
     if isinstance(cell, str):
-        path = os.path.join(folder, cell)
+        path = os.path.join(folder, shown_address(cell))
+        check_inside(path, folder, access)
         return (read_file(Path(path), path),)
     if len(cell) > MAX_BYTES:
         raise ImageError(f"{name}: larger than the limit of {MAX_BYTES // 2**20} MiB", "make it smaller first")

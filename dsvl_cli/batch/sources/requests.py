@@ -4,8 +4,9 @@
      "content": [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": "a.png"}}]}]}}
 
 The format: https://platform.openai.com/docs/guides/batch. A picture is a data URL, an http(s) URL, or a path relative
-to the folder of the file. Pictures go where their parts are among the texts; image marks in a text have no effect. A
-line that cannot be answered as requested becomes an item whose `read` raises the reason: no field is silently ignored.
+to the folder of the file and within it. Pictures go where their parts are among the texts; image marks in a text have
+no effect. A line that cannot be answered as requested becomes an item whose `read` raises the reason: no field is
+silently ignored.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from dsvl_cli.batch.item import Item
 from dsvl_cli.engine.options import RULES, SamplingParams
+from dsvl_cli.engine.pictures.access import FOREIGN, Access, check_inside, shown_address
 from dsvl_cli.engine.pictures.images import MAX_BYTES, is_address, read_file
 from dsvl_cli.errors import DsvlError, ImageError
 
@@ -60,14 +62,14 @@ class _BadRequest(ImageError):
 Places = dict[str, tuple[str, int]]
 
 
-def scan_requests(path: str, *, offline: bool = False, found: Places | None = None) -> Iterator[Item]:
+def scan_requests(path: str, *, access: Access = FOREIGN, found: Places | None = None) -> Iterator[Item]:
     """Yield the requests of a file in order; ids are their `custom_id`s, or `FILE::LINE` without a valid one.
 
     Pictures are read from the line again on demand, so that memory use stays small.
 
     Args:
         path: the file.
-        offline: refuse URLs.
+        access: what URLs and paths may lead to.
         found: the `custom_id`s of this file and earlier ones; duplicates become errors, since the output could not
             distinguish them.
 
@@ -81,7 +83,7 @@ def scan_requests(path: str, *, offline: bool = False, found: Places | None = No
             while line := file.readline(_MAX_LINE_BYTES):
                 number += 1
                 if line.strip():
-                    yield _item(path, number, offset, line, found, offline)
+                    yield _item(path, number, offset, line, found, access)
                 if not line.endswith(b"\n"):
                     _skip_rest(file)
                 offset = file.tell()
@@ -94,9 +96,9 @@ def _skip_rest(file: BinaryIO) -> None:
         pass
 
 
-def _item(path: str, number: int, offset: int, line: bytes, found: Places, offline: bool) -> Item:
+def _item(path: str, number: int, offset: int, line: bytes, found: Places, access: Access) -> Item:
     place = f"{path}::{number}"
-    item = Item(place, place, partial(_pictures_at, path, offset, offline), parts=())
+    item = Item(place, place, partial(_pictures_at, path, offset, access), parts=())
     try:
         request = _parse(line)
         custom_id = _custom_id(request)
@@ -262,7 +264,7 @@ def _sampling(body: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _pictures_at(path: str, offset: int, offline: bool) -> Sequence[bytes]:
+def _pictures_at(path: str, offset: int, access: Access) -> Sequence[bytes]:
     """Read the pictures of the request at a file offset."""
     try:
         with open(path, "rb") as file:
@@ -274,7 +276,7 @@ def _pictures_at(path: str, offset: int, offline: bool) -> Sequence[bytes]:
         urls = _read_messages(_body(_parse(line)))[2]
     except DsvlError as exc:
         raise ImageError(f"{path}: changed during the run") from exc
-    return tuple(_picture(url, path, offline) for url in urls)
+    return tuple(_picture(url, path, access) for url in urls)
 
 
 def _is_path(url: str) -> bool:
@@ -284,16 +286,17 @@ def _is_path(url: str) -> bool:
 def _resolve(url: str, path: str) -> str:
     if url[:7].lower() == "file://":
         url = unquote(url[7:].removeprefix("localhost"))
-    return os.path.join(os.path.dirname(path), url)
+    return os.path.join(os.path.dirname(path), shown_address(url))
 
 
-def _picture(url: str, path: str, offline: bool) -> bytes:
+def _picture(url: str, path: str, access: Access) -> bytes:
     if is_address(url):
         from dsvl_cli.engine.pictures.fetch import fetch_picture
 
-        return fetch_picture(url, offline=offline)[0]
+        return fetch_picture(url, access)[0]
     if _is_path(url):
         name = _resolve(url, path)
+        check_inside(name, os.path.dirname(path), access)
         return read_file(Path(name), name)
     return _decode_data_url(url)
 

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dsvl_cli.batch.item import Item
+from dsvl_cli.engine.pictures.access import FOREIGN, Access, address_id, is_url, shown_address
 from dsvl_cli.engine.pictures.images import PICTURE_EXTENSIONS, is_address, read_file
+from dsvl_cli.engine.pictures.patterns import match_files
 from dsvl_cli.errors import DsvlError, UsageError
 
 _CHUNK_BYTES = 65536
@@ -33,7 +35,7 @@ class ScanOptions:
         extensions: file extensions of pictures, lower case, with the dot.
         follow_links: follow symbolic links within folders. Each real folder is entered once, so loops end.
         column: the picture column of Parquet tables; None to detect it.
-        offline: refuse URLs.
+        access: what names in files may lead to; a name given to `scan` itself may lead anywhere.
         tell: called with a message for each folder that cannot be read.
         custom_ids: the `custom_id`s of the requests found so far, with file and line.
     """
@@ -42,7 +44,7 @@ class ScanOptions:
     extensions: frozenset[str] = frozenset(PICTURE_EXTENSIONS)
     follow_links: bool = False
     column: str | None = None
-    offline: bool = False
+    access: Access = FOREIGN
     tell: Callable[[str], None] = lambda _: None
     custom_ids: dict[str, tuple[str, int]] = field(default_factory=dict, repr=False, compare=False)
 
@@ -52,7 +54,8 @@ def scan(sources: Sequence[str], names: BinaryIO | None = None, options: ScanOpt
 
     Args:
         sources: folders, glob patterns, files, URLs; a `.parquet`, `.tar`, `.tar.gz` or `.jsonl` holds many items.
-        names: a stream of paths, one per line, or NUL-terminated as from `find -print0`; read incrementally.
+        names: a stream of paths, one per line, or NUL-terminated as from `find -print0`; read incrementally. Its paths
+            may lead anywhere, as a list made by `find` does, but its URLs only where `options.access` allows.
         options: how folders are searched.
 
     Raises:
@@ -88,14 +91,14 @@ def _open_source(source: str, options: ScanOptions) -> Iterator[Item]:
     if source == "-":
         raise UsageError("- is not a valid source", "to read names from stdin, use --files-from -")
     if is_address(source):
-        return iter([_url_item(source, options)])
+        return iter([_url_item(source, options.access.as_typed())])
     if os.path.isdir(source):
         return _search_folder(_tidy(source), options)
     if os.path.lexists(source):
         return _open_file(_tidy(source), options)
     if glob.has_magic(source):
         return _match(source, options)
-    raise DsvlError(f"{source}: no such file or folder")
+    raise DsvlError(f"{shown_address(source)}: no such file or folder")
 
 
 def _open_file(path: str, options: ScanOptions) -> Iterator[Item]:
@@ -103,7 +106,7 @@ def _open_file(path: str, options: ScanOptions) -> Iterator[Item]:
     if kind == ".parquet":
         from dsvl_cli.batch.sources.parquet import scan_parquet
 
-        return scan_parquet(path, options.column)
+        return scan_parquet(path, options.column, options.access)
     if path.lower().endswith(_TARS):
         from dsvl_cli.batch.sources.webdataset import scan_tar
 
@@ -111,7 +114,7 @@ def _open_file(path: str, options: ScanOptions) -> Iterator[Item]:
     if kind == ".jsonl":
         from dsvl_cli.batch.sources.requests import scan_requests
 
-        return scan_requests(path, offline=options.offline, found=options.custom_ids)
+        return scan_requests(path, access=options.access, found=options.custom_ids)
     return iter([_file_item(path)])
 
 
@@ -123,14 +126,14 @@ def _read(path: str) -> Sequence[bytes]:
     return (read_file(Path(path), path),)
 
 
-def _url_item(url: str, options: ScanOptions) -> Item:
-    return Item(url, url, partial(_fetch, url, options.offline))
+def _url_item(url: str, access: Access) -> Item:
+    return Item(address_id(url), shown_address(url), partial(_fetch, url, access))
 
 
-def _fetch(url: str, offline: bool) -> Sequence[bytes]:
+def _fetch(url: str, access: Access) -> Sequence[bytes]:
     from dsvl_cli.engine.pictures.fetch import fetch_picture
 
-    return (fetch_picture(url, offline=offline)[0],)
+    return (fetch_picture(url, access)[0],)
 
 
 def _tidy(path: str) -> str:
@@ -211,10 +214,10 @@ def _match(pattern: str, options: ScanOptions) -> Iterator[Item]:
     is_open = not extension or glob.has_magic(extension)
     paths = [
         _tidy(path)
-        for path in glob.iglob(pattern, recursive=True)
+        for path in match_files(pattern)
         if not os.path.isdir(path) and (not is_open or _is_taken(path, options))
     ]
-    if "**" in pattern:  # follows links, even in loops
+    if "**" in pattern:  # follows links
         paths = list({os.path.realpath(path): path for path in sorted(paths, key=len, reverse=True)}.values())
     if not paths:
         raise DsvlError(f"{pattern}: no file matches this pattern")
@@ -226,8 +229,10 @@ def _listed(names: BinaryIO, options: ScanOptions) -> Iterator[Item]:
         path = os.fsdecode(name)
         if path.endswith("\r") and not os.path.lexists(path):
             path = path[:-1]  # a list with Windows line endings
-        if path:
-            yield _url_item(path, options) if is_address(path) else _file_item(_tidy(path))
+        if is_address(path) or (is_url(path) and not os.path.lexists(path)):
+            yield _url_item(path, options.access)
+        elif path:
+            yield _file_item(_tidy(path))
 
 
 def _split_names(names: BinaryIO) -> Iterator[bytes]:

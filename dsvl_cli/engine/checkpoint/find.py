@@ -102,6 +102,11 @@ def find_checkpoint(options: LoadOptions, listener: Listener) -> Checkpoint:
             raise UsageError(f"--revision needs a model from the hub, but {options.model} is a local one")
         if where == EMBEDDED_FOLDER:
             listener.note("tiny is a demo model: it knows drawn shapes and numbers, not photographs")
+        elif _HUB_ID.fullmatch(options.model) and not options.model.startswith("."):
+            listener.note(
+                f"{options.model} is a folder here, which is used in place of the hub's model of that name"
+                f" (--model ./{options.model} says so)"
+            )
         return check_folder(options.model, where)
     if options.revision is None and (original := find_original(where)):
         raise refuse_original(original)

@@ -24,11 +24,14 @@ import stat
 import sys
 import threading
 import warnings
+from bisect import bisect_left
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from dsvl_cli.engine.conversation import Picture
+from dsvl_cli.engine.pictures.access import Access, shown_address
+from dsvl_cli.engine.pictures.patterns import match_files
 from dsvl_cli.engine.pictures.signatures import SAVE_AS_PNG, damaged, is_heic, not_a_picture
 from dsvl_cli.engine.pictures.tiff import count_pages
 from dsvl_cli.errors import DsvlError, ImageError
@@ -52,14 +55,15 @@ _MANY_SCANS = 30
 _MAX_SCANNED_PIXELS = 1_500_000_000  # about 4 seconds of decoding
 _CACHED_PICTURES = 32  # a batch decodes this many ahead
 _CACHED_BYTES = 256 * 2**20
+_COMPARED = 10  # names compared for a hint, before and after where it would be
 _silence = logging.NullHandler()
 
 
 def read_picture(source: str, *, stdin: BinaryIO | None = None, offline: bool = False) -> Picture:
-    """Read a picture from a path, from stdin (`-`), or from an http(s) URL.
+    """Read a picture from a path, from stdin (`-`), or from an http(s) URL, on any host.
 
     Args:
-        source: the path, `-`, or the URL.
+        source: the path, `-`, or the URL, from the user: see `engine.pictures.access` for those that a file names.
         stdin: read for `-`; the process's stdin by default.
         offline: reject URLs.
 
@@ -71,8 +75,8 @@ def read_picture(source: str, *, stdin: BinaryIO | None = None, offline: bool = 
     if is_address(source):
         from dsvl_cli.engine.pictures.fetch import fetch_picture
 
-        return picture_from_bytes(*fetch_picture(source, offline=offline))
-    return picture_from_path(Path(source), source)
+        return picture_from_bytes(*fetch_picture(source, Access(offline).as_typed()))
+    return picture_from_path(Path(source), shown_address(source))
 
 
 def picture_from_path(path: Path, name: str | None = None) -> Picture:
@@ -176,7 +180,7 @@ def expand_sources(arguments: Sequence[str]) -> list[str]:
         elif os.path.lexists(argument) or not glob.has_magic(argument):
             sources.append(argument)
         else:
-            matches = [match for match in glob.glob(argument, recursive=True) if not os.path.isdir(match)]
+            matches = [match for match in match_files(argument) if not os.path.isdir(match)]
             if not matches:
                 raise DsvlError(f"{argument}: no file matches this pattern")
             sources.extend(sorted(matches, key=_natural))
@@ -237,12 +241,29 @@ def _folder_hint(name: str) -> str:
 
 def _similar_name(path: Path) -> str | None:
     try:
-        with os.scandir(path.parent) as entries:
-            names = [entry.name for entry in itertools.islice(entries, 5_000)]
+        names, reversed_names = _list_names(str(path.parent), path.parent.stat().st_mtime_ns)
     except (OSError, ValueError):
         return None
-    similar = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
+    # Comparing with thousands of names would take 0.1 s and more: only those with a similar beginning or end.
+    candidates = {
+        *_neighbours(names, path.name),
+        *(name[::-1] for name in _neighbours(reversed_names, path.name[::-1])),
+    }
+    similar = difflib.get_close_matches(path.name, sorted(candidates), n=1, cutoff=0.75)
     return f"did you mean {path.with_name(similar[0])}?" if similar else None
+
+
+@functools.lru_cache(maxsize=1)
+def _list_names(folder: str, _changed: int) -> tuple[list[str], list[str]]:
+    """List a folder for hints, once for all names missing in it: names in order, and reversed ones in order."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in itertools.islice(entries, 5_000)]
+    return sorted(names), sorted(name[::-1] for name in names)
+
+
+def _neighbours(names: list[str], name: str) -> list[str]:
+    index = bisect_left(names, name)
+    return names[max(0, index - _COMPARED) : index + _COMPARED]
 
 
 def _too_large(name: str, limit: str = f"{MAX_BYTES // 2**20} MiB") -> ImageError:

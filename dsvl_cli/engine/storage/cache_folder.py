@@ -31,7 +31,10 @@ def cache_folder() -> Path:
         return Path(own).expanduser()
     from platformdirs import user_cache_path
 
-    return user_cache_path("dsvl", appauthor=False)
+    try:
+        return user_cache_path("dsvl", appauthor=False)
+    except RuntimeError:  # no home folder: use a path that cannot exist, as that of a folder that cannot be written
+        return Path(os.devnull, "dsvl")
 
 
 def packed_weights_folder() -> BoundedFolder:

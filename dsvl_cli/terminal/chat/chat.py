@@ -19,9 +19,9 @@ from dsvl_cli.engine.conversation import (
 from dsvl_cli.engine.options import IMAGE_MARK, SamplingParams, draw_seed
 from dsvl_cli.errors import ContextOverflow, DsvlError, SomeFailed, UsageError
 from dsvl_cli.terminal.chat.attachments import PictureSources, find_pictures
-from dsvl_cli.terminal.chat.dialogue import Dialogue, answered, leave_out_oldest
+from dsvl_cli.terminal.chat.dialogue import Dialogue, answered, keep_newest, leave_out_oldest
 from dsvl_cli.terminal.chat.interrupts import Interrupts
-from dsvl_cli.terminal.chat.turn import show_answer
+from dsvl_cli.terminal.chat.turn import explained, show_answer
 from dsvl_cli.terminal.progress import ConsoleListener
 
 if TYPE_CHECKING:
@@ -127,6 +127,7 @@ class Chat:
         self._warned_of_saving = ""
         self._unsaved = False
         self._warned_of_context = False
+        self._left_out: tuple[str, int, int] | None = None  # of which model, at how many turns, how many exchanges
 
     # Messages
 
@@ -179,7 +180,8 @@ class Chat:
         if model is None:
             return
         try:
-            self.used_tokens = model.count_tokens(self.dialogue.conversation)
+            left_out = self._left_out_of(model, self.dialogue.turns)
+            self.used_tokens = model.count_tokens(keep_newest(self.dialogue.conversation, left_out))
         except DsvlError:  # a picture that cannot be decoded is reported when it is sent
             return
         self.used_tokens += len(self.dialogue.attached) * model.image_tokens()
@@ -295,7 +297,7 @@ class Chat:
         received: list[Chunk] = []
         complete = interrupted = False
         try:
-            chunks = model.stream(sent, sampling)
+            chunks = explained(model.stream(sent, sampling))
             interrupted = show_answer(chunks, self.services.open_answer, self.console, self.ctrl_c, received)
             complete = not interrupted
         except ContextOverflow as exc:
@@ -311,11 +313,22 @@ class Chat:
     def _fitting(self, conversation: Conversation, model: ChatModel) -> Conversation:
         if self.settings.overflow == "error":
             return conversation
-        shorter, left_out = leave_out_oldest(conversation, model, self.settings.sampling.max_new_tokens)
-        if left_out:
+        turns = sum(message.role == "user" for message in conversation.messages)
+        answer_tokens = self.settings.sampling.max_new_tokens
+        before = self._left_out_of(model, turns)
+        shorter, left_out = leave_out_oldest(conversation, model, answer_tokens, before)
+        self._left_out = (model.fingerprint, turns, left_out)
+        if left_out > before:
             exchanges = "exchange is" if left_out == 1 else f"{left_out} exchanges are"
             self.tell(f"the context is full: the oldest {exchanges} left out of the prompt")
         return shorter
+
+    def _left_out_of(self, model: ChatModel, turns: int) -> int:
+        """Return how many exchanges are left out already, unless turns were removed since, or the model changed."""
+        if self.settings.overflow == "error" or self._left_out is None:
+            return 0
+        fingerprint, known, left_out = self._left_out
+        return left_out if fingerprint == model.fingerprint and turns >= known else 0
 
     def _keep_turn(self, messages: list[Message], reply: Reply, model: ChatModel) -> None:
         self.dialogue.messages[:] = messages
@@ -367,10 +380,10 @@ class Chat:
         """Continue a stored conversation; attached pictures remain attached."""
         self.dialogue.conversation = stored.conversation
         self.session_id = stored.id
-        self.stats = None
+        self.stats = self._left_out = None
 
     def begin_anew(self) -> None:
         """Start a new conversation with the same system prompt and model."""
         self.dialogue = Dialogue(Conversation(system=self.dialogue.conversation.system))
         self.session_id = None
-        self.stats = None
+        self.stats = self._left_out = None

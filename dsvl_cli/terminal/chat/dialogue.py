@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -147,16 +148,38 @@ def answered(messages: Sequence[Message], reply: Reply, fingerprint: str) -> lis
     return [*before, whole]
 
 
-def leave_out_oldest(conversation: Conversation, model: ChatModel, answer_tokens: int) -> tuple[Conversation, int]:
+def leave_out_oldest(
+    conversation: Conversation, model: ChatModel, answer_tokens: int, left_out: int = 0
+) -> tuple[Conversation, int]:
     """Return the newest exchanges that fit into the context with an answer, and the number of older ones left out.
 
-    The system prompt and the last question are always kept. `answer_tokens` are reserved for the answer, but at most a
-    quarter of the context.
+    Leaving out another exchange changes the beginning of the prompt, and the KV cache has to be computed again. So as
+    many are left out as frees half of the context: until that is used up, each turn only adds to the prompt before.
+
+    The system prompt and the last question are always kept.
+
+    Args:
+        conversation: the whole one.
+        model: counts the tokens.
+        answer_tokens: reserved for the answer, but at most a quarter of the context.
+        left_out: the number of exchanges left out of the previous prompt.
     """
     room = model.context_length - min(answer_tokens, model.context_length // 4)
+    last = max(0, sum(message.role == "user" for message in conversation.messages) - 1)
+    left_out = min(left_out, last)
+
+    def fits(number: int, limit: int) -> bool:
+        return number == last or model.count_tokens(keep_newest(conversation, number)) <= limit
+
+    if not fits(left_out, room):
+        left_out += 1 + bisect_left(range(left_out + 1, last), True, key=lambda number: fits(number, room // 2))
+    return keep_newest(conversation, left_out), left_out
+
+
+def keep_newest(conversation: Conversation, left_out: int) -> Conversation:
+    """Return a conversation without its oldest exchanges."""
     starts = [index for index, message in enumerate(conversation.messages) if message.role == "user"]
-    for left_out, start in enumerate(starts):
-        shorter = Conversation(conversation.messages[start:], conversation.system)
-        if left_out == len(starts) - 1 or model.count_tokens(shorter) <= room:
-            return shorter, left_out
-    return conversation, 0
+    if not left_out or not starts:
+        return conversation
+    start = starts[min(left_out, len(starts) - 1)]
+    return Conversation(conversation.messages[start:], conversation.system, is_excerpt=start > 0)

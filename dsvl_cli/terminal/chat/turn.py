@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from dsvl_cli.errors import DsvlError, is_out_of_memory
 from dsvl_cli.terminal.chat.interrupts import Interrupts
 
 if TYPE_CHECKING:
@@ -13,6 +14,24 @@ if TYPE_CHECKING:
     from dsvl_cli.engine.conversation import Chunk
     from dsvl_cli.terminal.console import Console
     from dsvl_cli.terminal.plain import AnswerStream
+
+
+def explained(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """Yield the chunks of an answer; whatever a model raises becomes an error that a chat can survive.
+
+    Raises:
+        DsvlError: the model failed.
+    """
+    try:
+        yield from chunks
+    except DsvlError:
+        raise
+    except Exception as exc:
+        if is_out_of_memory(exc):
+            raise DsvlError(
+                "out of memory", "use fewer or smaller pictures, /drop N, /new, or a smaller model"
+            ) from exc
+        raise DsvlError(f"the answer failed: {type(exc).__name__}: {exc}", "/retry tries again") from exc
 
 
 def show_answer(

@@ -11,8 +11,9 @@ from dsvl_cli.engine.options import LoadOptions, SamplingParams
 
 PLAIN = BatchOptions(
     sources=("photos",), recursive=False, extensions=(), follow_links=False, column=None, files_from=None, prompt=None,
-    prompt_file=None, ask=None, system=None, seed=None, out="out.jsonl", format=None, existing=None, overwrite=False,
-    report=None, batch_size="auto", retry_errors=False, retry_suspect=False, max_errors=None, dry_run=False, check=None,
+    prompt_file=None, ask=None, allow_private_addresses=False, allow_outside_paths=False,
+    system=None, seed=None, out="out.jsonl", format=None, existing=None, overwrite=False, report=None,
+    batch_size="auto", retry_errors=False, retry_suspect=False, max_errors=None, dry_run=False, check=None,
     given=frozenset({"sources", "out"}),
 )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -213,6 +214,28 @@ def test_a_csv_is_in_order_and_holds_no_formulas(tmp_path: Path) -> None:
     assert [row["path"] for row in read][2:] == ["p/\\xff.png", "'=cmd.png", "p/3.png"]
     assert read[4]["error_type"] == "ImageError"
     assert not any(cell.startswith(tuple("=+-@")) for row in read for cell in row.values())
+
+
+@pytest.mark.fault("a formula in a table")
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("formula", ["=1+1", "@SUM(A1)", "+HYPERLINK(1)", "-2+cmd|' /C calc'!A0", "＝1+1", "- a (b)"])
+@pytest.mark.parametrize("before", ["", "It is; ", "one\t", "a\nb;c\n", " ", '"', "\ufeff"])
+def test_no_spreadsheet_finds_a_formula(tmp_path: Path, separator: str, formula: str, before: str) -> None:
+    write_csv(tmp_path / "out.csv", [row_of("p/1.png", before + formula)], [ONLY])
+    text = (tmp_path / "out.csv").read_text("utf-8")
+    if separator == ",":
+        cells = [cell for line in csv.reader(io.StringIO(text)) for cell in line]
+    else:  # quotes within a line have no effect, and end no line
+        cells = [cell for line in text.splitlines() for cell in line.split(separator)]
+    for cell in cells:
+        assert not cell.lstrip(' "\ufeff').startswith(tuple("=+-@＝＋－＠"))
+
+
+def test_a_list_in_an_answer_stays_as_it_is(tmp_path: Path) -> None:
+    answer = "There are:\n- a cat; a dog\n- 2 birds\nTotal: 1 + 1 = 2; e-mail a@b"
+    write_csv(tmp_path / "out.csv", [row_of("p/1.png", answer)], [ONLY])
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
+        assert next(csv.DictReader(file))["text"] == answer
 
 
 def test_a_parquet_file_is_read_by_pyarrow_and_pandas(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from dsvl_cli.batch.sources import parquet
 from dsvl_cli.batch.sources.parquet import scan_parquet
+from dsvl_cli.engine.pictures.access import Access
 from dsvl_cli.engine.pictures.images import picture_from_bytes
 from dsvl_cli.errors import DsvlError, ImageError
 from tests.pictures import draw_picture
@@ -189,3 +190,15 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(DsvlError, match="support is not installed") as caught:
         list(scan_parquet(path))
     assert caught.value.hint == "pip install 'dsvl[parquet]'"
+
+
+@pytest.mark.fault("a path out of its folder")
+def test_a_table_names_no_files_outside_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    (tmp_path / "tables").mkdir()
+    table = tmp_path / "tables" / "t.parquet"
+    pq.write_table(pa.table({"image_path": ["../secret.png", str(tmp_path / "secret.png")]}), table)
+    for item in scan_parquet(str(table)):
+        with pytest.raises(ImageError, match="outside the folder"):
+            item.read()
+    assert [item.read() for item in scan_parquet(str(table), access=Access(outside=True))] == [(b"secret",)] * 2

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import tracemalloc
 from itertools import pairwise
@@ -15,6 +16,7 @@ from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.sources import requests
 from dsvl_cli.batch.sources.requests import scan_requests
 from dsvl_cli.batch.sources.scan import ScanOptions, scan
+from dsvl_cli.engine.pictures.access import Access
 from dsvl_cli.errors import DsvlError, ImageError
 from tests.pictures import draw_picture
 
@@ -87,13 +89,13 @@ def test_where_pictures_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert scanned(tmp_path, request(content=[image(url)]))[0].read() == (b"\x89PNG",)
     [item] = scanned(tmp_path, request(content=[{"type": "image_url", "image_url": "in here/red.png"}]))
     assert item.read() == (RED,)
-    monkeypatch.setattr("dsvl_cli.engine.pictures.fetch.fetch_picture", lambda url, offline: (url.encode(), url))
+    monkeypatch.setattr("dsvl_cli.engine.pictures.fetch.fetch_picture", lambda url, access: (url.encode(), url))
     assert scanned(tmp_path, request(content=[image("https://h/a.png")]))[0].read() == (b"https://h/a.png",)
 
 
 def test_pictures_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def read(url: str) -> str:
-        return refusal(scanned(tmp_path, request(content=[image(url)]), offline=True)[0])
+        return refusal(scanned(tmp_path, request(content=[image(url)]), access=Access(offline=True))[0])
 
     assert "offline" in read("https://example.invalid/a.png")
     assert "no such file" in read("missing.png")
@@ -244,3 +246,34 @@ def test_a_file_that_changed_or_is_not_there(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing.jsonl"):
         with pytest.raises(DsvlError, match="cannot be read"):
             list(scan_requests(str(path)))
+
+
+@pytest.mark.fault("a path out of its folder")
+@pytest.mark.parametrize(
+    "url", ["../secret.png", "{folder}/secret.png", "file://{folder}/secret.png", "link/secret.png"]
+)
+def test_a_request_reads_nothing_outside_its_folder(tmp_path: Path, url: str) -> None:
+    (tmp_path / "secret.png").write_bytes(RED)
+    folder = tmp_path / "requests"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path)
+    line = request(content=[image(url.format(folder=tmp_path))])
+    assert "outside the folder" in refusal(scanned(folder, line)[0])
+    assert scanned(folder, line, access=Access(outside=True))[0].read() == (RED,)
+
+
+@pytest.mark.fault("an address of this machine or its network")
+def test_addresses_of_requests_and_lists_must_be_public(tmp_path: Path) -> None:
+    url = "http://127.0.0.1:9/a.png"
+    listed = [*scan([], io.BytesIO(url.encode())), *scanned(tmp_path, request(content=[image(url)]))]
+    for item in listed:
+        assert "on this machine or its network" in refusal(item)
+    assert "refused the connection" in refusal(next(iter(scan([url]))))  # the user typed it
+
+
+def test_paths_of_a_list_may_be_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(RED)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    names = io.BytesIO(f"{tmp_path}/a.png\n../a.png\n".encode())
+    assert [item.read() for item in scan([], names)] == [(RED,), (RED,)]

@@ -46,6 +46,15 @@ class Ear:
 # --- names
 
 
+def test_a_folder_that_hides_a_model_of_the_hub_is_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "org" / "model", make_files())
+    for name, announced in (("org/model", True), ("./org/model", False), (str(tmp_path / "org/model"), False)):
+        ear = Ear()
+        find_checkpoint(LoadOptions(name), ear)
+        assert any("in place of the hub's model" in note for note in ear.notes) == announced
+
+
 def test_a_name_is_an_alias_a_folder_or_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "org" / "model").mkdir(parents=True)

@@ -11,12 +11,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from dsvl_cli.engine.pictures import fetch
-from dsvl_cli.engine.pictures.fetch import fetch_picture
+from dsvl_cli.engine.pictures.access import Access
 from dsvl_cli.engine.pictures.images import decode, read_picture
 from dsvl_cli.errors import ImageError
 from tests.engine.drawn_pictures import SIZE, encoded, scene
 
 PNG = encoded(scene(), "PNG")
+TYPED = Access().as_typed()
 DRIP_SECONDS = 0.05
 Answer = Callable[["Handler"], None]
 
@@ -93,9 +94,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     running.close()
 
 
-def refusal(url: str) -> ImageError:
+def fetch_picture(url: str, access: Access = TYPED) -> tuple[bytes, str]:
+    return fetch.fetch_picture(url, access)
+
+
+def refusal(url: str, access: Access = TYPED) -> ImageError:
     with pytest.raises(ImageError) as caught:
-        fetch_picture(url)
+        fetch_picture(url, access)
     assert "\n" not in caught.value.message
     return caught.value
 
@@ -176,7 +181,7 @@ def test_a_password_goes_to_its_host_and_nowhere_else(server: Server) -> None:
 def test_an_address_with_any_letters(server: Server) -> None:
     server.answers["/%C3%A9t%C3%A9%20%2F.png?q=%C3%A9&r=1"] = lambda handler: send(handler, PNG)
     url = server.url("/été %2F.png?q=é&r=1#part")
-    assert fetch_picture(url) == (PNG, url)
+    assert fetch_picture(url) == (PNG, server.url("/été %2F.png"))
 
 
 @pytest.mark.parametrize(
@@ -312,7 +317,7 @@ def test_an_invalid_address_does_not_show_its_password() -> None:
 
 def test_nothing_is_asked_offline(server: Server) -> None:
     with pytest.raises(ImageError, match="offline"):
-        fetch_picture(server.url("/a.png"), offline=True)
+        fetch_picture(server.url("/a.png"), Access(offline=True).as_typed())
     assert server.requests == []
 
 

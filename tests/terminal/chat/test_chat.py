@@ -14,6 +14,7 @@ from dsvl_cli.engine.conversation import Conversation, Message
 from dsvl_cli.engine.options import SamplingParams
 from dsvl_cli.engine.progress import Listener
 from dsvl_cli.errors import DsvlError
+from dsvl_cli.terminal.chat.chat import Chat
 from dsvl_cli.terminal.chat.conversation_store import NoStore
 from dsvl_cli.terminal.chat.settings import ChatSettings
 from tests.terminal.fake_model import Desk, FakeModel, Kept, make_picture, picture_bytes, token_id
@@ -228,8 +229,44 @@ def test_the_oldest_exchanges_are_left_out_if_so_wished() -> None:
     assert "left out" in told
     conversation, _ = desk.model.asked[-1]
     assert conversation.system == "be kind"
-    assert [message.text for message in conversation.messages] == ["d e f", "You said: d e f", "g h i"]
+    assert [message.text for message in conversation.messages] == ["g h i"]
     assert len(desk.texts()) == 6
+    assert "left out" not in desk.do("j")
+    conversation, _ = desk.model.asked[-1]
+    assert [message.text for message in conversation.messages] == ["g h i", "You said: g h i", "j"]
+
+
+def test_what_was_left_out_is_back_once_it_fits() -> None:
+    desk = Desk(FakeModel(context_length=20), settings=ChatSettings(overflow="drop-oldest"))
+    desk.do("a b c", "d e f", "g h i", "/undo", "/undo", "k")
+    conversation, _ = desk.model.asked[-1]
+    assert [message.text for message in conversation.messages] == ["a b c", "You said: a b c", "k"]
+    desk.do("l m n o p q", "/new", "r")
+    conversation, _ = desk.model.asked[-1]
+    assert [message.text for message in conversation.messages] == ["r"]
+    assert not conversation.is_excerpt
+
+
+@pytest.mark.fault("an error in an answer")
+@pytest.mark.parametrize("error", [RuntimeError("shape"), MemoryError(), RuntimeError("can't allocate memory: 1 byte")])
+def test_an_error_in_an_answer_does_not_end_the_chat(error: Exception) -> None:
+    desk = Desk(FakeModel([error, "yes"]))
+    told = desk.do("one")
+    assert ("out of memory" if "shape" not in str(error) else "the answer failed: RuntimeError: shape") in told
+    assert desk.do("two").count("error") == 0
+    assert desk.texts() == ["two", "yes"]
+
+
+@pytest.mark.fault("an error in an answer")
+def test_a_bug_in_a_command_does_not_end_the_chat(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk()
+
+    def fail(self: Chat) -> None:
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr(Chat, "go_on", fail)
+    assert "bug in dsvl: RuntimeError: odd" in desk.do("/continue")
+    assert desk.do("one").count("error") == 0
 
 
 def test_a_nearly_full_context_is_warned_of_once() -> None:

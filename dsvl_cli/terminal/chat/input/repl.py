@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from dsvl_cli.errors import DsvlError, ExitStatus, SomeFailed
+from dsvl_cli.errors import DsvlError, ExitStatus, SomeFailed, is_out_of_memory
 from dsvl_cli.terminal.chat.input.blocks import block_content
 from dsvl_cli.terminal.chat.input.tty import SilentTty
 from dsvl_cli.terminal.chat.slash.registry import run_command, split_command
@@ -79,6 +79,11 @@ class Repl:
             if self._chat.scripted:
                 raise
             self._chat.tell("stopped; the message is in the input line again" if self._chat.draft else "stopped")
+        except Exception as exc:
+            # A bug or a lack of memory must not end a conversation; a terminal that is gone must.
+            if self._chat.scripted or isinstance(exc, OSError):
+                raise
+            self._chat.console.error(_explain(exc))
         self._chat.measure()
 
     def _loop(self) -> None:
@@ -109,3 +114,11 @@ class Repl:
         message = block_content(line).strip()
         if message:
             self._chat.send(message)
+
+
+def _explain(exc: Exception) -> DsvlError:
+    if is_out_of_memory(exc):
+        return DsvlError("out of memory", "free some with /drop N or /new")
+    return DsvlError(
+        f"this is a bug in dsvl: {type(exc).__name__}: {exc}", "the conversation goes on; please report it"
+    )

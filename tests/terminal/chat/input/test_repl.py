@@ -51,15 +51,16 @@ def test_ctrl_c_after_the_last_word_is_none_at_the_prompt(monkeypatch: pytest.Mo
     assert "Ctrl-C" not in desk.err
 
 
-def test_a_bug_is_left_to_the_program_and_what_was_said_is_kept() -> None:
+def test_a_bug_in_an_answer_is_reported_and_what_was_said_is_kept() -> None:
     def fail(number: int) -> None:
         if number == 1:
             raise ZeroDivisionError
 
-    desk = Desk(FakeModel(["one two"], before_chunk=fail))
-    with pytest.raises(ZeroDivisionError):
-        Repl(desk.chat, Typed("count")).run()
-    assert desk.store.kept["id1"].conversation.messages[-1].text == "one"
+    desk = Desk(FakeModel(["one two", "yes"], before_chunk=fail))
+    Repl(desk.chat, Typed("count", "more")).run()
+    assert "the answer failed: ZeroDivisionError" in desk.err
+    assert desk.texts() == ["count", "one", "more", "yes"]
+    assert desk.store.kept["id1"].conversation.messages[1].text == "one"
 
 
 def test_ctrl_c_ends_a_script() -> None:
