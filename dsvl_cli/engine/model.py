@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from dsvl_cli.engine.checkpoint.find import Checkpoint, find_checkpoint
-from dsvl_cli.engine.checkpoint.layouts import read_end_ids
+from dsvl_cli.engine.checkpoint.layouts import read_end_ids, vision_settings
 from dsvl_cli.engine.conversation import Chunk, Conversation, Outcome, Picture, Request
 from dsvl_cli.engine.generation.batching import answer_requests, choose_batch_size
 from dsvl_cli.engine.generation.generate import Row, check_length, generate, generate_many
@@ -28,6 +28,7 @@ from dsvl_cli.engine.quantization.formats import (
 )
 from dsvl_cli.engine.text.detokenizer import Answer
 from dsvl_cli.engine.text.prompt import PreparedPrompt, PromptFormat
+from dsvl_cli.errors import DsvlError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -62,6 +63,9 @@ class VisionLanguageModel:
         self.plan = plan
         self._context_length = network.decoder.config.context_length
         self.end_ids = _end_ids(checkpoint, prompt_format)
+        self._banned = torch.tensor(
+            prompt_format.list_banned(network.decoder.config.vocab_size, self.end_ids), dtype=torch.long
+        )
         self._prefix_store = prefix_store
         self._prefix_cache = self._new_prefix_cache()
 
@@ -178,7 +182,7 @@ class VisionLanguageModel:
             min(sampling.max_new_tokens, self.context_length - len(prompt)),
             strip_space=self.has_chat and not continues,
         )
-        return Row(index, prompt, Sampler(sampling, prompt.token_ids), answer, self.context_length)
+        return Row(index, prompt, Sampler(sampling, prompt.token_ids, self._banned), answer, self.context_length)
 
 
 def load_model(
@@ -208,10 +212,34 @@ def load_model(
         checkpoint.path, image_token_id, has_chat=checkpoint.has_chat, fingerprint=checkpoint.fingerprint
     )
     network = load_network(checkpoint, plan, recipe, machine, listener, force=options.force)
+    _check_parts(checkpoint, prompt_format, network)
     prefix_store = None
     if options.cache:
         prefix_store = PrefixStore(identify(checkpoint, plan, recipe, network.decoder), network.decoder, listener)
     return VisionLanguageModel(checkpoint, network, prompt_format, plan, prefix_store)
+
+
+def _check_parts(checkpoint: Checkpoint, prompt_format: PromptFormat, network: Network) -> None:
+    """Refuse a checkpoint whose tokenizer, processor and networks do not fit each other.
+
+    Raises:
+        DsvlError: a token would have no embedding, or a picture another size than the network reads.
+    """
+    config, processor = network.decoder.config, network.image_processor
+    low = vision_settings(checkpoint.config)
+    patches = (low["image_size"] // low["patch_size"]) ** 2
+    high = checkpoint.config.get("high_res_vision_config") or {}
+    obstacle = None
+    if (largest := prompt_format.find_largest_id()) >= config.vocab_size:
+        obstacle = f"its tokenizer has the token {largest:,}, but the model knows {config.vocab_size:,}"
+    elif processor.low.side != low["image_size"]:
+        obstacle = f"its processor makes pictures of {processor.low.side} pixels, but the model reads {low['image_size']}"
+    elif processor.high is not None and processor.high.side != high.get("image_size", processor.high.side):
+        obstacle = f"its processor makes pictures of {processor.high.side} pixels, but the model reads {high['image_size']}"
+    elif prompt_format.num_image_tokens != patches:
+        obstacle = f"its processor takes {prompt_format.num_image_tokens:,} tokens for a picture, but the model {patches:,}"
+    if obstacle is not None:
+        raise DsvlError(f"{checkpoint.name} is damaged: {obstacle}", "download it again")
 
 
 def _end_ids(checkpoint: Checkpoint, prompt_format: PromptFormat) -> frozenset[int]:

@@ -36,6 +36,7 @@ _Segment = str | tuple[int, ...] | Picture
 _MARK = "\udfff"  # around the number of an answer whose ids are known
 _END = "\udffe"  # after the text to be continued
 _FIRST_STAND_IN = 0xD800
+_LARGEST_ID = 2**32  # of the tokenizer library
 _TOKEN_ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -103,6 +104,7 @@ class PromptFormat:
         self.num_image_tokens = read_num_image_tokens(folder) or NUM_IMAGE_TOKENS
         self._names = {role: name for role in _TOKEN_ROLES if (name := _token_name(settings.get(role)))}
         self._control = self._control_ids()
+        self._control_set = frozenset(self._control.values())
         self._control_pattern = re.compile("|".join(map(re.escape, self._control)))
         self._stand_ins = {
             ord(letter): _FIRST_STAND_IN + index for index, letter in enumerate(sorted(_letters_of(self._control)))
@@ -116,7 +118,26 @@ class PromptFormat:
     @property
     def control_ids(self) -> frozenset[int]:
         """The ids of all control tokens."""
-        return frozenset(self._control.values())
+        return self._control_set
+
+    def find_largest_id(self) -> int:
+        """Return the largest id that a text or a prompt can be encoded to."""
+        before = self.tokenizer.encode("", add_special_tokens=True).ids
+        return max((*self.tokenizer.get_vocab().values(), *before), default=0)
+
+    def list_banned(self, vocabulary: int, end_ids: frozenset[int]) -> list[int]:
+        """List the ids that an answer cannot hold: of control tokens that do not end it, and of no token at all.
+
+        Args:
+            vocabulary: the number of ids that the model computes scores for.
+            end_ids: those that end an answer.
+        """
+        first = self.tokenizer.get_vocab_size()  # ids without gaps, as in all published tokenizers, end here
+        if self.tokenizer.id_to_token(first - 1) is None:
+            first = 0
+        unknown = [token_id for token_id in range(first, vocabulary) if self.tokenizer.id_to_token(token_id) is None]
+        control = [token_id for token_id in self.control_ids if token_id < vocabulary]
+        return sorted({*unknown, *control} - end_ids)
 
     def prepare(self, conversation: Conversation) -> PreparedPrompt:
         """Convert a conversation whose last message is to be answered, or continued if it is the assistant's.
@@ -210,7 +231,14 @@ class PromptFormat:
         return {"role": message.role, "content": content}
 
     def _kept_ids(self, message: Message) -> tuple[int, ...] | None:
-        return message.token_ids if message.model == self.fingerprint else None
+        """Return the ids that an answer was generated as, or None if its text has to be tokenized.
+
+        They come from files: ids that an answer cannot hold would stand for pictures, or for nothing.
+        """
+        ids = message.token_ids
+        if ids is None or message.model != self.fingerprint or not self._control_set.isdisjoint(ids):
+            return None
+        return ids if all(0 <= i < _LARGEST_ID and self.tokenizer.id_to_token(i) is not None for i in {*ids}) else None
 
     def _replace_system(self, segments: list[_Segment], system: str) -> list[_Segment]:
         """Replace the template's default system prompt, as DeepSeek's own code does."""
