@@ -225,14 +225,13 @@ def _check_parts(checkpoint: Checkpoint, prompt_format: PromptFormat, network: N
     Raises:
         DsvlError: a token would have no embedding, or a picture another size than the network reads.
     """
-    config, processor = network.decoder.config, network.image_processor
+    prompt_format.check_ids(network.decoder.config.vocab_size)
+    processor = network.image_processor
     low = vision_settings(checkpoint.config)
     patches = (low["image_size"] // low["patch_size"]) ** 2
     high = checkpoint.config.get("high_res_vision_config") or {}
     obstacle = None
-    if (largest := prompt_format.find_largest_id()) >= config.vocab_size:
-        obstacle = f"its tokenizer has the token {largest:,}, but the model knows {config.vocab_size:,}"
-    elif processor.low.side != low["image_size"]:
+    if processor.low.side != low["image_size"]:
         obstacle = f"its processor makes pictures of {processor.low.side} pixels, but the model reads {low['image_size']}"
     elif processor.high is not None and processor.high.side != high.get("image_size", processor.high.side):
         obstacle = f"its processor makes pictures of {processor.high.side} pixels, but the model reads {high['image_size']}"

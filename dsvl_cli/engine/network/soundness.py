@@ -14,6 +14,9 @@ import torch
 from dsvl_cli.engine.checkpoint.consistency import count_parameters
 from dsvl_cli.engine.checkpoint.find import Checkpoint
 from dsvl_cli.engine.checkpoint.tensors import StoredTensors
+from dsvl_cli.engine.network.layers import DecoderConfig
+from dsvl_cli.engine.network.weights import list_linears
+from dsvl_cli.engine.quantization.formats import find_stored_format
 from dsvl_cli.engine.storage import contents
 from dsvl_cli.errors import DsvlError
 
@@ -43,6 +46,7 @@ def check_numbers(checkpoint: Checkpoint) -> None:
     if is_large and contents.is_noted(fact):
         return
     with StoredTensors(checkpoint) as tensors:
+        _check_quantized(checkpoint, tensors)
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and tensor.numel() and not is_finite(tensor):
                 raise DsvlError(f"{checkpoint.name} is damaged: {name} holds values that are not numbers", _AGAIN)
@@ -55,6 +59,18 @@ def check_numbers(checkpoint: Checkpoint) -> None:
 def is_finite(tensor: torch.Tensor) -> bool:
     """Whether all values are numbers: the least and the largest are NaN if any is."""
     return all(math.isfinite(float(end)) for end in torch.aminmax(tensor.reshape(-1)))
+
+
+def _check_quantized(checkpoint: Checkpoint, tensors: StoredTensors) -> None:
+    """Refuse a layer that the configuration calls quantized to 4 bits but that is stored otherwise."""
+    if find_stored_format(checkpoint) not in ("bnb-nf4", "bnb-fp4"):
+        return
+    kept = checkpoint.config["quantization_config"].get("llm_int8_skip_modules") or []
+    for layer in list_linears(DecoderConfig.read(checkpoint.config)):
+        name = f"{layer}.weight"
+        is_kept = any(isinstance(part, str) and part in layer for part in kept)
+        if not is_kept and not any(f"{name}{_STATE}{kind}" in tensors for kind in ("nf4", "fp4")):
+            raise DsvlError(f"{checkpoint.name} is damaged: {name} is not quantized", _AGAIN)
 
 
 def _check_packed(checkpoint: Checkpoint, tensors: StoredTensors, name: str) -> None:

@@ -21,7 +21,8 @@ from tokenizers import Tokenizer
 
 from dsvl_cli.engine.checkpoint.layouts import find_chat_template, read_num_image_tokens, read_tokenizer_settings
 from dsvl_cli.engine.conversation import Conversation, Message, Picture
-from dsvl_cli.engine.text.chat_template import ChatTemplate
+from dsvl_cli.engine.text.chat_template import unusable
+from dsvl_cli.engine.text.template_process import GuardedTemplate
 from dsvl_cli.errors import DsvlError
 
 NUM_IMAGE_TOKENS = 576  # of DeepSeek-VL: 384 px in patches of 16
@@ -112,7 +113,7 @@ class PromptFormat:
         self._letters = {stand_in: letter for letter, stand_in in self._stand_ins.items()}
         self.bos_ids = self._ids_before_text(bool(settings.get("add_bos_token")))
         self.eos_token_id: int | None = self._control.get(self._names.get("eos_token", ""))
-        self._template = ChatTemplate(find_template(folder) if has_chat else "", self._names)
+        self._template = GuardedTemplate(find_template(folder) if has_chat else "", self._names)
         self._default_system = self._find_default_system() if has_chat else ""
 
     @property
@@ -120,10 +121,20 @@ class PromptFormat:
         """The ids of all control tokens."""
         return self._control_set
 
-    def find_largest_id(self) -> int:
-        """Return the largest id that a text or a prompt can be encoded to."""
-        before = self.tokenizer.encode("", add_special_tokens=True).ids
-        return max((*self.tokenizer.get_vocab().values(), *before), default=0)
+    def check_ids(self, vocabulary: int) -> None:
+        """Refuse a tokenizer with ids that the model does not know, or that stand for several tokens.
+
+        Raises:
+            DsvlError: it is not the model's.
+        """
+        ids = self.tokenizer.get_vocab().values()
+        if (largest := max((*ids, *self.bos_ids), default=0)) >= vocabulary:
+            raise DsvlError(
+                f"the tokenizer has the token {largest:,}, but the model knows {vocabulary:,}",
+                "download the checkpoint again",
+            )
+        if len({*ids}) < len(ids):
+            raise DsvlError("the tokenizer has several tokens with the same id", "download the checkpoint again")
 
     def list_banned(self, vocabulary: int, end_ids: frozenset[int]) -> list[int]:
         """List the ids that an answer cannot hold: of control tokens that do not end it, and of no token at all.
@@ -200,19 +211,34 @@ class PromptFormat:
         rendered, _, rest = self._template.render(given, add_generation_prompt=not continues).partition(_END)
         if continues and not rest.startswith(" "):
             rendered = rendered.rstrip()  # the mark lost its space, so the template strips the text
-        pictures = (picture for message in messages for picture in message.pictures)
+        pictures = [picture for message in messages for picture in message.pictures]
         segments: list[_Segment] = []
+        places = answers = 0
         for piece in re.split(rf"({_MARK}\d+{_MARK}|{self._control_pattern.pattern})", rendered):
             if piece in self._control:
                 token_id = self._control[piece]
-                segments.append(next(pictures) if token_id == self.image_token_id else (token_id,))
+                if token_id != self.image_token_id:
+                    segments.append((token_id,))
+                    continue
+                places += 1
+                if places <= len(pictures):
+                    segments.append(pictures[places - 1])
             elif piece.startswith(_MARK):
+                number = int(piece[1:8].rstrip(_MARK))
+                if not answers <= number < len(kept):  # written by the template itself
+                    raise unusable()
                 if segments and isinstance(segments[-1], str):
                     # The template puts a space before an answer, but the ids were generated without it.
                     segments[-1] = segments[-1].removesuffix(" ")
-                segments.append(kept[int(piece.strip(_MARK))])
+                segments.append(kept[number])
+                answers = number + 1
             elif piece:
                 segments.append(piece.translate(self._letters))
+        if places != len(pictures):
+            raise DsvlError(
+                f"the checkpoint's chat template has places for {places:,} pictures, but there are {len(pictures):,}",
+                "use another model",
+            )
         return segments
 
     def _disguised(self, message: Message, kept: list[tuple[int, ...]]) -> dict[str, Any]:
@@ -255,18 +281,17 @@ class PromptFormat:
 
     def _control_ids(self) -> dict[str, int]:
         """Map the names of control tokens to their ids: the special ones, and those with a role."""
-        control = {
-            token.content: token_id
-            for token_id, token in self.tokenizer.get_added_tokens_decoder().items()
-            if token.special
-        }
-        image = self.tokenizer.id_to_token(self.image_token_id)
-        if image is None:
+        added = self.tokenizer.get_added_tokens_decoder()
+        control = {token.content: token_id for token_id, token in added.items() if token.special and token.content}
+        image = added.get(self.image_token_id)
+        if image is None or not image.content:
             raise DsvlError(f"the tokenizer has no image token {self.image_token_id}", "download the checkpoint again")
-        for name in (*self._names.values(), image):
+        for name in (*self._names.values(), image.content):
             token_id = self.tokenizer.token_to_id(name)
             if token_id is not None:
                 control[name] = token_id
+        if self.image_token_id in (control.get(name) for name in self._names.values()):
+            raise DsvlError("the image token begins or ends texts as well", "download the checkpoint again")
         return control
 
     def _ids_before_text(self, add_bos: bool) -> tuple[int, ...]:
@@ -315,10 +340,10 @@ def _join_texts(segments: Iterable[_Segment]) -> Iterator[_Segment]:
 
 
 def _token_name(value: object) -> str | None:
-    """Return a token's text from `tokenizer_config.json`, where it is a string or an object."""
+    """Return a token's text from `tokenizer_config.json`, where it is a string or an object; None if there is none."""
     if isinstance(value, Mapping):
         value = value.get("content")
-    return value if isinstance(value, str) else None
+    return value if isinstance(value, str) and value else None
 
 
 def find_template(folder: Path) -> str:
