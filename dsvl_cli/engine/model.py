@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dsvl_cli.engine.checkpoint.find import Checkpoint, find_checkpoint
+from dsvl_cli.engine.checkpoint.find import Checkpoint, find_checkpoint, list_weights
 from dsvl_cli.engine.checkpoint.layouts import read_end_ids, vision_settings
+from dsvl_cli.engine.checkpoint.watch import Watch
 from dsvl_cli.engine.conversation import Chunk, Conversation, Outcome, Picture, Request
 from dsvl_cli.engine.generation.batching import answer_requests, choose_batch_size
 from dsvl_cli.engine.generation.generate import Row, check_length, generate, generate_many
@@ -28,7 +29,7 @@ from dsvl_cli.engine.quantization.formats import (
 )
 from dsvl_cli.engine.text.detokenizer import Answer
 from dsvl_cli.engine.text.prompt import PreparedPrompt, PromptFormat
-from dsvl_cli.errors import DsvlError
+from dsvl_cli.errors import DsvlError, MemoryShortage, is_out_of_memory
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,6 +48,7 @@ class VisionLanguageModel:
         prompt_format: turns conversations into prompts.
         plan: how it was loaded.
         prefix_store: where `stream` loads and saves the KV caches of prompts on disk; None disables it.
+        watch: notices changes of the files; made before they were read.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class VisionLanguageModel:
         prompt_format: PromptFormat,
         plan: Plan,
         prefix_store: PrefixStore | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.network = network
@@ -67,6 +70,7 @@ class VisionLanguageModel:
             prompt_format.list_banned(network.decoder.config.vocab_size, self.end_ids), dtype=torch.long
         )
         self._prefix_store = prefix_store
+        self._watch = watch or Watch(list_weights(checkpoint.path))
         self._prefix_cache = self._new_prefix_cache()
 
     @property
@@ -124,9 +128,21 @@ class VisionLanguageModel:
         Raises:
             ContextOverflow: before any work, if the prompt does not fit.
             ImageError: a picture cannot be decoded.
+            MemoryShortage: memory ran out; what was cached is freed.
+            DsvlError: the files of the model were changed.
         """
+        self._watch.check()
         row = self._row(0, conversation, sampling)
-        yield from generate(self.network, row, self._prefix_cache)
+        try:
+            yield from generate(self.network, row, self._prefix_cache)
+        except Exception as exc:
+            if not is_out_of_memory(exc):
+                raise
+            self.forget()
+            raise MemoryShortage(
+                f"not enough memory for a prompt of {len(row.prompt):,} tokens and its answer",
+                "use fewer pictures, a shorter conversation, or close other programs",
+            ) from exc
         if self._prefix_store is not None:  # after the answer, which need not wait for the disk
             self._prefix_store.save(row.prompt, self._prefix_cache.cache)
 
@@ -139,6 +155,7 @@ class VisionLanguageModel:
             ContextOverflow: before any work, if one of the prompts does not fit.
             ImageError: a picture cannot be decoded.
         """
+        self._watch.check()
         params = [sampling] * len(conversations) if isinstance(sampling, SamplingParams) else list(sampling)
         rows = [self._row(i, talk, p) for i, (talk, p) in enumerate(zip(conversations, params, strict=True))]
         for row, chunk in generate_many(self.network, rows, max(1, len(rows))):
@@ -150,8 +167,13 @@ class VisionLanguageModel:
         def make_row(index: int, request: Request) -> Row:
             return self._row(index, request.conversation, request.sampling)
 
+        def watched() -> Iterator[Request]:
+            for request in requests:
+                self._watch.check()  # here it ends the whole job: all further rows would be wrong
+                yield request
+
         size = batch_size or self.choose_batch_size()
-        return answer_requests(self.network, requests, make_row, size)
+        return answer_requests(self.network, watched(), make_row, size)
 
     def choose_batch_size(self, tokens: int = TYPICAL_TOKENS) -> int:
         """Estimate how many rows fit into memory together, at `tokens` for each prompt and its answer."""
@@ -202,6 +224,7 @@ def load_model(
     machine = detect_machine()
     recipe = resolve_recipe(options, machine, listener)
     checkpoint = checkpoint or find_checkpoint(options, listener)
+    watch = Watch(list_weights(checkpoint.path))
     stored_dtype = checkpoint.stored_dtype if can_map(checkpoint, recipe) else None
     plan = make_plan(options, checkpoint.model_type, listener, machine, stored_dtype)
     check_stored_format(checkpoint, recipe, plan.device, plan.dtype)
@@ -216,7 +239,7 @@ def load_model(
     prefix_store = None
     if options.cache:
         prefix_store = PrefixStore(identify(checkpoint, plan, recipe, network.decoder), network.decoder, listener)
-    return VisionLanguageModel(checkpoint, network, prompt_format, plan, prefix_store)
+    return VisionLanguageModel(checkpoint, network, prompt_format, plan, prefix_store, watch)
 
 
 def _check_parts(checkpoint: Checkpoint, prompt_format: PromptFormat, network: Network) -> None:

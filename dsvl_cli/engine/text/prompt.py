@@ -23,6 +23,7 @@ from dsvl_cli.engine.checkpoint.layouts import find_chat_template, read_num_imag
 from dsvl_cli.engine.conversation import Conversation, Message, Picture
 from dsvl_cli.engine.text.chat_template import unusable
 from dsvl_cli.engine.text.template_process import GuardedTemplate
+from dsvl_cli.engine.text.tokenizer import read_tokenizer
 from dsvl_cli.errors import DsvlError
 
 NUM_IMAGE_TOKENS = 576  # of DeepSeek-VL: 384 px in patches of 16
@@ -90,10 +91,7 @@ class PromptFormat:
     """
 
     def __init__(self, folder: Path, image_token_id: int, *, has_chat: bool, fingerprint: str) -> None:
-        try:
-            self.tokenizer: Tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as exc:  # tokenizers raises bare Exception
-            raise DsvlError(f"{folder / 'tokenizer.json'} cannot be read", "download the checkpoint again") from exc
+        self.tokenizer: Tokenizer = read_tokenizer(folder / "tokenizer.json")
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
         # Only this module inserts control ids; the name of a control token in a text is ordinary text.
@@ -112,6 +110,8 @@ class PromptFormat:
         }
         self._letters = {stand_in: letter for letter, stand_in in self._stand_ins.items()}
         self.bos_ids = self._ids_before_text(bool(settings.get("add_bos_token")))
+        if self.image_token_id in self.bos_ids:
+            raise DsvlError("the tokenizer begins texts with a picture", "download the checkpoint again")
         self.eos_token_id: int | None = self._control.get(self._names.get("eos_token", ""))
         self._template = GuardedTemplate(find_template(folder) if has_chat else "", self._names)
         self._default_system = self._find_default_system() if has_chat else ""
@@ -233,7 +233,7 @@ class PromptFormat:
                 segments.append(kept[number])
                 answers = number + 1
             elif piece:
-                segments.append(piece.translate(self._letters))
+                segments.append(_check_text(piece.translate(self._letters)))
         if places != len(pictures):
             raise DsvlError(
                 f"the checkpoint's chat template has places for {places:,} pictures, but there are {len(pictures):,}",
@@ -316,6 +316,15 @@ def _check_texts(conversation: Conversation) -> None:
         raise DsvlError(
             "a text contains a lone surrogate", "this usually comes from bytes that are not UTF-8: encode it as UTF-8"
         ) from exc
+
+
+def _check_text(text: str) -> str:
+    """Return a piece of a rendered template, which must not hold stand-ins of its own."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise unusable() from exc
+    return text
 
 
 def _plain_segments(conversation: Conversation) -> list[_Segment]:

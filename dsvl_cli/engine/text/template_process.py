@@ -20,7 +20,7 @@ from typing import Any
 from dsvl_cli.engine.text.chat_template import ChatTemplate, unusable
 from dsvl_cli.errors import DsvlError
 
-SECONDS = 5.0
+SECONDS = 3.0
 LARGEST_MEMORY = 400 * 2**20  # bytes, Python's own included
 LARGEST_TEXT = 8 * 2**20  # characters; no context is that long
 _LARGEST_SOURCE = 2**20  # characters

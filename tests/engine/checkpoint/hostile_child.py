@@ -36,6 +36,7 @@ def main(place: Path) -> None:
         variant = variants[int(line)]
         folder = variant.make(place / line.strip())
         _forget_peak()
+        before = _memory("VmRSS")
         started = time.perf_counter()
         ending: dict[str, Any] = {"number": int(line)}
         try:
@@ -49,7 +50,7 @@ def main(place: Path) -> None:
             ending |= {"kind": "refused", "text": exc.message}
         except BaseException as exc:
             ending |= {"kind": "bug", "text": f"{type(exc).__name__}: {exc}"[:500], "trace": traceback.format_exc()[-1500:]}
-        ending |= {"seconds": time.perf_counter() - started, "peak": _peak()}
+        ending |= {"seconds": time.perf_counter() - started, "growth": _memory("VmHWM") - before}
         print(json.dumps(ending), file=out)
         remove(folder)
 
@@ -59,11 +60,11 @@ def _forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _peak() -> int:
-    """Return the largest memory since `_forget_peak` in bytes, or 0 if it is unknown."""
+def _memory(kind: str) -> int:
+    """Return the memory in use, or the most since `_forget_peak`, in bytes; 0 if it is unknown."""
     with contextlib.suppress(OSError):
         lines = Path("/proc/self/status").read_text().splitlines()
-        return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
+        return next((1024 * int(line.split()[1]) for line in lines if line.startswith(kind)), 0)
     return 0
 
 
