@@ -255,11 +255,17 @@ def _check_parts(checkpoint: Checkpoint, prompt_format: PromptFormat, network: N
     high = checkpoint.config.get("high_res_vision_config") or {}
     obstacle = None
     if processor.low.side != low["image_size"]:
-        obstacle = f"its processor makes pictures of {processor.low.side} pixels, but the model reads {low['image_size']}"
+        obstacle = (
+            f"its processor makes pictures of {processor.low.side} pixels, but the model reads {low['image_size']}"
+        )
     elif processor.high is not None and processor.high.side != high.get("image_size", processor.high.side):
-        obstacle = f"its processor makes pictures of {processor.high.side} pixels, but the model reads {high['image_size']}"
+        obstacle = (
+            f"its processor makes pictures of {processor.high.side} pixels, but the model reads {high['image_size']}"
+        )
     elif prompt_format.num_image_tokens != patches:
-        obstacle = f"its processor takes {prompt_format.num_image_tokens:,} tokens for a picture, but the model {patches:,}"
+        obstacle = (
+            f"its processor takes {prompt_format.num_image_tokens:,} tokens for a picture, but the model {patches:,}"
+        )
     if obstacle is not None:
         raise DsvlError(f"{checkpoint.name} is damaged: {obstacle}", "download it again")
 

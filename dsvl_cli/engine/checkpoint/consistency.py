@@ -90,7 +90,9 @@ def check_config(name: str, config: Mapping[str, Any]) -> None:
     if text["head_dim"] % 2:
         raise _wrong(name, "text_config.head_dim", text["head_dim"], "even")
     if vision["hidden_size"] % vision["num_attention_heads"]:
-        raise _wrong(name, "vision_config.num_attention_heads", vision["num_attention_heads"], "a divisor of hidden_size")
+        raise _wrong(
+            name, "vision_config.num_attention_heads", vision["num_attention_heads"], "a divisor of hidden_size"
+        )
     if vision["patch_size"] > vision["image_size"]:
         raise _wrong(name, "vision_config.patch_size", vision["patch_size"], "no larger than image_size")
     if image_token >= text["vocab_size"] and "vocab_size" in config.get("text_config", {}):
@@ -232,6 +234,7 @@ class _Shapes:
     def find(self, tensor: str) -> tuple[int, ...] | None:
         """Return the shape of a tensor, or None if its name is not known."""
         return self._shapes.get(_LAYER.sub("layers.*.", tensor, count=1))
+
     def count(self) -> int:
         """Return the number of values of all tensors but the head, which may share those of the embeddings."""
         total = 0

@@ -29,9 +29,7 @@ class Sampler:
         banned: ids that are never chosen: those that only prompts may hold, and those that no token has.
     """
 
-    def __init__(
-        self, params: SamplingParams, prompt_ids: tuple[int, ...], banned: torch.Tensor | None = None
-    ) -> None:
+    def __init__(self, params: SamplingParams, prompt_ids: tuple[int, ...], banned: torch.Tensor | None = None) -> None:
         self._params = params
         self._banned = banned
         self._greedy = params.temperature == 0.0

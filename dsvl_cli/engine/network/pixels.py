@@ -151,7 +151,11 @@ def make_image_processor(settings: Mapping[str, Any], *, hybrid: bool) -> ImageP
 
 def _resolution(values: Mapping[str, Any], kind: str = "") -> Resolution:
     """Read the settings of one tower, whose names begin with `kind`."""
-    side, mean, std = _side(values[f"{kind}size"]), _triple(values[f"{kind}image_mean"]), _triple(values[f"{kind}image_std"])
+    side, mean, std = (
+        _side(values[f"{kind}size"]),
+        _triple(values[f"{kind}image_mean"]),
+        _triple(values[f"{kind}image_std"]),
+    )
     # 0 means the other tower's, as in transformers.
     resample, min_size = values[f"{kind}resample"] or values["resample"], values["min_size"]
     table = _table(values, mean, std)

@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ SMALL = 32 * 2**20  # bytes; a smaller file is hashed each time, which takes no 
 _PIECE = 8 * 2**20
 _SETTLED_SECONDS = 5.0  # file systems keep times in steps of up to 2 s
 _MOST_RECORDS = 500
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def hash_file(path: Path, records: Path | None = None) -> str:
@@ -83,7 +85,9 @@ def _hash(handle: int, size: int) -> str:
     def digest_of(start: int) -> bytes:
         digest, end = hashlib.sha256(), min(start + _PIECE, size)
         while start < end:
-            data = os.pread(handle, end - start, start) if hasattr(os, "pread") else _read_at(handle, end - start, start)
+            data = (
+                os.pread(handle, end - start, start) if hasattr(os, "pread") else _read_at(handle, end - start, start)
+            )
             if not data:
                 break  # it is being truncated, and the digest is none that it had
             digest.update(data)
@@ -112,8 +116,7 @@ def _read(record: Path) -> str | None:
         return None
     with contextlib.suppress(OSError, ValueError):
         text = record.read_text("ascii")
-        if len(text) == 64:
-            return f"{int(text, 16):064x}"
+        return text if _DIGEST.fullmatch(text) else None
     return None
 
 

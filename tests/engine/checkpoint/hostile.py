@@ -115,15 +115,20 @@ def _numbers() -> Iterator[Variant]:
     }  # fmt: skip
     for name, values in text.items():
         for value in values:
-            yield Variant(f"text_config.{name} is {value!r:.30}", _edit("config.json", "text_config", name, value=value))
+            yield Variant(
+                f"text_config.{name} is {value!r:.30}", _edit("config.json", "text_config", name, value=value)
+            )
     for value in (-1.0, math.nan, "x", [1]):
         yield Variant(
-            f"vision_config.layer_norm_eps is {value!r}", _edit("config.json", "vision_config", "layer_norm_eps", value=value)
+            f"vision_config.layer_norm_eps is {value!r}",
+            _edit("config.json", "vision_config", "layer_norm_eps", value=value),
         )
     for value in ("x", 7, ["gelu"], None):
         kind = HARMLESS if value is None else REFUSED  # the default of SiglipVisionConfig
         yield Variant(
-            f"vision_config.hidden_act is {value!r}", _edit("config.json", "vision_config", "hidden_act", value=value), kind
+            f"vision_config.hidden_act is {value!r}",
+            _edit("config.json", "vision_config", "hidden_act", value=value),
+            kind,
         )
     for value in (-1, 5, 1021, 1022, 1024, 2**40, _LONG, "x", None, 1023.5, [1023], True):
         yield Variant(f"image_token_id is {value!r:.20}", _edit("config.json", "image_token_id", value=value))
@@ -134,7 +139,9 @@ def _numbers() -> Iterator[Variant]:
                   {"quant_method": "bitsandbytes", "load_in_8bit": True, "llm_int8_threshold": "x"},
                   {"quant_method": "torchao", "quant_type": {"default": {"_type": "x"}}}):  # fmt: skip
         kind = HARMLESS if "load_in_8bit" in value else REFUSED  # it says more than is true: nothing is quantized
-        yield Variant(f"quantization_config is {value!r:.70}", _edit("config.json", "quantization_config", value=value), kind)
+        yield Variant(
+            f"quantization_config is {value!r:.70}", _edit("config.json", "quantization_config", value=value), kind
+        )
     for value in ("deepseek_vl_hybrid", "llama", None, ["deepseek_vl"], {"a": 1}):
         yield Variant(f"model_type is {value!r}", _edit("config.json", "model_type", value=value))
     yield Variant("an untied head is missing", _edit("config.json", "tie_word_embeddings", value=False))
@@ -166,7 +173,8 @@ def _embedded_weights() -> tuple[Header, Pieces]:
     header.pop("__metadata__", None)
     start = 8 + length
     pieces = {
-        name: data[start + entry["data_offsets"][0] : start + entry["data_offsets"][1]] for name, entry in header.items()
+        name: data[start + entry["data_offsets"][0] : start + entry["data_offsets"][1]]
+        for name, entry in header.items()
     }
     return header, pieces
 
@@ -191,7 +199,19 @@ def _tensors() -> dict[str, tuple[str, list[int], bytes]]:
     return {name: (entry["dtype"], entry["shape"], pieces[name]) for name, entry in header.items()}
 
 
-_WIDTHS = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1}
+_WIDTHS = {
+    "BF16": 2,
+    "F16": 2,
+    "F32": 4,
+    "F64": 8,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+    "F8_E4M3": 1,
+}
 
 
 def _reshape(name: str, shape: list[int], dtype: str = "BF16") -> Callable[[Path], None]:
@@ -249,7 +269,11 @@ def _shapes() -> Iterator[Variant]:
         changed = [1024, 128] if name == "narrower" else [512, 256]
         yield Variant(f"the head is {name}", _reshape("lm_head.weight", changed))
     for dtype in ("I8", "U8", "BOOL", "I64", "F8_E4M3"):
-        for tensor in (f"{_LAYER}3.mlp.up_proj.weight", "model.language_model.norm.weight", "model.aligner.linear1.weight"):
+        for tensor in (
+            f"{_LAYER}3.mlp.up_proj.weight",
+            "model.language_model.norm.weight",
+            "model.aligner.linear1.weight",
+        ):
             yield Variant(f"{tensor} has dtype {dtype}", _reshape(tensor, header[tensor]["shape"], dtype))
     for name in (f"{_LAYER}3.mlp.up_proj.weight", "model.language_model.norm.weight", f"{_TOWER}post_layernorm.bias",
                  "model.language_model.embed_tokens.weight"):  # fmt: skip
@@ -272,7 +296,9 @@ def _values() -> Iterator[Variant]:
                 if quantization and what == "infinite":
                     continue
 
-                def change(tensors: dict[str, tuple[str, list[int], bytes]], name: str = name, number: bytes = number) -> None:
+                def change(
+                    tensors: dict[str, tuple[str, list[int], bytes]], name: str = name, number: bytes = number
+                ) -> None:
                     dtype, shape, data = tensors[name]
                     middle = len(data) // 4 * 2
                     tensors[name] = (dtype, shape, data[:middle] + number + data[middle + 2 :])
@@ -297,7 +323,10 @@ def _headers() -> Iterator[Variant]:
     yield Variant("a header of 2^63 bytes", file(whole, 2**63 - 1))
     yield Variant("a header of 2^64 - 1 bytes", file(whole, 2**64 - 1))
     yield Variant("a header of 99 MB that is not there", file(whole, 99 * 10**6))
-    yield Variant("a header of 90 MB of objects", _raw("model.safetensors", (90 * 10**6).to_bytes(8, "little") + b"[" , 1, b"{}," * (30 * 10**6)))
+    yield Variant(
+        "a header of 90 MB of objects",
+        _raw("model.safetensors", (90 * 10**6).to_bytes(8, "little") + b"[", 1, b"{}," * (30 * 10**6)),
+    )
     yield Variant("a nested header", file(b'{"a":' + b"[" * 10**6 + b"]" * 10**6 + b"}"))
     yield Variant("a header that is a list", file(b"[1]"))
     yield Variant("a header that is no JSON", file(whole[:-1]))
@@ -345,7 +374,9 @@ def _headers() -> Iterator[Variant]:
     yield Variant("an index that names an absolute file", index({**shards, first: "/etc/x.safetensors"}))
     yield Variant("an index that names a file with a zero byte", index({**shards, first: "a\0b.safetensors"}))
     yield Variant("an index that names a file that is missing", index({**shards, first: "model-2.safetensors"}))
-    yield Variant("an index that names a file of 10,000 characters", index({**shards, first: "x" * 10**4 + ".safetensors"}))
+    yield Variant(
+        "an index that names a file of 10,000 characters", index({**shards, first: "x" * 10**4 + ".safetensors"})
+    )
     yield Variant("an index of nothing", index({}))
     yield Variant("an index that is a list", index([1]))
     yield Variant("an index of numbers", index(dict.fromkeys(header, 7)))
@@ -478,7 +509,12 @@ def _tokenizers() -> Iterator[Variant]:
     vocabulary = page["model"]["vocab"]
     word = next(name for name in vocabulary if name == "What" or name == "ĠWhat" or len(name) > 2)
     token = page["added_tokens"][0]
-    catastrophe = {"type": "Split", "pattern": {"Regex": "(a|a|b|b)*(x+x+)+y$|(.*)*(.*)*(.*)*\\d\\d\\dz"}, "behavior": "Isolated", "invert": False}
+    catastrophe = {
+        "type": "Split",
+        "pattern": {"Regex": "(a|a|b|b)*(x+x+)+y$|(.*)*(.*)*(.*)*\\d\\d\\dz"},
+        "behavior": "Isolated",
+        "invert": False,
+    }
     words = {**catastrophe, "pattern": {"Regex": "(\\w+\\s?)+\\d{9}$"}}
     yield Variant("tokenizer: a pattern that tries all ways", changed(pre_tokenizer=words))
     yield Variant("tokenizer: not JSON", _raw("tokenizer.json", b"{"))
@@ -487,11 +523,17 @@ def _tokenizers() -> Iterator[Variant]:
     yield Variant("tokenizer: 200 MB", _raw("tokenizer.json", b" ", 2 * 10**8, b"{}"))
     yield Variant("tokenizer: no model", changed(model=None))
     yield Variant("tokenizer: an unknown model", model(type="X"))
-    yield Variant("tokenizer: ids far outside", model(vocab={name: (i + 10**6 if i < 1000 else i) for name, i in vocabulary.items()}))
+    yield Variant(
+        "tokenizer: ids far outside",
+        model(vocab={name: (i + 10**6 if i < 1000 else i) for name, i in vocabulary.items()}),
+    )
     yield Variant("tokenizer: ids of 2^32 - 1", model(vocab={**vocabulary, word: 2**32 - 1}))
     yield Variant("tokenizer: ids of 2^40", model(vocab={**vocabulary, word: 2**40}))
     yield Variant("tokenizer: all words have one id", model(vocab=dict.fromkeys(vocabulary, 7)))
-    yield Variant("tokenizer: words have the image's id", model(vocab={name: (1023 if i < 1000 else i) for name, i in vocabulary.items()}))
+    yield Variant(
+        "tokenizer: words have the image's id",
+        model(vocab={name: (1023 if i < 1000 else i) for name, i in vocabulary.items()}),
+    )
     yield Variant("tokenizer: merges of nothing", model(merges=[["zzzz", "yyyy"]]))
     yield Variant("tokenizer: no image token", changed(added_tokens=page["added_tokens"][:2]))
     yield Variant("tokenizer: no control tokens", changed(added_tokens=[]))
@@ -499,20 +541,49 @@ def _tokenizers() -> Iterator[Variant]:
     yield Variant("tokenizer: a control token far outside", added({**token, "id": 10**9, "content": "What"}), HARMLESS)
     yield Variant("tokenizer: a control token of one letter", added({**token, "id": 1024, "content": "e"}), HARMLESS)
     yield Variant("tokenizer: a control token of white space", added({**token, "id": 1024, "content": " "}))
-    yield Variant("tokenizer: 3,000 letters in control tokens", added({**token, "id": 1024, "content": "".join(map(chr, range(0x4E00, 0x4E00 + 3000)))}))
-    yield Variant("tokenizer: a pattern that takes for ever", changed(pre_tokenizer={"type": "Sequence", "pretokenizers": [catastrophe, page["pre_tokenizer"]]}))
-    yield Variant("tokenizer: a pattern that is none", changed(pre_tokenizer={**catastrophe, "pattern": {"Regex": "(("}}))
+    yield Variant(
+        "tokenizer: 3,000 letters in control tokens",
+        added({**token, "id": 1024, "content": "".join(map(chr, range(0x4E00, 0x4E00 + 3000)))}),
+    )
+    yield Variant(
+        "tokenizer: a pattern that takes for ever",
+        changed(pre_tokenizer={"type": "Sequence", "pretokenizers": [catastrophe, page["pre_tokenizer"]]}),
+    )
+    yield Variant(
+        "tokenizer: a pattern that is none", changed(pre_tokenizer={**catastrophe, "pattern": {"Regex": "(("}})
+    )
     for what, pattern in {"each letter": ".", "nothing": ""}.items():
         growth = {"type": "Replace", "pattern": {"Regex": pattern}, "content": "ab" * 10**6}
-        yield Variant(f"tokenizer: a megabyte for {what}", changed(normalizer={"type": "Sequence", "normalizers": [growth] * 3}))
+        yield Variant(
+            f"tokenizer: a megabyte for {what}", changed(normalizer={"type": "Sequence", "normalizers": [growth] * 3})
+        )
     yield Variant("tokenizer: a text before each", changed(normalizer={"type": "Prepend", "prepend": "ab" * 10**7}))
-    yield Variant("tokenizer: truncation", changed(truncation={"max_length": 0, "strategy": "LongestFirst", "stride": 5, "direction": "Right"}), HARMLESS)
-    yield Variant("tokenizer: padding", changed(padding={"strategy": {"Fixed": 10**9}, "direction": "Left", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "x"}), HARMLESS)
+    yield Variant(
+        "tokenizer: truncation",
+        changed(truncation={"max_length": 0, "strategy": "LongestFirst", "stride": 5, "direction": "Right"}),
+        HARMLESS,
+    )
+    yield Variant(
+        "tokenizer: padding",
+        changed(
+            padding={
+                "strategy": {"Fixed": 10**9},
+                "direction": "Left",
+                "pad_to_multiple_of": None,
+                "pad_id": 0,
+                "pad_type_id": 0,
+                "pad_token": "x",
+            }
+        ),
+        HARMLESS,
+    )
     many = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
             "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}]}  # fmt: skip
     for what, ids in {"far outside": [10**6], "of pictures": [1023], "by the million": [5] * 10**6}.items():
         special = {"x": {"id": "x", "ids": ids, "tokens": ["x"] * len(ids)}}
-        yield Variant(f"tokenizer: tokens before a text {what}", changed(post_processor={**many, "special_tokens": special}))
+        yield Variant(
+            f"tokenizer: tokens before a text {what}", changed(post_processor={**many, "special_tokens": special})
+        )
     yield Variant("tokenizer: no decoder", changed(decoder=None), HARMLESS)
     growth = {"type": "Replace", "pattern": {"Regex": "."}, "content": "ab" * 10**6}
     yield Variant("tokenizer: a decoder that grows", changed(decoder={"type": "Sequence", "decoders": [growth] * 3}))
@@ -522,7 +593,9 @@ def _tokenizers() -> Iterator[Variant]:
             yield Variant(f"{name} is {value!r}", _edit("tokenizer_config.json", name, value=value), kind)
     yield Variant("tokenizer_config.json is a list", _raw("tokenizer_config.json", b"[1]"))
     for value in (-1, 10**9, _LONG, "x", [], [[1]], {"a": 1}, None, True, 1.5, [1022] * 10**6):
-        yield Variant(f"eos_token_id is {value!r:.20}", _edit("generation_config.json", "eos_token_id", value=value), HARMLESS)
+        yield Variant(
+            f"eos_token_id is {value!r:.20}", _edit("generation_config.json", "eos_token_id", value=value), HARMLESS
+        )
     yield Variant("generation_config.json is damaged", _raw("generation_config.json", b"{"))
 
 
@@ -541,9 +614,13 @@ def _pictures() -> Iterator[Variant]:
     for name, values in settings.items():
         for value in values:
             kind = HARMLESS if value is None else REFUSED
-            yield Variant(f"{name} is {value!r:.30}", _edit("processor_config.json", "image_processor", name, value=value), kind)
+            yield Variant(
+                f"{name} is {value!r:.30}", _edit("processor_config.json", "image_processor", name, value=value), kind
+            )
     for value in (0, 1, 63, 65, -1, 10**9, _LONG, "x", [64], True, None):
-        yield Variant(f"num_image_tokens is {value!r:.20}", _edit("processor_config.json", "num_image_tokens", value=value))
+        yield Variant(
+            f"num_image_tokens is {value!r:.20}", _edit("processor_config.json", "num_image_tokens", value=value)
+        )
     for value in (None, [], 7, {}):
         yield Variant(f"image_processor is {value!r}", _edit("processor_config.json", "image_processor", value=value))
 

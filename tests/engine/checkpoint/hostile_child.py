@@ -49,7 +49,11 @@ def main(place: Path) -> None:
         except DsvlError as exc:
             ending |= {"kind": "refused", "text": exc.message}
         except BaseException as exc:
-            ending |= {"kind": "bug", "text": f"{type(exc).__name__}: {exc}"[:500], "trace": traceback.format_exc()[-1500:]}
+            ending |= {
+                "kind": "bug",
+                "text": f"{type(exc).__name__}: {exc}"[:500],
+                "trace": traceback.format_exc()[-1500:],
+            }
         ending |= {"seconds": time.perf_counter() - started, "growth": _memory("VmHWM") - before}
         print(json.dumps(ending), file=out)
         remove(folder)
