@@ -75,7 +75,7 @@ def process(processor: Any, conversation: Conversation) -> dict[str, torch.Tenso
 
 
 def generate_reference(model: VisionLanguageModel, inputs: dict[str, torch.Tensor], tokens: int) -> tuple[int, ...]:
-    """The ids that `generate` of transformers gives without those that only prompts may hold, its end token left out."""
+    """The ids that `generate` of transformers gives, without its end token and what only prompts may hold."""
     banned = sorted(model.format.control_ids - model.end_ids)
     output = load_reference(model).generate(
         **inputs, max_new_tokens=tokens, do_sample=False, suppress_tokens=banned or None

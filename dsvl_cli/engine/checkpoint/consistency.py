@@ -176,16 +176,14 @@ def check_tensors(name: str, config: Mapping[str, Any], tensors: Iterable[tuple[
         if shape is None:
             continue
         if entry.shape != shape:
-            raise DsvlError(
-                f"{name} is damaged: {tensor} has the shape {_write(entry.shape)}, but config.json says {_write(shape)}",
-                _AGAIN,
-            )
+            found, said = _write(entry.shape), _write(shape)
+            raise DsvlError(f"{name} is damaged: {tensor} is {found}, but config.json says {said}", _AGAIN)
         if entry.dtype not in dtypes:
             raise DsvlError(f"{name} is damaged: {tensor} is stored as {entry.dtype}", _AGAIN)
 
 
 def _write(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape[:6])) or "of a number"
+    return " x ".join(map(str, shape[:6])) or "one number"
 
 
 class _Shapes:

@@ -152,7 +152,7 @@ def _find_on_hub(repo: str, options: LoadOptions, listener: Listener) -> Path:
         raise DsvlError(f"{repo} is {part} on this machine, and {reason} forbids downloading it", hub.WAYS_ON)
 
     def accept(folder: Path) -> None:
-        _check_type(repo, _read_config(repo, folder), [repo])
+        _check_type(repo, read_object(folder / "config.json"), [repo])
 
     return hub.download(repo, options.revision, listener, accept)
 
@@ -170,7 +170,7 @@ def check_folder(name: str, folder: Path, repo: str | None = None) -> Checkpoint
     """
     if not (folder / "config.json").is_file():
         raise DsvlError(f"{name} is not a model: {folder} has no config.json", "a model is a folder with config.json")
-    config = _read_config(name, folder)
+    config = read_object(folder / "config.json")
     names = (repo or "", folder.name, _repository_of(folder))
     model_type = _check_type(name, config, names)
     check_config(name, config)
@@ -320,11 +320,6 @@ def _repository_of(folder: Path) -> str:
     """Return the repository, `org--name`, if the folder is a snapshot in a hub cache, else ""."""
     is_snapshot = folder.parent.name == "snapshots"
     return folder.parent.parent.name.removeprefix("models--") if is_snapshot else ""
-
-
-def _read_config(name: str, folder: Path) -> dict[str, Any]:
-    config = read_object(folder / "config.json")
-    return config
 
 
 def _check_type(name: str, config: dict[str, Any], names: Iterable[str]) -> str:

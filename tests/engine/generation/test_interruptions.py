@@ -136,7 +136,7 @@ def test_between_two_layers_of_a_prefill(
         with pytest.MonkeyPatch.context() as patch:
             # Two writes a layer and prefill: before and behind.
             failing = Failing(LayerCache.write, (layer + 1) // 2, ending, after=layer % 2 == 0)
-            patch.setattr(LayerCache, "write", lambda self, *args: failing(self, *args))
+            patch.setattr(LayerCache, "write", lambda self, *args, call=failing: call(self, *args))
             assert interrupt(model, talk) is not None
         assert kernels is model.network.decoder.kernels
         assert answer(model, following) == expected[id(following)]

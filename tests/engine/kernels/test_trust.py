@@ -55,7 +55,8 @@ def load_elsewhere(cache: Path, sources: Path) -> str:
     """Load in a process that a planted library would end; return the reason."""
     code = (
         "import sys; from pathlib import Path; from dsvl_cli.engine.kernels.native import compiler;"
-        "compiler.FOLDER = Path(sys.argv[2]); compiler._find_openmp = lambda: Path(sys.argv[3]); loaded = compiler.load_library(Path(sys.argv[1]));"
+        "compiler.FOLDER = Path(sys.argv[2]); compiler._find_openmp = lambda: Path(sys.argv[3]);"
+        "loaded = compiler.load_library(Path(sys.argv[1]));"
         "assert loaded.library is not None, loaded.reason; print(loaded.reason)"
     )
     command = [sys.executable, "-c", code, str(cache), str(sources), str(compiler._find_openmp())]

@@ -17,7 +17,8 @@ HOSTILE = {
     "endless": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
     "a gigabyte by format": "{{ '%9999999999d' % 1 }}",
     "a gigabyte by product": "{{ 'x' * 4000000000 }}",
-    "a gigabyte by doubling": "{% set n = namespace(x='x') %}{% for i in range(40) %}{% set n.x = n.x + n.x %}{% endfor %}",
+    "a gigabyte by doubling": "{% set n = namespace(x='x') %}{% for i in range(40) %}"
+    "{% set n.x = n.x + n.x %}{% endfor %}",
     "a huge power": "{{ 9 ** (9 ** 9) }}",
     "more text than a context": "{{ 'x' * 20000000 }}",
 }
