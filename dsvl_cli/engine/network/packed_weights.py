@@ -108,7 +108,8 @@ def _read(folder: BoundedFolder, name: str, kinds: Mapping[str, Kind]) -> dict[s
 
 def _describe(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     """Return a file's metadata: the digest of each tensor."""
-    pieces = [memoryview(tensor.reshape(-1).view(torch.uint8).numpy()) for tensor in tensors.values()]
+    arrays: list[Any] = [tensor.reshape(-1).view(torch.uint8).numpy() for tensor in tensors.values()]
+    pieces = [memoryview(array) for array in arrays]
     return {"format": "pt", **dict(zip(tensors, hash_pieces(pieces), strict=True))}
 
 

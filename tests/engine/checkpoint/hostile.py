@@ -622,9 +622,9 @@ def _pictures() -> Iterator[Variant]:
             yield Variant(
                 f"{name} is {value!r:.30}", _edit("processor_config.json", "image_processor", name, value=value), kind
             )
-    for value in (0, 1, 63, 65, -1, 10**9, _LONG, "x", [64], True, None):
+    for count in (0, 1, 63, 65, -1, 10**9, _LONG, "x", [64], True, None):
         yield Variant(
-            f"num_image_tokens is {value!r:.20}", _edit("processor_config.json", "num_image_tokens", value=value)
+            f"num_image_tokens is {count!r:.20}", _edit("processor_config.json", "num_image_tokens", value=count)
         )
     for value in (None, [], 7, {}):
         yield Variant(f"image_processor is {value!r}", _edit("processor_config.json", "image_processor", value=value))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import random
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from dsvl_cli.engine.kernels.stored_weights import Kind, dequantize, quantize
+from dsvl_cli.engine.kernels.stored_weights import Kind, Weight, dequantize, quantize
 from dsvl_cli.engine.network import packed_weights
 from dsvl_cli.engine.network.packed_weights import Packing, pack_weights
 from dsvl_cli.engine.progress import Silence
@@ -38,7 +39,7 @@ class Maker:
         layers = {name: Packing(kind, SOURCE, partial(self._make, kind)) for name, kind in kinds.items()}
         return dequantize(pack_weights("model", layers, Silence(), self._folder)["one"])
 
-    def _make(self, kind: Kind) -> packed_weights.Weight:
+    def _make(self, kind: Kind) -> Weight:
         self.count += 1
         return quantize(SOURCE, kind)
 
@@ -87,7 +88,12 @@ def test_a_file_is_compared_once(folder: BoundedFolder, monkeypatch: pytest.Monk
     os.utime(only_file(folder), ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     compared = []
     describe = packed_weights._describe
-    monkeypatch.setattr(packed_weights, "_describe", lambda tensors: (compared.append(1), describe(tensors))[1])
+
+    def count(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+        compared.append(1)
+        return describe(tensors)
+
+    monkeypatch.setattr(packed_weights, "_describe", count)
     maker.load()
     assert compared == [1]
     assert maker.count == 2

@@ -28,7 +28,12 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of files that were read."""
     read: list[int] = []
     compute = contents._hash
-    monkeypatch.setattr(contents, "_hash", lambda handle, size: (read.append(size), compute(handle, size))[1])
+
+    def count(handle: int, size: int) -> str:
+        read.append(size)
+        return compute(handle, size)
+
+    monkeypatch.setattr(contents, "_hash", count)
     return read
 
 

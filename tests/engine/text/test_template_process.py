@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -83,3 +86,21 @@ def test_the_published_template_needs_no_process() -> None:
 def test_a_huge_template_is_not_even_compiled() -> None:
     with pytest.raises(DsvlError):
         GuardedTemplate("x" * 2_000_000, {})
+
+
+@pytest.mark.fault("hostile template")
+def test_the_limit_of_time_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_process, "SECONDS", 0.5)
+    started = time.monotonic()
+    with pytest.raises(DsvlError, match="takes too much time or memory"):
+        GuardedTemplate(HOSTILE["endless"], {}).render(MESSAGES, add_generation_prompt=True)
+    assert time.monotonic() - started < template_process._START_SECONDS
+
+
+@pytest.mark.fault("hostile template")
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not keep this limit")
+def test_the_limit_of_memory_is_kept() -> None:
+    """Half a gigabyte would be there, and is quickly made."""
+    with pytest.raises(DsvlError) as caught:
+        GuardedTemplate("{{ ('x' * 500000000) | length }}", {}).render(MESSAGES, add_generation_prompt=True)
+    assert "MemoryError" in str(caught.value.__cause__)
