@@ -24,7 +24,7 @@ Header = dict[str, Any]
 Pieces = dict[str, bytes]
 _LAYER = "model.language_model.layers."
 _TOWER = "model.vision_model."
-_LONG = 10**30
+LONG = 10**30
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def replace_file(folder: Path, name: str, content: bytes) -> None:
     (folder / name).write_bytes(content)
 
 
-def _edit(name: str, *path: str, value: Any) -> Callable[[Path], None]:
+def edit(name: str, *path: str, value: Any) -> Callable[[Path], None]:
     """Set a value in a JSON file; `...` removes it."""
 
     def write(folder: Path) -> None:
@@ -77,7 +77,7 @@ def _edit(name: str, *path: str, value: Any) -> Callable[[Path], None]:
     return write
 
 
-def _raw(name: str, content: bytes, times: int = 1, end: bytes = b"") -> Callable[[Path], None]:
+def raw(name: str, content: bytes, times: int = 1, end: bytes = b"") -> Callable[[Path], None]:
     """Write a file: the content, some times, and an end; only when it is needed, since some are large."""
     return lambda folder: replace_file(folder, name, content * times + end)
 
@@ -96,16 +96,16 @@ _SIZES = {
 
 
 def _numbers() -> Iterator[Variant]:
-    config = _embedded_json("config.json")
+    config = embedded_json("config.json")
     for part, names in _SIZES.items():
         for name in names:
             size = config[part][name]
-            for value in (0, size + 1, 2 * size, 2**40, _LONG, "7", [size]):
+            for value in (0, size + 1, 2 * size, 2**40, LONG, "7", [size]):
                 # Twice as many heads of half the width have the same shapes.
                 kind = HARMLESS if (part, name, value) == ("vision_config", "num_attention_heads", 8) else REFUSED
-                yield Variant(f"{part}.{name} is {value!r:.20}", _edit("config.json", part, name, value=value), kind)
+                yield Variant(f"{part}.{name} is {value!r:.20}", edit("config.json", part, name, value=value), kind)
     text: dict[str, tuple[Any, ...]] = {
-        "max_position_embeddings": (0, -5, 1, _LONG, "many"),
+        "max_position_embeddings": (0, -5, 1, LONG, "many"),
         "rms_norm_eps": (-1.0, math.nan, math.inf, "x", [1], 1e6),
         "hidden_act": ("gelu", "x", 7, ["silu"]),
         "rope_parameters": ("x", [1], {"rope_type": "yarn"}, {"rope_type": ["default"]}, {"rope_theta": "x"},
@@ -115,53 +115,51 @@ def _numbers() -> Iterator[Variant]:
     }  # fmt: skip
     for name, values in text.items():
         for value in values:
-            yield Variant(
-                f"text_config.{name} is {value!r:.30}", _edit("config.json", "text_config", name, value=value)
-            )
+            yield Variant(f"text_config.{name} is {value!r:.30}", edit("config.json", "text_config", name, value=value))
     for value in (-1.0, math.nan, "x", [1]):
         yield Variant(
             f"vision_config.layer_norm_eps is {value!r}",
-            _edit("config.json", "vision_config", "layer_norm_eps", value=value),
+            edit("config.json", "vision_config", "layer_norm_eps", value=value),
         )
     for value in ("x", 7, ["gelu"], None):
         kind = HARMLESS if value is None else REFUSED  # the default of SiglipVisionConfig
         yield Variant(
             f"vision_config.hidden_act is {value!r}",
-            _edit("config.json", "vision_config", "hidden_act", value=value),
+            edit("config.json", "vision_config", "hidden_act", value=value),
             kind,
         )
-    for value in (-1, 5, 1021, 1022, 1024, 2**40, _LONG, "x", None, 1023.5, [1023], True):
-        yield Variant(f"image_token_id is {value!r:.20}", _edit("config.json", "image_token_id", value=value))
+    for value in (-1, 5, 1021, 1022, 1024, 2**40, LONG, "x", None, 1023.5, [1023], True):
+        yield Variant(f"image_token_id is {value!r:.20}", edit("config.json", "image_token_id", value=value))
     for part in ("text_config", "vision_config"):
         for value in (None, [], "x", 5, ...):
-            yield Variant(f"{part} is {value!r}", _edit("config.json", part, value=value))
+            yield Variant(f"{part} is {value!r}", edit("config.json", part, value=value))
     for value in ({"quant_method": "gptq"}, "x", {}, {"quant_method": "bitsandbytes", "load_in_4bit": True},
                   {"quant_method": "bitsandbytes", "load_in_8bit": True, "llm_int8_threshold": "x"},
                   {"quant_method": "torchao", "quant_type": {"default": {"_type": "x"}}}):  # fmt: skip
         kind = HARMLESS if "load_in_8bit" in value else REFUSED  # it says more than is true: nothing is quantized
         yield Variant(
-            f"quantization_config is {value!r:.70}", _edit("config.json", "quantization_config", value=value), kind
+            f"quantization_config is {value!r:.70}", edit("config.json", "quantization_config", value=value), kind
         )
     for value in ("deepseek_vl_hybrid", "llama", None, ["deepseek_vl"], {"a": 1}):
-        yield Variant(f"model_type is {value!r}", _edit("config.json", "model_type", value=value))
-    yield Variant("an untied head is missing", _edit("config.json", "tie_word_embeddings", value=False))
+        yield Variant(f"model_type is {value!r}", edit("config.json", "model_type", value=value))
+    yield Variant("an untied head is missing", edit("config.json", "tie_word_embeddings", value=False))
     yield Variant(
         "2 heads, 4 key-value heads",
         lambda folder: (
-            _edit("config.json", "text_config", "num_attention_heads", value=2)(folder),
-            _edit("config.json", "text_config", "head_dim", value=128)(folder),
+            edit("config.json", "text_config", "num_attention_heads", value=2)(folder),
+            edit("config.json", "text_config", "head_dim", value=128)(folder),
         )[0],
     )
-    yield Variant("config.json is nested", _raw("config.json", b"[", 10**6))
-    yield Variant("config.json is 100 MB", _raw("config.json", b" ", 10**8, b"{}"))
-    yield Variant("config.json is many objects", _raw("config.json", b'{"a": [{}]}, ', 10**6))
+    yield Variant("config.json is nested", raw("config.json", b"[", 10**6))
+    yield Variant("config.json is 100 MB", raw("config.json", b" ", 10**8, b"{}"))
+    yield Variant("config.json is many objects", raw("config.json", b'{"a": [{}]}, ', 10**6))
 
 
 # Weights
 
 
 @cache
-def _embedded_json(name: str) -> Any:
+def embedded_json(name: str) -> Any:
     return json.loads((EMBEDDED_FOLDER / name).read_text("utf-8"))
 
 
@@ -315,7 +313,7 @@ def _headers() -> Iterator[Variant]:
 
     def file(text: bytes, length: int | None = None, data: bytes = body) -> Callable[[Path], None]:
         size = len(text) if length is None else length
-        return _raw("model.safetensors", size.to_bytes(8, "little") + text + data)
+        return raw("model.safetensors", size.to_bytes(8, "little") + text + data)
 
     def entry(**changes: Any) -> bytes:
         return json.dumps({**header, first: {**header[first], **changes}}).encode()
@@ -326,14 +324,14 @@ def _headers() -> Iterator[Variant]:
     yield Variant("a header of 99 MB that is not there", file(whole, 99 * 10**6))
     yield Variant(
         "a header of 90 MB of objects",
-        _raw("model.safetensors", (90 * 10**6).to_bytes(8, "little") + b"[", 1, b"{}," * (30 * 10**6)),
+        raw("model.safetensors", (90 * 10**6).to_bytes(8, "little") + b"[", 1, b"{}," * (30 * 10**6)),
     )
     yield Variant("a nested header", file(b'{"a":' + b"[" * 10**6 + b"]" * 10**6 + b"}"))
     yield Variant("a header that is a list", file(b"[1]"))
     yield Variant("a header that is no JSON", file(whole[:-1]))
     yield Variant("a header that is no UTF-8", file(whole[:-1] + b',"\xff":1}'))
-    yield Variant("an empty file", _raw("model.safetensors", b""))
-    yield Variant("a file of 7 bytes", _raw("model.safetensors", b"\0" * 7))
+    yield Variant("an empty file", raw("model.safetensors", b""))
+    yield Variant("a file of 7 bytes", raw("model.safetensors", b"\0" * 7))
     yield Variant("a folder in place of the weights", lambda folder: _make_folder(folder / "model.safetensors"))
     yield Variant("a truncated file", file(whole, data=body[:-2]))
     yield Variant("a file that is too long", file(whole, data=body + b"\0" * 64))
@@ -346,7 +344,7 @@ def _headers() -> Iterator[Variant]:
         "offsets that are texts": {"data_offsets": ["0", "512"]},
         "a side below 0": {"shape": [-256]},
         "a side that overflows": {"shape": [2**63, 2]},
-        "a side of 30 digits": {"shape": [_LONG]},
+        "a side of 30 digits": {"shape": [LONG]},
         "a side that is a text": {"shape": ["256"]},
         "a side that is a fraction": {"shape": [256.5]},
         "a side of 5,000 digits": {"shape": []},
@@ -425,7 +423,7 @@ def _stored_int8() -> Iterator[Variant]:
                 tensors[f"{layer}.SCB"] = scale
             write_weights(folder / "model.safetensors", tensors)
             quantized = {"quant_method": "bitsandbytes", "load_in_8bit": True}
-            _edit("config.json", "quantization_config", value=quantized)(folder)
+            edit("config.json", "quantization_config", value=quantized)(folder)
 
         return write
 
@@ -434,179 +432,9 @@ def _stored_int8() -> Iterator[Variant]:
         yield Variant(f"8-bit scales: {wrong}", change(wrong), HARMLESS if wrong == "none" else REFUSED)
 
 
-# Text
-
-_ENDLESS = "".join(f"{{% for {name} in range(99999) %}}" for name in "abc") + "{% endfor %}" * 3
-_TEMPLATES = {
-    "nested ranges": _ENDLESS,
-    "nested ranges that write": _ENDLESS.replace("{% endfor %}", "xxxxxxxx{% endfor %}", 1),
-    "a format of a gigabyte": "{{ '%9999999999d' % 1 }}",
-    "a format of a gigabyte, by method": "{{ '{:9999999999}'.format(1) }}",
-    "a format of 2 GB": "{{ '%2000000000d' % 1 }}",
-    "a centred gigabyte": "{{ 'x'.center(4000000000) }}",
-    "a filter that centres": "{{ 'x' | center(4000000000) }}",
-    "an indent of a gigabyte": "{{ ('x\n' * 1000) | indent(40000000) }}",
-    "a product of texts": "{{ 'x' * 4000000000 }}",
-    "a product of lists": "{{ ([0] * 1000000000) | length }}",
-    "doubling": "{% set ns = namespace(x='xxxxxxxx') %}{% for i in range(40) %}"
-    "{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x }}",
-    "joining": "{{ ('x' * 100000) | join('y' * 100000) }}",
-    "replacing": "{{ ('x' * 100000) | replace('x', 'y' * 100000) }}",
-    "powers": "{{ 9 ** (9 ** 9) }}",
-    "lipsum": "{{ lipsum(n=100000000) }}",
-    "json": "{{ [[1]] | tojson(indent=2000000000) }}",
-    "a macro that calls itself": "{% macro f(n) %}{{ f(n + 1) }}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}",
-    "a macro that doubles": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}"
-    "{{ f(n - 1) }}{% endif %}x{% endmacro %}{{ f(60) }}",
-    "a loop over itself": "{% for a in [[1]] recursive %}{{ loop([a, a]) }}{% endfor %}",
-    "deep nesting": "{% if 1 %}" * 5000 + "{% endif %}" * 5000,
-    "deep brackets": "{{ " + "(" * 20000 + "1" + ")" * 20000 + " }}",
-    "a syntax error": "{% for",
-    "an exception": "{{ raise_exception('x' * 100000) }}",
-    "include": "{% include '/etc/passwd' %}",
-    "no place for pictures": "{% for m in messages %}{{ m.role }}{% endfor %}",
-    "too many pictures": "<image_placeholder><image_placeholder>{{ messages | length }}",
-    "pictures before there are any": "<image_placeholder>",
-    "pictures in another order": "{% for m in messages | reverse %}<image_placeholder>"
-    "{{ m.content[1].text }}{% endfor %}{{ m.x.y }}",
-    "marks of answers": "{{ '\ufffd7\ufffd' }}<image_placeholder>",
-    "escapes that make marks": "{{ '\\udfff7\\udfff' }}<image_placeholder>",
-    "escapes that make marks without a number": "{{ '\\udfff99999999999999999999\\udfff\\udffe' }}<image_placeholder>",
-    "lone surrogates": "{{ '\\ud812\\udc00' }}<image_placeholder>",
-    "nothing": "",
-    "a prompt that is too long": "{{ 'word ' * 20000 }}<image_placeholder>",
-    "an endless list": "{{ cycler('a') | list }}",
-    "python's inside": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
-    "bytes that are no text": "{{ '\\x00\\x1b[2J' }}<image_placeholder>",
-    "an attribute of everything": "{{ (1).real.__class__ }}",
-    "a sort of much": "{% for i in range(99999) %}{{ range(99999) | list | sort }}{% endfor %}",
-}  # fmt: skip
-_HARMLESS_TEMPLATES = {"bytes that are no text", "pictures before there are any", "marks of answers"}
-
-
-def _templates() -> Iterator[Variant]:
-    for name, template in _TEMPLATES.items():
-        kind = HARMLESS if name in _HARMLESS_TEMPLATES else REFUSED
-        yield Variant(f"template: {name}", _raw("chat_template.jinja", template.encode()), kind)
-    yield Variant("template: 100 MB", _raw("chat_template.jinja", b"x", 10**8))
-    yield Variant("template: not UTF-8", _raw("chat_template.jinja", b"\xff\xfe"))
-
-    def in_tokenizer(folder: Path) -> None:
-        (folder / "chat_template.jinja").unlink()
-        _edit("tokenizer_config.json", "chat_template", value=[{"name": "default", "template": _ENDLESS}])(folder)
-
-    yield Variant("template: in the tokenizer's settings", in_tokenizer)
-
-
-def _tokenizers() -> Iterator[Variant]:
-    page = _embedded_json("tokenizer.json")
-
-    def changed(**changes: Any) -> Callable[[Path], None]:
-        return _raw("tokenizer.json", json.dumps({**page, **changes}).encode())
-
-    def model(**changes: Any) -> Callable[[Path], None]:
-        return changed(model={**page["model"], **changes})
-
-    def added(*tokens: dict[str, Any]) -> Callable[[Path], None]:
-        return changed(added_tokens=[*page["added_tokens"], *tokens])
-
-    vocabulary = page["model"]["vocab"]
-    word = next(name for name in vocabulary if name == "What" or name == "ĠWhat" or len(name) > 2)
-    token = page["added_tokens"][0]
-    catastrophe = {
-        "type": "Split",
-        "pattern": {"Regex": "(a|a|b|b)*(x+x+)+y$|(.*)*(.*)*(.*)*\\d\\d\\dz"},
-        "behavior": "Isolated",
-        "invert": False,
-    }
-    words = {**catastrophe, "pattern": {"Regex": "(\\w+\\s?)+\\d{9}$"}}
-    yield Variant("tokenizer: a pattern that tries all ways", changed(pre_tokenizer=words))
-    yield Variant("tokenizer: not JSON", _raw("tokenizer.json", b"{"))
-    yield Variant("tokenizer: empty", _raw("tokenizer.json", b""))
-    yield Variant("tokenizer: nested", _raw("tokenizer.json", b"[" * 10**6))
-    yield Variant("tokenizer: 200 MB", _raw("tokenizer.json", b" ", 2 * 10**8, b"{}"))
-    yield Variant("tokenizer: no model", changed(model=None))
-    yield Variant("tokenizer: an unknown model", model(type="X"))
-    yield Variant(
-        "tokenizer: ids far outside",
-        model(vocab={name: (i + 10**6 if i < 1000 else i) for name, i in vocabulary.items()}),
-    )
-    yield Variant("tokenizer: ids of 2^32 - 1", model(vocab={**vocabulary, word: 2**32 - 1}))
-    yield Variant("tokenizer: ids of 2^40", model(vocab={**vocabulary, word: 2**40}))
-    yield Variant("tokenizer: all words have one id", model(vocab=dict.fromkeys(vocabulary, 7)))
-    yield Variant(
-        "tokenizer: words have the image's id",
-        model(vocab={name: (1023 if i < 1000 else i) for name, i in vocabulary.items()}),
-    )
-    yield Variant("tokenizer: merges of nothing", model(merges=[["zzzz", "yyyy"]]))
-    yield Variant("tokenizer: no image token", changed(added_tokens=page["added_tokens"][:2]))
-    yield Variant("tokenizer: no control tokens", changed(added_tokens=[]))
-    yield Variant("tokenizer: an empty control token", added({**token, "id": 1024, "content": ""}), HARMLESS)
-    yield Variant("tokenizer: a control token far outside", added({**token, "id": 10**9, "content": "What"}), HARMLESS)
-    yield Variant("tokenizer: a control token of one letter", added({**token, "id": 1024, "content": "e"}), HARMLESS)
-    yield Variant("tokenizer: a control token of white space", added({**token, "id": 1024, "content": " "}))
-    yield Variant(
-        "tokenizer: 3,000 letters in control tokens",
-        added({**token, "id": 1024, "content": "".join(map(chr, range(0x4E00, 0x4E00 + 3000)))}),
-    )
-    yield Variant(
-        "tokenizer: a pattern that takes for ever",
-        changed(pre_tokenizer={"type": "Sequence", "pretokenizers": [catastrophe, page["pre_tokenizer"]]}),
-    )
-    yield Variant(
-        "tokenizer: a pattern that is none", changed(pre_tokenizer={**catastrophe, "pattern": {"Regex": "(("}})
-    )
-    for what, pattern in {"each letter": ".", "nothing": ""}.items():
-        growth = {"type": "Replace", "pattern": {"Regex": pattern}, "content": "ab" * 10**6}
-        yield Variant(
-            f"tokenizer: a megabyte for {what}", changed(normalizer={"type": "Sequence", "normalizers": [growth] * 3})
-        )
-    yield Variant("tokenizer: a text before each", changed(normalizer={"type": "Prepend", "prepend": "ab" * 10**7}))
-    yield Variant(
-        "tokenizer: truncation",
-        changed(truncation={"max_length": 0, "strategy": "LongestFirst", "stride": 5, "direction": "Right"}),
-        HARMLESS,
-    )
-    yield Variant(
-        "tokenizer: padding",
-        changed(
-            padding={
-                "strategy": {"Fixed": 10**9},
-                "direction": "Left",
-                "pad_to_multiple_of": None,
-                "pad_id": 0,
-                "pad_type_id": 0,
-                "pad_token": "x",
-            }
-        ),
-        HARMLESS,
-    )
-    before, text = {"SpecialToken": {"id": "x", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
-    many = {"type": "TemplateProcessing", "single": [before, text],
-            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}]}  # fmt: skip
-    for what, ids in {"far outside": [10**6], "of pictures": [1023], "by the million": [5] * 10**6}.items():
-        special = {"x": {"id": "x", "ids": ids, "tokens": ["x"] * len(ids)}}
-        yield Variant(
-            f"tokenizer: tokens before a text {what}", changed(post_processor={**many, "special_tokens": special})
-        )
-    yield Variant("tokenizer: no decoder", changed(decoder=None), HARMLESS)
-    growth = {"type": "Replace", "pattern": {"Regex": "."}, "content": "ab" * 10**6}
-    yield Variant("tokenizer: a decoder that grows", changed(decoder={"type": "Sequence", "decoders": [growth] * 3}))
-    for name in ("bos_token", "eos_token", "pad_token"):
-        for value in (7, [1], "", {"content": 7}, "What", "e"):
-            kind = HARMLESS
-            yield Variant(f"{name} is {value!r}", _edit("tokenizer_config.json", name, value=value), kind)
-    yield Variant("tokenizer_config.json is a list", _raw("tokenizer_config.json", b"[1]"))
-    for value in (-1, 10**9, _LONG, "x", [], [[1]], {"a": 1}, None, True, 1.5, [1022] * 10**6):
-        yield Variant(
-            f"eos_token_id is {value!r:.20}", _edit("generation_config.json", "eos_token_id", value=value), HARMLESS
-        )
-    yield Variant("generation_config.json is damaged", _raw("generation_config.json", b"{"))
-
-
 def _pictures() -> Iterator[Variant]:
     settings: dict[str, tuple[Any, ...]] = {
-        "size": (0, -1, 127, 256, 10**6, 10**12, _LONG, "x", [128], [128, 64], {"height": 128}, {}, True, 128.0),
+        "size": (0, -1, 127, 256, 10**6, 10**12, LONG, "x", [128], [128, 64], {"height": 128}, {}, True, 128.0),
         "image_mean": (0.5, [0.5], ["x"] * 3, [math.nan] * 3, [1e308] * 3, [-5.0] * 3, [[1]] * 3, None),
         "image_std": ([0.0] * 3, [math.nan] * 3, [math.inf] * 3, [1e-300] * 3, [-1.0] * 3),
         "rescale_factor": (math.nan, math.inf, 1e300, "x", [1]),
@@ -620,19 +448,21 @@ def _pictures() -> Iterator[Variant]:
         for value in values:
             kind = HARMLESS if value is None else REFUSED
             yield Variant(
-                f"{name} is {value!r:.30}", _edit("processor_config.json", "image_processor", name, value=value), kind
+                f"{name} is {value!r:.30}", edit("processor_config.json", "image_processor", name, value=value), kind
             )
-    for count in (0, 1, 63, 65, -1, 10**9, _LONG, "x", [64], True, None):
+    for count in (0, 1, 63, 65, -1, 10**9, LONG, "x", [64], True, None):
         yield Variant(
-            f"num_image_tokens is {count!r:.20}", _edit("processor_config.json", "num_image_tokens", value=count)
+            f"num_image_tokens is {count!r:.20}", edit("processor_config.json", "num_image_tokens", value=count)
         )
     for value in (None, [], 7, {}):
-        yield Variant(f"image_processor is {value!r}", _edit("processor_config.json", "image_processor", value=value))
+        yield Variant(f"image_processor is {value!r}", edit("processor_config.json", "image_processor", value=value))
 
 
 def list_variants() -> list[Variant]:
     """List all variants, each in its own family's order."""
-    families = (_numbers, _shapes, _values, _headers, _stored_int8, _templates, _tokenizers, _pictures)
+    from tests.engine.checkpoint.hostile_text import list_templates, list_tokenizers
+
+    families = (_numbers, _shapes, _values, _headers, _stored_int8, list_templates, list_tokenizers, _pictures)
     return [variant for family in families for variant in family()]
 
 

@@ -16,8 +16,10 @@ VARIANTS = {variant.name: variant for variant in list_variants()}
 PUBLISHED = (
     r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+",
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    ),
 )  # fmt: skip
 EXPLOSIVE = (
     "(a+)+$", "(a|a|b|b)*", "(.*)*x", "((a*))+", r"(\w+\s?)+\d{9}$", "(?:x+){5}", "(a(b|c))*", "([a-z]+)*", r"(\(+)+"
