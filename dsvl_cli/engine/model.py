@@ -262,6 +262,8 @@ def _check_parts(checkpoint: Checkpoint, prompt_format: PromptFormat, network: N
         obstacle = (
             f"its processor makes pictures of {processor.high.side} pixels, but the model reads {high['image_size']}"
         )
+    elif any(size is not None and size.min_size > size.side for size in (processor.low, processor.high)):
+        obstacle = "its processor makes the edges of pictures longer than the model reads"
     elif prompt_format.num_image_tokens != patches:
         obstacle = (
             f"its processor takes {prompt_format.num_image_tokens:,} tokens for a picture, but the model {patches:,}"

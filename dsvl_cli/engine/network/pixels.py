@@ -159,7 +159,12 @@ def _resolution(values: Mapping[str, Any], kind: str = "") -> Resolution:
     # 0 means the other tower's, as in transformers.
     resample, min_size = values[f"{kind}resample"] or values["resample"], values["min_size"]
     table = _table(values, mean, std)
-    if type(resample) is not int or resample not in range(6) or type(min_size) is not int or not 0 < min_size <= side:
+    if (
+        type(resample) is not int
+        or resample not in range(6)
+        or type(min_size) is not int
+        or not 0 < min_size <= _LARGEST_SIDE
+    ):
         raise ValueError("no filter, or no size")
     if not all(0 <= level <= 1 for level in mean) or not all(0 < level <= 1 for level in std):
         raise ValueError("means and deviations of levels from 0 to 1")
