@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from dsvl_cli.engine.checkpoint.layouts import HEAD, canonical_name, text_settings, vision_settings
+from dsvl_cli.engine.checkpoint.layouts import HEAD, POOLING_HEAD, canonical_name, text_settings, vision_settings
 from dsvl_cli.errors import DsvlError
 
 _AGAIN = "copy or download the model again"
@@ -240,6 +240,13 @@ class _Shapes:
             layers = next((count for part, count in self._layers.items() if name.startswith(f"{part}")), 1)
             total += math.prod(shape) * (layers if "layers.*." in name else 1)
         return total - math.prod(self._shapes[HEAD])
+
+
+def has_unknown_names(config: Mapping[str, Any], names: Iterable[str]) -> bool:
+    """Whether some tensors have other names than those of the current layout: the files may be in one of their own."""
+    wanted = _Shapes(config)
+    parts = (name.replace(_INT8_SCALES, ".weight") for name in names if not name.startswith(POOLING_HEAD))
+    return any(wanted.find(name) is None for name in parts)
 
 
 def count_parameters(config: Mapping[str, Any]) -> int:

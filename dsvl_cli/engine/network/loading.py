@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from dsvl_cli.engine.checkpoint.consistency import has_unknown_names
 from dsvl_cli.engine.checkpoint.find import Checkpoint
 from dsvl_cli.engine.checkpoint.layouts import HEAD, POOLING_HEAD
 from dsvl_cli.engine.checkpoint.tensors import StoredTensors
@@ -87,6 +88,8 @@ def load_network(
                         raise
                     raise _misfit(checkpoint) from exc
             if missing is not None:
+                if not has_unknown_names(checkpoint.config, tensors):  # nor would transformers find it
+                    raise DsvlError(f"{checkpoint.name} has no {missing}", "download it again")
                 obstacle = f"it has no {missing}"
                 listener.note(f"{checkpoint.name} has a layout that dsvl does not know: it is loaded by transformers")
     if own:
