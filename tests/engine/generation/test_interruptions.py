@@ -169,6 +169,8 @@ def test_while_the_buffers_grow(
                 patch.setattr(LayerCache, "grow", lambda self, *args, failing=failing: failing(self, *args))
                 with pytest.raises(MemoryError):
                     cache.ensure_room(3 * cache.capacity)
+            cache.ensure_room(cache.length + 1)  # as the next step does
+            assert len({each.capacity for each in cache.layers}) == 1
             assert answer(model, FIRST) == expected[id(FIRST)]
             assert answer(model, OTHER) == expected[id(OTHER)]
             assert len({each.capacity for each in model._prefix_cache.cache.layers}) == 1
