@@ -1,6 +1,6 @@
 """Checkpoints that a stranger made: the embedded model with one thing changed, by families of mutations.
 
-Each is `REFUSED`, in one line, or `HARMLESS`: it answers as the embedded model does, or at least with numbers.
+Each is `REFUSED`, in one line, or `HARMLESS`: it may be refused, or answer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Checkpoints from strangers end in one line, in time and without much memory, or answer as the embedded model does."""
+"""Checkpoints from strangers end in one line, in time and without much memory; harmless ones may also answer.
+
+What a harmless one answers is not compared. The memory is that of the process itself, beyond what it had before.
+"""
 
 from __future__ import annotations
 
