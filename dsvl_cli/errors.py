@@ -14,6 +14,7 @@ A subclass exists only if some code reacts to it. Library errors are wrapped whe
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 
 
@@ -85,9 +86,25 @@ class SomeFailed(DsvlError):
     """Some inputs failed, and each failure was reported already; only sets the exit status."""
 
 
+# What libraries say when memory runs out: torch on CPUs, on Windows, CUDA, cuBLAS, XPU and MPS, and C++.
+_SHORTAGES = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "OUT_OF_MEMORY",
+    "OUT_OF_DEVICE_MEMORY",
+    "OUT_OF_HOST_MEMORY",
+    "ALLOC_FAILED",
+    "std::bad_alloc",
+    "cannot allocate memory",
+)
+
+
 def is_out_of_memory(exc: BaseException) -> bool:
-    """Return whether memory ran out; torch has its own error for it on GPUs, but a plain RuntimeError on the CPU."""
+    """Return whether memory ran out, by type or by what the libraries say."""
+    if isinstance(exc, OSError):
+        return exc.errno == errno.ENOMEM
     return isinstance(exc, MemoryError) or (
         isinstance(exc, RuntimeError)
-        and (type(exc).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(exc))
+        and (type(exc).__name__ == "OutOfMemoryError" or any(words in str(exc) for words in _SHORTAGES))
     )

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dsvl_cli.engine.checkpoint.find import Checkpoint, find_checkpoint
-from dsvl_cli.engine.checkpoint.layouts import read_end_ids
+from dsvl_cli.engine.checkpoint.find import Checkpoint, find_checkpoint, list_weights
+from dsvl_cli.engine.checkpoint.layouts import read_end_ids, vision_settings
+from dsvl_cli.engine.checkpoint.watch import Watch
 from dsvl_cli.engine.conversation import Chunk, Conversation, Outcome, Picture, Request
 from dsvl_cli.engine.generation.batching import answer_requests, choose_batch_size
 from dsvl_cli.engine.generation.generate import Row, check_length, generate, generate_many
@@ -28,6 +29,7 @@ from dsvl_cli.engine.quantization.formats import (
 )
 from dsvl_cli.engine.text.detokenizer import Answer
 from dsvl_cli.engine.text.prompt import PreparedPrompt, PromptFormat
+from dsvl_cli.errors import DsvlError, MemoryShortage, is_out_of_memory
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,6 +48,7 @@ class VisionLanguageModel:
         prompt_format: turns conversations into prompts.
         plan: how it was loaded.
         prefix_store: where `stream` loads and saves the KV caches of prompts on disk; None disables it.
+        watch: notices changes of the files; made before they were read.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class VisionLanguageModel:
         prompt_format: PromptFormat,
         plan: Plan,
         prefix_store: PrefixStore | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.network = network
@@ -62,7 +66,11 @@ class VisionLanguageModel:
         self.plan = plan
         self._context_length = network.decoder.config.context_length
         self.end_ids = _end_ids(checkpoint, prompt_format)
+        self._banned = torch.tensor(
+            prompt_format.list_banned(network.decoder.config.vocab_size, self.end_ids), dtype=torch.long
+        )
         self._prefix_store = prefix_store
+        self._watch = watch or Watch(list_weights(checkpoint.path))
         self._prefix_cache = self._new_prefix_cache()
 
     @property
@@ -120,12 +128,23 @@ class VisionLanguageModel:
         Raises:
             ContextOverflow: before any work, if the prompt does not fit.
             ImageError: a picture cannot be decoded.
+            MemoryShortage: memory ran out; what was cached is freed.
+            DsvlError: the files of the model were changed.
         """
+        self._watch.check()
         row = self._row(0, conversation, sampling)
-        yield from generate(self.network, row, self._prefix_cache)
-        if (
-            self._prefix_store is not None and not conversation.is_excerpt
-        ):  # after the answer, which need not wait for the disk
+        try:
+            yield from generate(self.network, row, self._prefix_cache)
+        except Exception as exc:
+            if not is_out_of_memory(exc):
+                raise
+            self.forget()
+            raise MemoryShortage(
+                f"not enough memory for a prompt of {len(row.prompt):,} tokens and its answer",
+                "use fewer pictures, a shorter conversation, or close other programs",
+            ) from exc
+        # After the answer, which need not wait for the disk.
+        if self._prefix_store is not None and not conversation.is_excerpt:
             self._prefix_store.save(row.prompt, self._prefix_cache.cache)
 
     def stream_batch(
@@ -137,6 +156,7 @@ class VisionLanguageModel:
             ContextOverflow: before any work, if one of the prompts does not fit.
             ImageError: a picture cannot be decoded.
         """
+        self._watch.check()
         params = [sampling] * len(conversations) if isinstance(sampling, SamplingParams) else list(sampling)
         rows = [self._row(i, talk, p) for i, (talk, p) in enumerate(zip(conversations, params, strict=True))]
         for row, chunk in generate_many(self.network, rows, max(1, len(rows))):
@@ -148,8 +168,13 @@ class VisionLanguageModel:
         def make_row(index: int, request: Request) -> Row:
             return self._row(index, request.conversation, request.sampling)
 
+        def watched() -> Iterator[Request]:
+            for request in requests:
+                self._watch.check()  # here it ends the whole job: all further rows would be wrong
+                yield request
+
         size = batch_size or self.choose_batch_size()
-        return answer_requests(self.network, requests, make_row, size)
+        return answer_requests(self.network, watched(), make_row, size)
 
     def choose_batch_size(self, tokens: int = TYPICAL_TOKENS) -> int:
         """Estimate how many rows fit into memory together, at `tokens` for each prompt and its answer."""
@@ -180,7 +205,7 @@ class VisionLanguageModel:
             min(sampling.max_new_tokens, self.context_length - len(prompt)),
             strip_space=self.has_chat and not continues,
         )
-        return Row(index, prompt, Sampler(sampling, prompt.token_ids), answer, self.context_length)
+        return Row(index, prompt, Sampler(sampling, prompt.token_ids, self._banned), answer, self.context_length)
 
 
 def load_model(
@@ -200,6 +225,7 @@ def load_model(
     machine = detect_machine()
     recipe = resolve_recipe(options, machine, listener)
     checkpoint = checkpoint or find_checkpoint(options, listener)
+    watch = Watch(list_weights(checkpoint.path))
     stored_dtype = checkpoint.stored_dtype if can_map(checkpoint, recipe) else None
     plan = make_plan(options, checkpoint.model_type, listener, machine, stored_dtype)
     check_stored_format(checkpoint, recipe, plan.device, plan.dtype)
@@ -210,10 +236,41 @@ def load_model(
         checkpoint.path, image_token_id, has_chat=checkpoint.has_chat, fingerprint=checkpoint.fingerprint
     )
     network = load_network(checkpoint, plan, recipe, machine, listener, force=options.force)
+    _check_parts(checkpoint, prompt_format, network)
     prefix_store = None
     if options.cache:
         prefix_store = PrefixStore(identify(checkpoint, plan, recipe, network.decoder), network.decoder, listener)
-    return VisionLanguageModel(checkpoint, network, prompt_format, plan, prefix_store)
+    return VisionLanguageModel(checkpoint, network, prompt_format, plan, prefix_store, watch)
+
+
+def _check_parts(checkpoint: Checkpoint, prompt_format: PromptFormat, network: Network) -> None:
+    """Refuse a checkpoint whose tokenizer, processor and networks do not fit each other.
+
+    Raises:
+        DsvlError: a token would have no embedding, or a picture another size than the network reads.
+    """
+    prompt_format.check_ids(network.decoder.config.vocab_size)
+    processor = network.image_processor
+    low = vision_settings(checkpoint.config)
+    patches = (low["image_size"] // low["patch_size"]) ** 2
+    high = checkpoint.config.get("high_res_vision_config") or {}
+    obstacle = None
+    if processor.low.side != low["image_size"]:
+        obstacle = (
+            f"its processor makes pictures of {processor.low.side} pixels, but the model reads {low['image_size']}"
+        )
+    elif processor.high is not None and processor.high.side != high.get("image_size", processor.high.side):
+        obstacle = (
+            f"its processor makes pictures of {processor.high.side} pixels, but the model reads {high['image_size']}"
+        )
+    elif any(size is not None and size.min_size > size.side for size in (processor.low, processor.high)):
+        obstacle = "its processor makes the edges of pictures longer than the model reads"
+    elif prompt_format.num_image_tokens != patches:
+        obstacle = (
+            f"its processor takes {prompt_format.num_image_tokens:,} tokens for a picture, but the model {patches:,}"
+        )
+    if obstacle is not None:
+        raise DsvlError(f"{checkpoint.name} is damaged: {obstacle}", "download it again")
 
 
 def _end_ids(checkpoint: Checkpoint, prompt_format: PromptFormat) -> frozenset[int]:

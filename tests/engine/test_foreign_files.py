@@ -77,7 +77,12 @@ def assert_equal_to_transformers(model: VisionLanguageModel) -> list[str]:
         assert inputs["input_ids"][0].tolist() == list(model.prepare(conversation).token_ids)
         reply = Reply.of(model.stream(conversation, GREEDY))
         output = reference.generate(
-            **inputs, max_new_tokens=24, do_sample=False, eos_token_id=ends, pad_token_id=ends[0]
+            **inputs,
+            max_new_tokens=24,
+            do_sample=False,
+            eos_token_id=ends,
+            pad_token_id=ends[0],
+            suppress_tokens=sorted(model.format.control_ids - model.end_ids),
         )
         answer = output[0, inputs["input_ids"].shape[1] :].tolist()
         assert list(reply.token_ids) == [token for token in answer if token not in model.end_ids]

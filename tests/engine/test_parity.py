@@ -75,10 +75,11 @@ def process(processor: Any, conversation: Conversation) -> dict[str, torch.Tenso
 
 
 def generate_reference(model: VisionLanguageModel, inputs: dict[str, torch.Tensor], tokens: int) -> tuple[int, ...]:
-    """The ids that `generate` of transformers gives, its end token left out."""
-    output = load_reference(model).generate(**inputs, max_new_tokens=tokens, do_sample=False)[
-        0, inputs["input_ids"].shape[1] :
-    ]
+    """The ids that `generate` of transformers gives, without its end token and what only prompts may hold."""
+    banned = sorted(model.format.control_ids - model.end_ids)
+    output = load_reference(model).generate(
+        **inputs, max_new_tokens=tokens, do_sample=False, suppress_tokens=banned or None
+    )[0, inputs["input_ids"].shape[1] :]
     return tuple(i for i in output.tolist() if i not in model.end_ids)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsvl_cli.engine.checkpoint import hub
+from dsvl_cli.engine.checkpoint.consistency import check_config, check_tensors
 from dsvl_cli.engine.checkpoint.layouts import (
     EMBEDDINGS,
     HEAD,
@@ -28,6 +29,7 @@ from dsvl_cli.engine.checkpoint.layouts import (
     read_object,
 )
 from dsvl_cli.engine.checkpoint.originals import find_original, refuse_folder, refuse_original, suggest_alias
+from dsvl_cli.engine.storage.contents import hash_file
 from dsvl_cli.errors import DsvlError, UsageError
 
 if TYPE_CHECKING:
@@ -49,8 +51,9 @@ _CONVERTED = (
 )
 _INDEX = "model.safetensors.index.json"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
-_SAMPLES, _SAMPLE_BYTES = 64, 4096
+_LONGEST_HEADER = 10_000_000  # bytes; that of the 7b has 0.1 MB
+_LONGEST_NAME = 255
+_WIDTHS = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +157,7 @@ def _find_on_hub(repo: str, options: LoadOptions, listener: Listener) -> Path:
         raise DsvlError(f"{repo} is {part} on this machine, and {reason} forbids downloading it", hub.WAYS_ON)
 
     def accept(folder: Path) -> None:
-        _check_type(repo, _read_config(repo, folder), [repo])
+        _check_type(repo, read_object(folder / "config.json"), [repo])
 
     return hub.download(repo, options.revision, listener, accept)
 
@@ -172,9 +175,10 @@ def check_folder(name: str, folder: Path, repo: str | None = None) -> Checkpoint
     """
     if not (folder / "config.json").is_file():
         raise DsvlError(f"{name} is not a model: {folder} has no config.json", "a model is a folder with config.json")
-    config = _read_config(name, folder)
+    config = read_object(folder / "config.json")
     names = (repo or "", folder.name, _repository_of(folder))
     model_type = _check_type(name, config, names)
+    check_config(name, config)
     missing = find_missing(folder)
     if any(file.endswith(".safetensors") for file in missing) and any(folder.glob("*.bin")):
         raise DsvlError(
@@ -186,6 +190,7 @@ def check_folder(name: str, folder: Path, repo: str | None = None) -> Checkpoint
     weights = list_weights(folder)
     tensors = [entry for path in weights for entry in _read_entries(path).items()]
     entries = [entry for _, entry in tensors]
+    check_tensors(name, config, tensors)
     stored = {canonical_name(name) for name, _ in tensors}
     return Checkpoint(
         name=name,
@@ -236,7 +241,8 @@ def list_weights(folder: Path) -> list[Path]:
 
 
 def _is_shard(name: object) -> bool:
-    return isinstance(name, str) and name.endswith(".safetensors") and Path(name).name == name
+    is_short = isinstance(name, str) and len(os.fsencode(name)) <= _LONGEST_NAME and "\0" not in name
+    return isinstance(name, str) and is_short and name.endswith(".safetensors") and Path(name).name == name
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,17 +279,29 @@ def _read_entries(path: Path) -> dict[str, _Entry]:
             raise _truncated(path, size, 8 + length)
         tensors = {name: entry for name, entry in json.loads(text).items() if name != "__metadata__"}
         end = 8 + length + max((int(entry["data_offsets"][1]) for entry in tensors.values()), default=0)
-        entries = {
-            name: _Entry(str(entry["dtype"]), tuple(int(side) for side in entry["shape"]))
-            for name, entry in tensors.items()
-        }
+        entries = {name: _parse_entry(entry) for name, entry in tensors.items()}
     except OSError as error:
         raise DsvlError(f"{path} cannot be read: {error.strerror}", "check its permissions") from error
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise DsvlError(f"{path} is not a safetensors file", "it is damaged: download it again") from error
     if size < end:
         raise _truncated(path, size, end)
     return entries
+
+
+def _parse_entry(entry: Any) -> _Entry:
+    """Read what a header says of a tensor.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not what the format says.
+    """
+    dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    numbers = [*shape, begin, end]
+    if not isinstance(dtype, str) or not all(type(number) is int and 0 <= number < 2**63 for number in numbers):
+        raise ValueError("neither a dtype nor a shape")
+    if dtype in _WIDTHS and math.prod(shape) * _WIDTHS[dtype] != end - begin:
+        raise ValueError("the shape does not fit the data")
+    return _Entry(dtype, tuple(shape))
 
 
 def _truncated(path: Path, size: int, expected: int) -> DsvlError:
@@ -309,13 +327,6 @@ def _repository_of(folder: Path) -> str:
     return folder.parent.parent.name.removeprefix("models--") if is_snapshot else ""
 
 
-def _read_config(name: str, folder: Path) -> dict[str, Any]:
-    config = read_object(folder / "config.json")
-    if not all(isinstance(config.get(part, {}), dict) for part in ("text_config", "vision_config")):
-        raise DsvlError(f"the config.json of {name} is damaged", "copy or download the model again")
-    return config
-
-
 def _check_type(name: str, config: dict[str, Any], names: Iterable[str]) -> str:
     model_type = config.get("model_type")
     if model_type in MODEL_TYPES:
@@ -326,22 +337,13 @@ def _check_type(name: str, config: dict[str, Any], names: Iterable[str]) -> str:
 
 
 def _take_fingerprint(folder: Path, weights: list[Path]) -> str:
-    """Return a SHA-256 of the small files and, from each weights file, of the header and 64 samples.
-
-    Reading all 15 GB would take longer than loading them, and fine-tuning changes weights everywhere.
-    """
+    """Return a SHA-256 of the whole content of all files that the answers depend on."""
     digest = hashlib.sha256()
     for name in SETTINGS_FILES:
         path = folder / name
         digest.update(hashlib.sha256(path.read_bytes() if path.is_file() else b"").digest())
     for path in weights:
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            length = int.from_bytes(file.read(8), "little")
-            digest.update(size.to_bytes(8, "little") + file.read(length))
-            for sample in range(_SAMPLES):
-                file.seek(8 + length + (size - 8 - length) * sample // _SAMPLES)
-                digest.update(file.read(_SAMPLE_BYTES))
+        digest.update(bytes.fromhex(hash_file(path)))
     return digest.hexdigest()
 
 

@@ -42,6 +42,7 @@ SETTINGS_FILES = (
     "chat_template.json",
 )
 
+_LARGEST_TEXT = 16 * 2**20  # bytes
 _DOWNLOAD = "copy or download the model again"
 _NESTED = re.compile(r"^(model\.)?vision_model\.vision_model\.")
 _HEADLESS = re.compile(r"^(?=(?:language_model|vision_model|aligner|high_res_vision_\w+)(?:\.|$))")
@@ -179,7 +180,7 @@ def read_end_ids(folder: Path, control_ids: Collection[int]) -> frozenset[int]:
     """
     settings = read_object(folder / "generation_config.json")
     ends = settings.get("eos_token_id")
-    listed = [end for end in (ends if isinstance(ends, list) else [ends]) if isinstance(end, int)]
+    listed = [end for end in (ends if isinstance(ends, list) else [ends]) if type(end) is int]
     derived = settings.get("_from_model_config") is True
     return frozenset(end for end in listed if not derived or end in control_ids)
 
@@ -204,6 +205,8 @@ def read_object(path: Path) -> dict[str, Any]:
 def _read_text(path: Path) -> str:
     """Read a text file, with or without a byte order mark."""
     try:
+        if (size := path.stat().st_size) > _LARGEST_TEXT:
+            raise DsvlError(f"{path} is damaged: it has {size:,} bytes", _DOWNLOAD)
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise DsvlError(f"{path} cannot be read: {error.strerror}", "check its permissions") from error

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from dsvl_cli.engine.checkpoint.find import Checkpoint, list_weights
 from dsvl_cli.engine.checkpoint.layouts import canonical_name
@@ -36,7 +36,11 @@ class StoredTensors(Mapping[str, torch.Tensor]):
 
     def __enter__(self) -> StoredTensors:
         for path in list_weights(self._checkpoint.path):
-            file = self._files.enter_context(safe_open(path, framework="pt"))
+            try:
+                file = self._files.enter_context(safe_open(path, framework="pt"))
+            except SafetensorError as exc:
+                self._files.close()
+                raise DsvlError(f"{path} is not a safetensors file", "it is damaged: download it again") from exc
             self.metadata.update(file.metadata() or {})
             self._locations.update({self._rename(stored): (file, stored) for stored in file.keys()})  # noqa: SIM118
         return self

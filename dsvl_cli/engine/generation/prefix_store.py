@@ -31,6 +31,7 @@ from dsvl_cli.engine.network.kv_cache import GROWTH, KVCache, PrefixCache
 from dsvl_cli.engine.progress import Listener
 from dsvl_cli.engine.quantization.formats import Recipe
 from dsvl_cli.engine.storage.cache_folder import BoundedFolder, kept_prefixes_folder
+from dsvl_cli.engine.storage.private import is_private_file
 from dsvl_cli.engine.text.prompt import PreparedPrompt, TokenKey
 
 _VERSION = "1"  # of the files
@@ -150,6 +151,8 @@ class PrefixStore:
 
     def _read(self, part: _Part, cache: KVCache, reserve: int) -> bool:
         """Append a part, or the positions of it that a cache lacks; a damaged file is deleted, to be saved again."""
+        if not is_private_file(part.path):
+            return False
         try:
             with safe_open(part.path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)

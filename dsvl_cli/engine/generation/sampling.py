@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 
 from dsvl_cli.engine.options import SamplingParams
+from dsvl_cli.errors import DsvlError
 
 _COLD = 1e-6  # below it a score divided by the temperature may be infinite
 _LEAST = 1e-30  # still a number in float32, and still one where a score is divided by it
@@ -25,10 +26,12 @@ class Sampler:
     Args:
         params: the sampling parameters.
         prompt_ids: the prompt; the repetition penalty applies to its tokens too.
+        banned: ids that are never chosen: those that only prompts may hold, and those that no token has.
     """
 
-    def __init__(self, params: SamplingParams, prompt_ids: tuple[int, ...]) -> None:
+    def __init__(self, params: SamplingParams, prompt_ids: tuple[int, ...], banned: torch.Tensor | None = None) -> None:
         self._params = params
+        self._banned = banned
         self._greedy = params.temperature == 0.0
         self._penalizes = params.repetition_penalty != 1.0
         self._seen = set(prompt_ids) if self._penalizes else set()
@@ -69,14 +72,29 @@ class Sampler:
             scores = keep_min_p(scores, params.min_p)
         return scores
 
+    def ban(self, logits: torch.Tensor) -> None:
+        """Take the banned tokens out of logits `(vocabulary,)`, in place."""
+        if self._banned is not None:
+            logits.index_fill_(-1, self._banned.to(logits.device), -torch.inf)
+
     def accept(self, token_id: int) -> None:
         """Record a chosen token."""
         if self._penalizes:
             self._seen.add(token_id)
 
 
+@torch.inference_mode()
 def choose_all(samplers: list[Sampler], logits: torch.Tensor) -> list[int]:
-    """Choose a token for each row of logits `(batch, vocabulary)` in float32."""
+    """Choose a token for each row of logits `(batch, vocabulary)` in float32, from which banned ones are taken out.
+
+    Raises:
+        DsvlError: the logits are no numbers, as those of damaged weights.
+    """
+    for sampler, row in zip(samplers, logits, strict=True):
+        sampler.ban(row)
+    # The largest is NaN if any is.
+    if not bool(logits.amax(dim=-1).isfinite().all()):
+        raise DsvlError("the model computes no numbers: its weights are damaged", "download it again")
     if all(sampler.is_plain for sampler in samplers):
         chosen: list[int] = logits.argmax(dim=-1).tolist()
     else:

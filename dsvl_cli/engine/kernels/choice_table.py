@@ -17,6 +17,7 @@ from dsvl_cli.engine.kernels.questions import REFERENCE, Measured, Question
 from dsvl_cli.engine.machine.instruction_sets import describe_cpu
 from dsvl_cli.engine.storage.cache_folder import cache_folder
 from dsvl_cli.engine.storage.files import new_file, remove_abandoned
+from dsvl_cli.engine.storage.private import make_private_folder
 
 _FORMAT = 1
 _LARGEST_FILE = 10**6  # bytes
@@ -60,7 +61,7 @@ class ChoiceTable:
         page = {"format": _FORMAT, "identity": self._identity, "answers": rows}
         self.fault = None
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private_folder(self.path.parent)
             remove_abandoned(self.path.parent)
             with new_file(self.path, 0o600) as file:
                 file.write(json.dumps(page, indent=1).encode())

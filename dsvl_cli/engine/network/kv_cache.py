@@ -39,14 +39,19 @@ class LayerCache:
         if self.keys is None or self.values is None:
             capacity = _round_up(max(reserve, end))
             self.keys, self.values = _buffer_like(keys, capacity), _buffer_like(values, capacity)
-        self.ensure_room(end, start)
+        if end > self.capacity:
+            self.grow(_round_up(end + end // 8), start)
         self.keys[:, start:end] = keys
         self.values[:, start:end] = values
 
-    def ensure_room(self, end: int, kept: int) -> None:
-        """Grow existing buffers to hold `end` positions; the first `kept` are copied."""
-        if self.keys is not None and self.values is not None and end > self.keys.shape[1]:
-            capacity = _round_up(end + end // 8)
+    @property
+    def capacity(self) -> int:
+        """The number of positions that the buffers can hold; 0 before the first use."""
+        return 0 if self.keys is None else self.keys.shape[1]
+
+    def grow(self, capacity: int, kept: int) -> None:
+        """Grow existing buffers that hold less than `capacity` positions; the first `kept` are copied."""
+        if self.keys is not None and self.values is not None and capacity > self.keys.shape[1]:
             self.keys, self.values = _grown(self.keys, capacity, kept), _grown(self.values, capacity, kept)
 
     def buffers(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,13 +85,18 @@ class KVCache:
     @property
     def capacity(self) -> int:
         """The number of positions that the buffers can hold; 0 before the first use."""
-        keys = self.layers[0].keys
-        return 0 if keys is None else keys.shape[1]
+        return self.layers[0].capacity
 
     def ensure_room(self, end: int) -> None:
-        """Grow the buffers to hold `end` positions; does nothing before the first use."""
+        """Grow the buffers to hold `end` positions, all to the same capacity; does nothing before the first use.
+
+        A computation that was interrupted between two layers leaves different ones, and compiled code takes only one.
+        """
+        capacity = max(layer.capacity for layer in self.layers)
+        if end > capacity > 0:
+            capacity = _round_up(end + end // 8)
         for layer in self.layers:
-            layer.ensure_room(end, self.length)
+            layer.grow(capacity, self.length)
 
     def truncate(self, length: int) -> None:
         """Drop all positions from `length` on; the memory is kept."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from dsvl_cli.engine.checkpoint.consistency import has_unknown_names
 from dsvl_cli.engine.checkpoint.find import Checkpoint
 from dsvl_cli.engine.checkpoint.layouts import EMBEDDINGS, HEAD, POOLING_HEAD
 from dsvl_cli.engine.checkpoint.tensors import StoredTensors
@@ -26,6 +27,7 @@ from dsvl_cli.engine.network.layers import DecoderConfig
 from dsvl_cli.engine.network.network import Network
 from dsvl_cli.engine.network.packed_weights import Packing, pack_weights
 from dsvl_cli.engine.network.pixels import read_image_processor
+from dsvl_cli.engine.network.soundness import check_numbers
 from dsvl_cli.engine.network.vision import VisionTower, flatten_filters, list_vision_matrices
 from dsvl_cli.engine.network.weights import (
     find_missing_name,
@@ -68,6 +70,7 @@ def load_network(
     config = DecoderConfig.read(checkpoint.config)
     own = recipe is not None and not recipe.format.is_stored
     stored = find_stored_format(checkpoint)
+    check_numbers(checkpoint)
     obstacle = None
     if plan.device == "cpu" and plan.attention == "sdpa" and can_map(checkpoint, recipe):
         with StoredTensors(checkpoint) as tensors:
@@ -84,6 +87,8 @@ def load_network(
                         raise
                     raise _misfit(checkpoint) from exc
             if missing is not None:
+                if not has_unknown_names(checkpoint.config, tensors):  # nor would transformers find it
+                    raise DsvlError(f"{checkpoint.name} has no {missing}", "download it again")
                 obstacle = f"it has no {missing}"
                 listener.note(f"{checkpoint.name} has a layout that dsvl does not know: it is loaded by transformers")
     if own:
@@ -253,9 +258,11 @@ def _read_module_files(checkpoint: Checkpoint, plan: Plan, quantization_config: 
             output_loading_info=True,
             **given,
         )
-    except (RuntimeError, OSError, ValueError, KeyError) as exc:
+    except Exception as exc:  # foreign files can make the libraries raise anything
         if isinstance(exc, torch.OutOfMemoryError):
             raise DsvlError(f"out of memory on {plan.device}", "use a smaller dtype or model, or --device cpu") from exc
+        if is_out_of_memory(exc):
+            raise
         raise _misfit(checkpoint) from exc
     # transformers only warns about missing weights, and initializes them at random.
     missing = sorted(name for name in found["missing_keys"] if not name.startswith(POOLING_HEAD))

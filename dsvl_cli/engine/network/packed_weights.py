@@ -1,11 +1,14 @@
-"""Weights in dsvl's own formats, kept in the cache folder: quantized once, memory-mapped from then on."""
+"""Weights in dsvl's own formats, kept in the cache folder: quantized once, memory-mapped from then on.
+
+A file carries the SHA-256 of each of its tensors. They are compared once per file, time of its last change and boot:
+the 0.9 GB of the 1.3b in 4 bits take 0.3 s, as long as a warm start may be, and the same bytes do not change by
+themselves between two starts. What does change is another file, another time, or was lost with the memory.
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,8 +17,9 @@ from safetensors import SafetensorError, safe_open
 from dsvl_cli.engine.kernels.stored_weights import Kind, Weight, count_packed_bytes
 from dsvl_cli.engine.progress import Listener
 from dsvl_cli.engine.storage.cache_folder import BoundedFolder, packed_weights_folder
+from dsvl_cli.engine.storage.contents import hash_pieces
 
-_VERSION = "3"  # of the packed format
+_VERSION = "4"  # of the packed format
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ def pack_weights(
     folder = folder or packed_weights_folder()
     name = f"{name}-{len(layers)}-{_VERSION}"
     kinds = {layer: packing.kind for layer, packing in layers.items()}
-    cached = _read(folder.place(name), kinds)
+    cached = _read(folder, name, kinds)
     if cached is not None:
         return cached
     total = sum(packing.source.nbytes for packing in layers.values())
@@ -73,24 +77,40 @@ def pack_weights(
         done += packing.source.nbytes
     listener.progress(task, total, total)
     try:
-        folder.write(name, dict(_parts(weights)), {})
+        tensors = dict(_parts(weights))
+        folder.write(name, tensors, _describe(tensors))
     except OSError as exc:
         listener.note(
             f"the quantized weights cannot be cached: {exc.strerror or exc}; next time they are quantized again"
         )
         return weights
     # Memory-mapped, they are shared between processes and need no swap.
-    return _read(folder.place(name), kinds) or weights
+    return _read(folder, name, kinds) or weights
 
 
-def _read(path: Path, kinds: Mapping[str, Kind]) -> dict[str, Weight] | None:
+def _read(folder: BoundedFolder, name: str, kinds: Mapping[str, Kind]) -> dict[str, Weight] | None:
+    path = folder.find(name)
+    if path is None:
+        return None
     try:
         with safe_open(path, framework="pt") as file:
+            if not folder.is_checked(path):
+                tensors = {stored: file.get_tensor(stored) for stored in file.keys()}  # noqa: SIM118  (not a dict)
+                if file.metadata() != _describe(tensors):
+                    return None
+                folder.note_checked(path)
             weights = {layer: _weight(file, layer, kind) for layer, kind in kinds.items()}
-        os.utime(path)
+        folder.touch(path)
     except (OSError, SafetensorError, ValueError):
         return None
     return weights
+
+
+def _describe(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Return a file's metadata: the digest of each tensor."""
+    arrays: list[Any] = [tensor.reshape(-1).view(torch.uint8).numpy() for tensor in tensors.values()]
+    pieces = [memoryview(array) for array in arrays]
+    return {"format": "pt", **dict(zip(tensors, hash_pieces(pieces), strict=True))}
 
 
 def _weight(file: Any, layer: str, kind: Kind) -> Weight:

@@ -35,6 +35,8 @@ _DEFAULTS: dict[str, Any] = {
     "do_rescale": True,
     "do_normalize": True,
 }
+_LARGEST_SIDE = 4096  # pixels
+_LARGEST_LEVEL = 1e6  # after normalization; 2 to 3 with the published means
 # Switches that must have these values: the networks need RGB squares of one size.
 _FIXED = {"do_resize": True, "do_pad": True, "do_convert_rgb": True, "do_center_crop": False}
 # Settings without any effect on the pixels. The background colour is always computed from the mean.
@@ -149,15 +151,27 @@ def make_image_processor(settings: Mapping[str, Any], *, hybrid: bool) -> ImageP
 
 def _resolution(values: Mapping[str, Any], kind: str = "") -> Resolution:
     """Read the settings of one tower, whose names begin with `kind`."""
-    mean = _triple(values[f"{kind}image_mean"])
-    red, green, blue = (int(255 * level) for level in mean)
-    return Resolution(
-        side=_side(values[f"{kind}size"]),
-        min_size=int(values["min_size"]),
-        resample=int(values[f"{kind}resample"] or values["resample"]),  # 0 means the other tower's, as in transformers
-        background=(red, green, blue),
-        table=_table(values, mean, _triple(values[f"{kind}image_std"])),
+    side, mean, std = (
+        _side(values[f"{kind}size"]),
+        _triple(values[f"{kind}image_mean"]),
+        _triple(values[f"{kind}image_std"]),
     )
+    # 0 means the other tower's, as in transformers.
+    resample, min_size = values[f"{kind}resample"] or values["resample"], values["min_size"]
+    table = _table(values, mean, std)
+    if (
+        type(resample) is not int
+        or resample not in range(6)
+        or type(min_size) is not int
+        or not 0 < min_size <= _LARGEST_SIDE
+    ):
+        raise ValueError("no filter, or no size")
+    if not all(0 <= level <= 1 for level in mean) or not all(0 < level <= 1 for level in std):
+        raise ValueError("means and deviations of levels from 0 to 1")
+    if not bool((table.abs() < _LARGEST_LEVEL).all()):
+        raise ValueError("the levels are no numbers")
+    red, green, blue = (int(255 * level) for level in mean)
+    return Resolution(side, min_size, resample, (red, green, blue), table)
 
 
 def _table(values: Mapping[str, Any], mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
@@ -177,7 +191,7 @@ def _side(size: object) -> int:
         edges = [size["height"], size["width"]] if size.keys() == {"height", "width"} else []
     else:
         edges = list(size) if isinstance(size, (list, tuple)) else [size, size]
-    if len(edges) != 2 or edges[0] != edges[1] or not isinstance(edges[0], int) or edges[0] < 1:
+    if len(edges) != 2 or edges[0] != edges[1] or type(edges[0]) is not int or not 0 < edges[0] <= _LARGEST_SIDE:
         raise ValueError(f"{size} is not a square")
     return edges[0]
 

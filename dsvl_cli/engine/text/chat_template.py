@@ -72,7 +72,7 @@ class ChatTemplate:
         try:
             self._template = _environment().from_string(source)
         except Exception as exc:  # a foreign template can make jinja2 raise anything
-            raise _unusable() from exc
+            raise unusable() from exc
         self._names = names
 
     def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool) -> str:
@@ -89,10 +89,11 @@ class ChatTemplate:
         try:
             return self._template.render(given, add_generation_prompt=add_generation_prompt)
         except Exception as exc:  # as above
-            raise _unusable() from exc
+            raise unusable() from exc
 
 
-def _unusable() -> DsvlError:
+def unusable() -> DsvlError:
+    """Return the error of a template that does not work."""
     return DsvlError("the checkpoint's chat template cannot be rendered", "download it again")
 
 

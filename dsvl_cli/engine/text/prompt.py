@@ -21,7 +21,9 @@ from tokenizers import Tokenizer
 
 from dsvl_cli.engine.checkpoint.layouts import find_chat_template, read_num_image_tokens, read_tokenizer_settings
 from dsvl_cli.engine.conversation import Conversation, Message, Picture
-from dsvl_cli.engine.text.chat_template import ChatTemplate
+from dsvl_cli.engine.text.chat_template import unusable
+from dsvl_cli.engine.text.template_process import GuardedTemplate
+from dsvl_cli.engine.text.tokenizer import read_tokenizer
 from dsvl_cli.errors import DsvlError
 
 NUM_IMAGE_TOKENS = 576  # of DeepSeek-VL: 384 px in patches of 16
@@ -36,6 +38,7 @@ _Segment = str | tuple[int, ...] | Picture
 _MARK = "\udfff"  # around the number of an answer whose ids are known
 _END = "\udffe"  # after the text to be continued
 _FIRST_STAND_IN = 0xD800
+_LARGEST_ID = 2**32  # of the tokenizer library
 _TOKEN_ROLES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
@@ -88,10 +91,7 @@ class PromptFormat:
     """
 
     def __init__(self, folder: Path, image_token_id: int, *, has_chat: bool, fingerprint: str) -> None:
-        try:
-            self.tokenizer: Tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as exc:  # tokenizers raises bare Exception
-            raise DsvlError(f"{folder / 'tokenizer.json'} cannot be read", "download the checkpoint again") from exc
+        self.tokenizer: Tokenizer = read_tokenizer(folder / "tokenizer.json")
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
         # Only this module inserts control ids; the name of a control token in a text is ordinary text.
@@ -103,20 +103,52 @@ class PromptFormat:
         self.num_image_tokens = read_num_image_tokens(folder) or NUM_IMAGE_TOKENS
         self._names = {role: name for role in _TOKEN_ROLES if (name := _token_name(settings.get(role)))}
         self._control = self._control_ids()
+        self._control_set = frozenset(self._control.values())
         self._control_pattern = re.compile("|".join(map(re.escape, self._control)))
         self._stand_ins = {
             ord(letter): _FIRST_STAND_IN + index for index, letter in enumerate(sorted(_letters_of(self._control)))
         }
         self._letters = {stand_in: letter for letter, stand_in in self._stand_ins.items()}
         self.bos_ids = self._ids_before_text(bool(settings.get("add_bos_token")))
+        if self.image_token_id in self.bos_ids:
+            raise DsvlError("the tokenizer begins texts with a picture", "download the checkpoint again")
         self.eos_token_id: int | None = self._control.get(self._names.get("eos_token", ""))
-        self._template = ChatTemplate(find_template(folder) if has_chat else "", self._names)
+        self._template = GuardedTemplate(find_template(folder) if has_chat else "", self._names)
         self._default_system = self._find_default_system() if has_chat else ""
 
     @property
     def control_ids(self) -> frozenset[int]:
         """The ids of all control tokens."""
-        return frozenset(self._control.values())
+        return self._control_set
+
+    def check_ids(self, vocabulary: int) -> None:
+        """Refuse a tokenizer with ids that the model does not know, or that stand for several tokens.
+
+        Raises:
+            DsvlError: it is not the model's.
+        """
+        ids = self.tokenizer.get_vocab().values()
+        if (largest := max((*ids, *self.bos_ids), default=0)) >= vocabulary:
+            raise DsvlError(
+                f"the tokenizer has the token {largest:,}, but the model knows {vocabulary:,}",
+                "download the checkpoint again",
+            )
+        if len({*ids}) < len(ids):
+            raise DsvlError("the tokenizer has several tokens with the same id", "download the checkpoint again")
+
+    def list_banned(self, vocabulary: int, end_ids: frozenset[int]) -> list[int]:
+        """List the ids that an answer cannot hold: of control tokens that do not end it, and of no token at all.
+
+        Args:
+            vocabulary: the number of ids that the model computes scores for.
+            end_ids: those that end an answer.
+        """
+        first = self.tokenizer.get_vocab_size()  # ids without gaps, as in all published tokenizers, end here
+        if self.tokenizer.id_to_token(first - 1) is None:
+            first = 0
+        unknown = [token_id for token_id in range(first, vocabulary) if self.tokenizer.id_to_token(token_id) is None]
+        control = [token_id for token_id in self.control_ids if token_id < vocabulary]
+        return sorted({*unknown, *control} - end_ids)
 
     def prepare(self, conversation: Conversation) -> PreparedPrompt:
         """Convert a conversation whose last message is to be answered, or continued if it is the assistant's.
@@ -179,19 +211,34 @@ class PromptFormat:
         rendered, _, rest = self._template.render(given, add_generation_prompt=not continues).partition(_END)
         if continues and not rest.startswith(" "):
             rendered = rendered.rstrip()  # the mark lost its space, so the template strips the text
-        pictures = (picture for message in messages for picture in message.pictures)
+        pictures = [picture for message in messages for picture in message.pictures]
         segments: list[_Segment] = []
+        places = answers = 0
         for piece in re.split(rf"({_MARK}\d+{_MARK}|{self._control_pattern.pattern})", rendered):
             if piece in self._control:
                 token_id = self._control[piece]
-                segments.append(next(pictures) if token_id == self.image_token_id else (token_id,))
+                if token_id != self.image_token_id:
+                    segments.append((token_id,))
+                    continue
+                places += 1
+                if places <= len(pictures):
+                    segments.append(pictures[places - 1])
             elif piece.startswith(_MARK):
+                number = int(piece[1:8].rstrip(_MARK))
+                if not answers <= number < len(kept):  # written by the template itself
+                    raise unusable()
                 if segments and isinstance(segments[-1], str):
                     # The template puts a space before an answer, but the ids were generated without it.
                     segments[-1] = segments[-1].removesuffix(" ")
-                segments.append(kept[int(piece.strip(_MARK))])
+                segments.append(kept[number])
+                answers = number + 1
             elif piece:
-                segments.append(piece.translate(self._letters))
+                segments.append(_check_text(piece.translate(self._letters)))
+        if places != len(pictures):
+            raise DsvlError(
+                f"the checkpoint's chat template has places for {places:,} pictures, but there are {len(pictures):,}",
+                "use another model",
+            )
         return segments
 
     def _disguised(self, message: Message, kept: list[tuple[int, ...]]) -> dict[str, Any]:
@@ -210,7 +257,14 @@ class PromptFormat:
         return {"role": message.role, "content": content}
 
     def _kept_ids(self, message: Message) -> tuple[int, ...] | None:
-        return message.token_ids if message.model == self.fingerprint else None
+        """Return the ids that an answer was generated as, or None if its text has to be tokenized.
+
+        They come from files: ids that an answer cannot hold would stand for pictures, or for nothing.
+        """
+        ids = message.token_ids
+        if ids is None or message.model != self.fingerprint or not self._control_set.isdisjoint(ids):
+            return None
+        return ids if all(0 <= i < _LARGEST_ID and self.tokenizer.id_to_token(i) is not None for i in {*ids}) else None
 
     def _replace_system(self, segments: list[_Segment], system: str) -> list[_Segment]:
         """Replace the template's default system prompt, as DeepSeek's own code does."""
@@ -227,18 +281,17 @@ class PromptFormat:
 
     def _control_ids(self) -> dict[str, int]:
         """Map the names of control tokens to their ids: the special ones, and those with a role."""
-        control = {
-            token.content: token_id
-            for token_id, token in self.tokenizer.get_added_tokens_decoder().items()
-            if token.special
-        }
-        image = self.tokenizer.id_to_token(self.image_token_id)
-        if image is None:
+        added = self.tokenizer.get_added_tokens_decoder()
+        control = {token.content: token_id for token_id, token in added.items() if token.special and token.content}
+        image = added.get(self.image_token_id)
+        if image is None or not image.content:
             raise DsvlError(f"the tokenizer has no image token {self.image_token_id}", "download the checkpoint again")
-        for name in (*self._names.values(), image):
+        for name in (*self._names.values(), image.content):
             token_id = self.tokenizer.token_to_id(name)
             if token_id is not None:
                 control[name] = token_id
+        if self.image_token_id in (control.get(name) for name in self._names.values()):
+            raise DsvlError("the image token begins or ends texts as well", "download the checkpoint again")
         return control
 
     def _ids_before_text(self, add_bos: bool) -> tuple[int, ...]:
@@ -265,6 +318,15 @@ def _check_texts(conversation: Conversation) -> None:
         ) from exc
 
 
+def _check_text(text: str) -> str:
+    """Return a piece of a rendered template, which must not hold stand-ins of its own."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise unusable() from exc
+    return text
+
+
 def _plain_segments(conversation: Conversation) -> list[_Segment]:
     """Return all pictures, then all texts: the prompt of a base checkpoint."""
     texts = [message.text for message in conversation.messages]
@@ -287,10 +349,10 @@ def _join_texts(segments: Iterable[_Segment]) -> Iterator[_Segment]:
 
 
 def _token_name(value: object) -> str | None:
-    """Return a token's text from `tokenizer_config.json`, where it is a string or an object."""
+    """Return a token's text from `tokenizer_config.json`, where it is a string or an object; None if there is none."""
     if isinstance(value, Mapping):
         value = value.get("content")
-    return value if isinstance(value, str) else None
+    return value if isinstance(value, str) and value else None
 
 
 def find_template(folder: Path) -> str:

@@ -141,3 +141,39 @@ def test_the_view_is_what_the_model_gets(tiny: VisionLanguageModel) -> None:
     assert view.size == (side, side)
     assert view.getpixel((0, 0)) == view.getpixel((side - 1, side - 1)) == (127, 127, 127)
     assert view.getpixel((side // 2, side // 2)) != (127, 127, 127)
+
+
+@pytest.mark.fault("sampled control token")
+@pytest.mark.parametrize("seed", range(6))
+def test_what_only_prompts_may_hold_is_never_an_answer(tiny: VisionLanguageModel, seed: int) -> None:
+    """At this temperature all tokens are nearly equal: the image token would be drawn in every fourth answer."""
+    reply = Reply.of(tiny.stream(ask(), SamplingParams(max_new_tokens=300, temperature=100.0, seed=seed)))
+    assert tiny.format.control_ids.isdisjoint(reply.token_ids)
+    talk = ask()
+    talk.messages += [
+        Message("assistant", (reply.text,), reply.token_ids, tiny.fingerprint),
+        Message("user", ("And?",)),
+    ]
+    assert Reply.of(tiny.stream(talk, SamplingParams(max_new_tokens=3))).finish_reason
+
+
+@pytest.mark.fault("sampled control token")
+def test_ids_without_a_token_are_never_chosen(tiny: VisionLanguageModel) -> None:
+    """Models have more rows than the tokenizer has tokens."""
+    known = tiny.format.tokenizer.get_vocab_size()
+    banned = tiny.format.list_banned(known + 100, tiny.end_ids)
+    assert set(range(known, known + 100)) <= set(banned)
+    assert tiny.format.image_token_id in banned
+    assert tiny.end_ids.isdisjoint(banned)
+    assert set(banned) - set(range(known, known + 100)) == tiny.format.control_ids - tiny.end_ids
+
+
+@pytest.mark.fault("damaged session")
+@pytest.mark.parametrize("ids", [(1023,), (5, 1023, 1023), (1021, 5), (1022,), (5, 10**6), (2**32,), (-1, 5), (2**70,)])
+def test_kept_ids_that_no_answer_can_hold_are_not_used(tiny: VisionLanguageModel, ids: tuple[int, ...]) -> None:
+    talk = ask()
+    talk.messages += [Message("assistant", ("A circle.",), ids, tiny.fingerprint), Message("user", ("And?",))]
+    plain = ask()
+    plain.messages += [Message("assistant", ("A circle.",)), Message("user", ("And?",))]
+    assert tiny.prepare(talk) == tiny.prepare(plain)
+    assert Reply.of(tiny.stream(talk, SamplingParams(max_new_tokens=3))).text

@@ -20,6 +20,7 @@ from transformers.generation.logits_process import (
 
 from dsvl_cli.engine.generation.sampling import Sampler, choose_all, draw, keep_top_p
 from dsvl_cli.engine.options import SamplingParams
+from dsvl_cli.errors import DsvlError
 
 FULL_SIZE = 102_400
 
@@ -163,3 +164,21 @@ def test_the_plain_rows_are_the_likeliest_tokens() -> None:
     assert all(sampler.is_plain for sampler in plain)
     assert choose_all(plain, logits) == logits.argmax(-1).tolist()
     assert not Sampler(SamplingParams(repetition_penalty=1.1), ()).is_plain
+
+
+@pytest.mark.fault("weights that are not numbers")
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+@pytest.mark.parametrize("params", [SamplingParams(), SamplingParams(temperature=1.0, top_p=0.9)])
+def test_logits_that_are_no_numbers_are_no_answer(params: SamplingParams, wrong: float) -> None:
+    logits = torch.zeros(2, 50)
+    logits[1, 7] = wrong
+    with pytest.raises(DsvlError, match="computes no numbers"):
+        choose_all([Sampler(params, ()), Sampler(params, ())], logits)
+
+
+def test_a_banned_token_is_not_chosen_however_likely_it_is() -> None:
+    logits = torch.zeros(1, 50)
+    logits[0, 7], logits[0, 8] = 9.0, 8.0
+    banned = torch.tensor([7])
+    for params in (SamplingParams(), SamplingParams(temperature=0.1, seed=1), SamplingParams(repetition_penalty=1.1)):
+        assert choose_all([Sampler(params, (), banned)], logits.clone()) == [8]

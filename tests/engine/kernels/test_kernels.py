@@ -335,7 +335,7 @@ def test_a_damaged_library_is_made_again(tmp_path: Path, monkeypatch: pytest.Mon
     if compiler.find_compiler() is None:
         pytest.skip("no C compiler is installed")
     monkeypatch.setattr(compiler, "_fingerprint", lambda _: "same")
-    (tmp_path / "kernels-same.so").write_bytes(b"no library")
+    (tmp_path / f"kernels-same-{compiler._digest(b'no library')}.so").write_bytes(b"no library")
     assert compiler.load_library(tmp_path).library is not None
 
 

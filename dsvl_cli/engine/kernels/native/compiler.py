@@ -24,6 +24,7 @@ from dsvl_cli.engine.kernels.native.variants import FLAGS, SECONDS, SOURCE, choo
 from dsvl_cli.engine.machine.instruction_sets import describe_cpu, detect_instruction_sets
 from dsvl_cli.engine.storage.cache_folder import cache_folder
 from dsvl_cli.engine.storage.files import new_file, remove_abandoned
+from dsvl_cli.engine.storage.private import find_intruder, is_private_file, make_private_folder
 
 FOLDER = Path(__file__).parent
 _FLAGS = FLAGS
@@ -89,16 +90,33 @@ def _load_built_in() -> Compiled | None:
 
 def _load_compiled(folder: Path, flags: tuple[str, ...]) -> Compiled:
     fingerprint = _fingerprint((*flags, *describe_cpu().values()))
-    path = folder / f"kernels-{fingerprint}.so"
-    reason = f"compiled for this CPU: {path}"
-    if path.is_file():
-        with contextlib.suppress(OSError):  # damaged: compiled again below
-            return Compiled(ctypes.CDLL(str(path)), reason, fingerprint)
+    intruder = find_intruder(folder)
+    if intruder is None:
+        for path in folder.glob(f"kernels-{fingerprint}-*.so"):
+            if _is_whole(path):
+                with contextlib.suppress(OSError):  # for another C library: compiled again below
+                    return Compiled(ctypes.CDLL(str(path)), f"compiled for this CPU: {path}", fingerprint)
     compiler = find_compiler()
     if compiler is None:
         return Compiled(None, "no C compiler is installed")
-    _compile(compiler, flags, path)
-    return Compiled(ctypes.CDLL(str(path)), reason, fingerprint)
+    if intruder is None:
+        path = _compile(compiler, flags, folder, fingerprint)
+        return Compiled(ctypes.CDLL(str(path)), f"compiled for this CPU: {path}", fingerprint)
+    with tempfile.TemporaryDirectory(prefix="dsvl-") as private:
+        path = _compile(compiler, flags, Path(private), fingerprint)
+        return Compiled(ctypes.CDLL(str(path)), f"compiled for this process alone: {intruder}", fingerprint)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a kept library is what was compiled here: this user's, and with the content that its name tells.
+
+    A truncated library would end the process as soon as it is mapped.
+    """
+    return is_private_file(path) and path.stem.rpartition("-")[2] == _digest(path.read_bytes())
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def find_compiler() -> str | None:
@@ -126,13 +144,17 @@ def _fingerprint(identity: tuple[str, ...]) -> str:
     return hashlib.sha256("\n".join([*texts, *identity]).encode()).hexdigest()[:16]
 
 
-def _compile(compiler: str, flags: tuple[str, ...], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".compiling-") as folder:
-        library = Path(folder) / "kernels.so"
+def _compile(compiler: str, flags: tuple[str, ...], folder: Path, fingerprint: str) -> Path:
+    """Compile the kernels into a file of the folder, named by its content, and return its path."""
+    make_private_folder(folder)
+    remove_abandoned(folder)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".compiling-") as place:
+        library = Path(place) / "kernels.so"
         # -march is spelled -mcpu on Arm. First, so that other flags may take instruction sets away.
         tuned = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
         compile_library(compiler, FOLDER / SOURCE.name, (tuned, *flags), library)
-        remove_abandoned(path.parent)
-        with new_file(path) as file:
-            file.write(library.read_bytes())
+        data = library.read_bytes()
+    path = folder / f"kernels-{fingerprint}-{_digest(data)}.so"
+    with new_file(path, 0o700) as file:
+        file.write(data)
+    return path
