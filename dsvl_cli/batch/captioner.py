@@ -11,10 +11,12 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import cast
+from itertools import islice
+from typing import Protocol, cast
 
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.row import ONLY, Answer, Failure, Row
@@ -30,16 +32,40 @@ from dsvl_cli.engine.conversation import (
     compose_parts,
 )
 from dsvl_cli.engine.options import SamplingParams
-from dsvl_cli.engine.pictures.images import picture_from_bytes
+from dsvl_cli.engine.pictures.bounded import BoundedDecoder
 from dsvl_cli.errors import DsvlError, ImageError
 
 Judge = Callable[[str, str, FinishReason], str | None]
 
 _THREADS = 4
 _AHEAD = 16  # items read in advance; each holds its encoded pictures in memory
+_AHEAD_BYTES = 256 * 2**20  # nothing more is read in advance once so much is waiting
 _MANY_ROWS = 16  # rows that need no model; once this many are pending, they are yielded before more items start
 _PATIENCE_SECONDS = 0.2  # wait for the next item before finishing the requests in flight without it
+_READING_SECONDS = 1.0  # the same, while items are being read
+_SLOW_SECONDS = 0.1  # an item that takes longer is overtaken by those behind it
+_MOST_ENDED = 3  # runs that may end over an item before it is given up
 _POLL_SECONDS = 0.02
+
+
+class Trials(Protocol):
+    """Remembers which items are being read, across runs; see `dsvl_cli.batch.output.trials`."""
+
+    def ended(self, id: str) -> int:  # noqa: A002
+        """Return how many runs in a row ended while an item was being read."""
+        ...
+
+    def attempt(self, id: str) -> AbstractContextManager[None]:  # noqa: A002
+        """Note that an item is being read, for as long as the context lasts."""
+        ...
+
+
+class _NoTrials:
+    def ended(self, id: str) -> int:  # noqa: A002
+        return 0
+
+    def attempt(self, id: str) -> AbstractContextManager[None]:  # noqa: A002
+        return nullcontext()
 
 
 @dataclass(slots=True)
@@ -54,6 +80,11 @@ class _Task:
     answers: dict[str, Answer] = field(default_factory=dict)
     open: int = 0  # number of questions still unanswered
 
+    @property
+    def size(self) -> int:
+        """The number of bytes that it holds in memory."""
+        return sum(len(picture.data) for picture in self.pictures)
+
 
 class Captioner:
     """Asks a model about each item; see `__call__`.
@@ -66,6 +97,7 @@ class Captioner:
         sampling: sampling parameters of the answers.
         batch_size: maximum number of concurrent requests; None leaves it to the model.
         judge: takes text, prompt and finish reason of an answer; returns why it is suspect, or None.
+        trials: remembers what is being read, so that an item that ends the process is not tried in vain by each run.
     """
 
     def __init__(
@@ -76,6 +108,7 @@ class Captioner:
         sampling: SamplingParams,
         batch_size: int | None = None,
         judge: Judge = lambda *_: None,
+        trials: Trials | None = None,
     ) -> None:
         self._model = model
         self._questions = questions
@@ -83,6 +116,8 @@ class Captioner:
         self._sampling = sampling
         self._batch_size = batch_size
         self._judge = judge
+        self._trials = trials or _NoTrials()
+        self._decoder = BoundedDecoder()
         self._stopped = False
         self._tasks: dict[int, _Task] = {}
         self._rows: deque[Row] = deque()
@@ -95,11 +130,13 @@ class Captioner:
     def __call__(self, items: Iterable[Item | None]) -> Iterator[Row]:
         """Yield a row for each item as soon as it is ready, in any order.
 
-        Pictures are read and checked in advance in threads. Closing the iterator stops the work.
+        Pictures are read and checked in advance in threads, within bounds of time and memory. An item whose reading
+        takes long is overtaken by others. Closing the iterator stops the work.
 
         Args:
             items: consumed a few items in advance. None means that no item is available right now.
         """
+        self._decoder = BoundedDecoder()
         pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), "read")
         try:
             ahead = _ReadAhead(pool, items, self._prepare)
@@ -111,6 +148,7 @@ class Captioner:
                 yield from self._take_rows()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+            self._decoder.close()
 
     def _take_rows(self) -> Iterator[Row]:
         while self._rows:
@@ -121,15 +159,21 @@ class Captioner:
         prompts = self._questions if item.prompt is None else {ONLY: item.prompt}
         task = _Task(item, prompts)
         try:
-            data = item.read()
-            task.sha256 = hash_pictures(data)
-            task.pictures = [picture_from_bytes(each, item.path) for each in data]
+            ended = self._trials.ended(item.id)
+            if ended >= _MOST_ENDED:
+                raise ImageError(f"{item.path}: given up: {ended} runs ended while it was being read")
+            with self._trials.attempt(item.id):
+                data = item.read()
+                task.sha256 = hash_pictures(data)
+                task.pictures = [self._decoder.read(each, item.path, careful=ended > 0) for each in data]
         except DsvlError as error:
             task.failure = _failure(error)
         except MemoryError:
             task.failure = _failure(ImageError(f"{item.path}: not enough memory to read it"))
         except OSError as exc:
             task.failure = _failure(ImageError(f"{item.path}: cannot be read: {exc.strerror or 'unknown error'}"))
+        except Exception as exc:  # whatever is wrong with one item must not end the others
+            task.failure = _failure(ImageError(f"{item.path}: cannot be read: {type(exc).__name__}"))
         return task
 
     def _requests(self, ahead: _ReadAhead) -> Iterator[Request]:
@@ -140,7 +184,7 @@ class Captioner:
         """
         is_working = False
         while not self._stopped and len(self._rows) < _MANY_ROWS:
-            task = ahead.take(lambda: self._stopped, _PATIENCE_SECONDS if is_working or self._rows else None)
+            task = ahead.take(lambda: self._stopped, is_patient=not (is_working or self._rows))
             if task is None:
                 return
             requests = list(self._write(task))
@@ -166,6 +210,9 @@ class Captioner:
             return
         except TypeError as exc:  # an unknown sampling parameter
             task.failure = Failure("UsageError", f"{task.item.path}: {exc}")
+            return
+        except Exception as exc:
+            task.failure = Failure("DsvlError", f"{task.item.path}: cannot be asked about: {type(exc).__name__}")
             return
         task.open = len(requests)
         self._tasks[number] = task
@@ -208,7 +255,7 @@ class Captioner:
 
 
 class _ReadAhead:
-    """Prepares items in threads and returns them in order."""
+    """Prepares items in threads and returns them in order, except that slow ones are overtaken."""
 
     def __init__(
         self, pool: ThreadPoolExecutor, items: Iterable[Item | None], prepare: Callable[[Item], _Task]
@@ -224,20 +271,35 @@ class _ReadAhead:
         """Whether all items have been taken."""
         return self._is_exhausted and not self._futures
 
-    def take(self, is_stopped: Callable[[], bool], patience: float | None) -> _Task | None:
-        """Return the next task; None if there are no more, none arrives in `patience` seconds, or work is stopped."""
-        waited = 0.0
+    def take(self, is_stopped: Callable[[], bool], *, is_patient: bool) -> _Task | None:
+        """Return the next task.
+
+        Returns:
+            None if there are no more, none is ready in time and `is_patient` is False, or work is stopped.
+        """
+        began_at = time.monotonic()
         while True:
             self._fill()
-            if self._futures:
-                return self._futures.popleft().result()
-            if self.is_done or is_stopped() or (patience is not None and waited >= patience):
+            waited = time.monotonic() - began_at
+            ready = self._find_ready(waited > _SLOW_SECONDS)
+            if ready is not None:
+                self._futures.remove(ready)
+                return ready.result()
+            patience = _READING_SECONDS if self._futures else _PATIENCE_SECONDS
+            if self.is_done or is_stopped() or (not is_patient and waited >= patience):
                 return None
-            time.sleep(_POLL_SECONDS)
-            waited += _POLL_SECONDS
+            if self._futures:
+                wait_for(self._futures, _POLL_SECONDS, FIRST_COMPLETED)
+            else:
+                time.sleep(_POLL_SECONDS)
+
+    def _find_ready(self, may_overtake: bool) -> Future[_Task] | None:
+        candidates = self._futures if may_overtake else islice(self._futures, 1)
+        return next((future for future in candidates if future.done()), None)
 
     def _fill(self) -> None:
-        while not self._is_exhausted and len(self._futures) < _AHEAD:
+        held = sum(future.result().size for future in self._futures if future.done())
+        while not self._is_exhausted and len(self._futures) < _AHEAD and held < _AHEAD_BYTES:
             try:
                 item = next(self._items)
             except StopIteration:

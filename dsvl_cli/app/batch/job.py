@@ -17,6 +17,7 @@ from dsvl_cli.errors import DsvlError, UsageError
 
 if TYPE_CHECKING:
     from dsvl_cli.app.batch.options import BatchOptions
+    from dsvl_cli.batch.path_set import PathSet
     from dsvl_cli.engine.checkpoint.find import Checkpoint
 
 STDIO = "-"
@@ -117,8 +118,8 @@ class Job:
             seed_drawn=self.seed_drawn,
         )
 
-    def items(self, tell: Callable[[str], None]) -> Iterator[Item]:
-        """Yield the pictures; `tell` is called for each folder that cannot be read.
+    def items(self, tell: Callable[[str], None], outputs: PathSet) -> Iterator[Item]:
+        """Yield the pictures; `tell` is called for each folder that cannot be read, and `outputs` are passed over.
 
         Raises:
             DsvlError: a source does not exist.
@@ -131,6 +132,7 @@ class Job:
             column=options.column,
             offline=self.load.offline,
             tell=tell,
+            outputs=outputs,
         )
         if extensions:
             found = replace(found, extensions=frozenset(extensions))

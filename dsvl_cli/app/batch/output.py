@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from dsvl_cli.errors import UsageError
 if TYPE_CHECKING:
     from dsvl_cli.app.batch.options import BatchOptions
     from dsvl_cli.batch.output.settings import Settings
+    from dsvl_cli.batch.path_set import PathSet
 
 
 def find_format(options: BatchOptions) -> Format | None:
@@ -48,8 +50,13 @@ def find_format(options: BatchOptions) -> Format | None:
     return found
 
 
-def open_output(options: BatchOptions, settings: Settings) -> KeptOutput | StreamOutput:
+def open_output(options: BatchOptions, settings: Settings, reserved: PathSet) -> KeptOutput | StreamOutput:
     """Return the output; a `KeptOutput` must be entered before anything is written.
+
+    Args:
+        options: the options of the batch.
+        settings: what its rows depend on.
+        reserved: the files that no text may replace.
 
     Raises:
         UsageError: options do not match the output.
@@ -70,7 +77,7 @@ def open_output(options: BatchOptions, settings: Settings) -> KeptOutput | Strea
     return KeptOutput(
         path,
         form,
-        _make_sink(path, form, options, settings),
+        _make_sink(Path(os.path.realpath(path)), form, options, settings, reserved),
         settings,
         overwrite=options.overwrite,
         retry_errors=options.retry_errors,
@@ -78,9 +85,9 @@ def open_output(options: BatchOptions, settings: Settings) -> KeptOutput | Strea
     )
 
 
-def _make_sink(path: Path, form: Format, options: BatchOptions, settings: Settings) -> Sink:
+def _make_sink(path: Path, form: Format, options: BatchOptions, settings: Settings, reserved: PathSet) -> Sink:
     if form == "txt":
-        return Sidecars(path, options.existing or ("overwrite" if options.overwrite else "skip"))
+        return Sidecars(path, options.existing or ("overwrite" if options.overwrite else "skip"), reserved)
     if form not in TABLE_WRITERS:
         return JournalOnly()
     if form == "parquet":

@@ -127,8 +127,18 @@ def test_other_settings_are_refused_unless_it_begins_anew(tmp_path: Path, settin
     with opened(out, settings, overwrite=True) as output:
         assert output.select(item(0)) is not None
         assert out.read_bytes() == b""
-    with opened(out, settings):
+    with pytest.raises(DsvlError), opened(out, settings):  # nothing came of it, so the old rows are still there
         pass
+    assert out.read_bytes() == before
+    with opened(out, settings, overwrite=True) as output:
+        output.write(row_of("b"))
+    with opened(out, settings) as output:
+        assert [row.id for row in output.journal.rows()] == ["b"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".out.jsonl.dsvl-lock",
+        out.name,
+        f"{out.name}.settings.json",
+    ]
 
 
 def test_a_seed_that_was_drawn_is_drawn_once(tmp_path: Path) -> None:
