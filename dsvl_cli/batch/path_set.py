@@ -30,8 +30,9 @@ class PathSet:
             self._files.add(file)
             self.inodes.add(file[1])
 
-    def __contains__(self, path: str | os.PathLike[str]) -> bool:
+    def __contains__(self, path: object) -> bool:
         """Whether a file is in the set, under whatever name."""
+        assert isinstance(path, (str, os.PathLike))
         place, file = _identify(path)
         return place in self._places or file in self._files
 

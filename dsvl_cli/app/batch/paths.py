@@ -48,10 +48,10 @@ def check_paths(job: Job, checkpoint: Checkpoint) -> BatchPaths:
             raise UsageError(f"{path} would be written twice", "give each output a name of its own")
         outputs.add(path)
     reserved = PathSet(written)
-    for what, path in _list_read(job, checkpoint):
-        if path in outputs:
-            raise UsageError(f"{path} would be overwritten, but it is {what}", "write elsewhere with -o or --report")
-        reserved.add(path)
+    for what, read in _list_read(job, checkpoint):
+        if read in outputs:
+            raise UsageError(f"{read} would be overwritten, but it is {what}", "write elsewhere with -o or --report")
+        reserved.add(read)
     if job.options.report is not None:
         check_report(job.options.report)
     if (listed := next((name for name in _list_names(job) if name in outputs), None)) is not None:

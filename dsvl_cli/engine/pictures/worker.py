@@ -14,7 +14,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from dsvl_cli.engine.pictures.images import MAX_CACHED_PIXELS, decode_bytes
 from dsvl_cli.errors import ImageError
@@ -74,9 +74,7 @@ class Worker:
             self._usage = psutil.Process(self._process.pid)
         except (OSError, ValueError, psutil.Error) as exc:
             raise WorkerUnavailable from exc
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._in, self._out = self._process.stdin, self._process.stdout
+        self._in, self._out = cast("BinaryIO", self._process.stdin), cast("BinaryIO", self._process.stdout)
         self._reason = ""
         self._memory = 0
         self._began_at: float | None = time.monotonic()
