@@ -87,8 +87,7 @@ def _list_read(job: Job, checkpoint: Checkpoint) -> Iterator[tuple[str, str | Pa
         yield "the prompt file", options.prompt_file
     if options.ask is not None:
         yield "the file of questions", options.ask
-    for entry in os.scandir(checkpoint.path):
-        yield "a file of the model", entry.path
+    yield from (("a file of the model", checkpoint.path / name) for name in os.listdir(checkpoint.path))
     if options.files_from not in (None, STDIO):
         yield "the list of pictures", str(options.files_from)
 

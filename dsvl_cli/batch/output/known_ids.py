@@ -8,6 +8,7 @@ from pathlib import Path
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.output.journal import Journal
 from dsvl_cli.batch.sources.identity import canonical
+from dsvl_cli.engine.pictures.images import is_address
 
 
 class KnownIds:
@@ -47,9 +48,8 @@ class KnownIds:
         """Return the id that an item has in the journal, or the one that its row is to get."""
         if item.own_id:
             return item.id
-        spelled = canonical(item.id, self._here)
-        if self._base != self._here and not os.path.isabs(spelled):
-            spelled = canonical(os.path.join(self._here, spelled), self._base)
+        spelled = item.id if self._base == self._here or is_address(item.id) else os.path.join(self._here, item.id)
+        spelled = canonical(spelled, self._base)
         if journal.status(spelled) is not None:
             return spelled
         if spelled in self._ids:

@@ -161,6 +161,8 @@ class KeptOutput:
         return self
 
     def _begin(self) -> None:
+        if self.shown.is_symlink() and not self.shown.exists():
+            raise DsvlError(f"{self.shown} is a link to a file that does not exist", "name the file itself")
         own = (self.path, self.journal.path, settings_path_of(self.path))
         remove_leftovers(find_leftovers(self.path.parent), *own)
         if not _has_content(self.journal.path):  # killed between the old rows and the first new one
