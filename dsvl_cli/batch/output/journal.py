@@ -231,4 +231,10 @@ def _parse(line: bytes) -> Mapping[str, Any] | None:
 def _is_partial(line: bytes) -> bool:
     """Whether a line can be what a kill, or a power failure with its zeros, left of a row; it is the last one then."""
     begun = line.rstrip(b"\0")
-    return not line.endswith(b"\n") and (begun.startswith(_BEGINNING) or _BEGINNING.startswith(begun))
+    if line.endswith(b"\n") or not (begun.startswith(_BEGINNING) or _BEGINNING.startswith(begun)):
+        return False
+    try:
+        json.loads(begun)
+    except (ValueError, RecursionError):
+        return True
+    return False  # whole, and still no row

@@ -71,20 +71,19 @@ class Worker:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **options
             )
-            self._usage = psutil.Process(self._process.pid)
-        except (OSError, ValueError, psutil.Error) as exc:
+        except (OSError, ValueError) as exc:
             raise WorkerUnavailable from exc
         self._in, self._out = cast("BinaryIO", self._process.stdin), cast("BinaryIO", self._process.stdout)
         self._reason = ""
         self._memory = 0
-        self._began_at: float | None = time.monotonic()
+        self._began_at: float | None = None
         self._cpu_before = 0.0
         try:
             read_frame(self._out)
-        except EOFError as exc:
-            self.kill("")
+            self._usage = psutil.Process(self._process.pid)
+        except (EOFError, psutil.Error) as exc:
+            self.close()
             raise WorkerUnavailable from exc
-        self._began_at = None
 
     def decode(self, data: bytes, name: str, memory: int) -> Decoded:
         """Decode a picture with so many bytes of memory.

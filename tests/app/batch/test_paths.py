@@ -115,9 +115,7 @@ def test_texts_replace_neither_prompt_nor_picture(place: Path, run: tuple[Batch,
 
 
 @pytest.mark.parametrize("out", ["out.jsonl", "out.csv", "texts"])
-def test_starting_over_for_nothing_keeps_the_old_rows(
-    place: Path, run: tuple[Batch, FakeBatchModel], out: str
-) -> None:
+def test_starting_over_for_nothing_keeps_the_old_rows(place: Path, run: tuple[Batch, FakeBatchModel], out: str) -> None:
     batch, _ = run
     (place / "empty").mkdir()
     assert batch("photos", "-o", out) == 0
