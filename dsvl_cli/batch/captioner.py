@@ -15,7 +15,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Protocol, cast
 
 from dsvl_cli.batch.item import Item
@@ -265,6 +264,8 @@ class _ReadAhead:
         self._prepare = prepare
         self._futures: deque[Future[_Task]] = deque()
         self._is_exhausted = False
+        self._awaited: Future[_Task] | None = None
+        self._awaited_since = 0.0
 
     @property
     def is_done(self) -> bool:
@@ -280,11 +281,10 @@ class _ReadAhead:
         began_at = time.monotonic()
         while True:
             self._fill()
-            waited = time.monotonic() - began_at
-            ready = self._find_ready(waited > _SLOW_SECONDS)
-            if ready is not None:
+            if (ready := self._find_ready()) is not None:
                 self._futures.remove(ready)
                 return ready.result()
+            waited = time.monotonic() - began_at
             patience = _READING_SECONDS if self._futures else _PATIENCE_SECONDS
             if self.is_done or is_stopped() or (not is_patient and waited >= patience):
                 return None
@@ -293,9 +293,15 @@ class _ReadAhead:
             else:
                 time.sleep(_POLL_SECONDS)
 
-    def _find_ready(self, may_overtake: bool) -> Future[_Task] | None:
-        candidates = self._futures if may_overtake else islice(self._futures, 1)
-        return next((future for future in candidates if future.done()), None)
+    def _find_ready(self) -> Future[_Task] | None:
+        if not self._futures:
+            return None
+        head, now = self._futures[0], time.monotonic()
+        if head is not self._awaited:
+            self._awaited, self._awaited_since = head, now
+        if head.done() or now - self._awaited_since < _SLOW_SECONDS:
+            return head if head.done() else None
+        return next((future for future in self._futures if future.done()), None)
 
     def _fill(self) -> None:
         held = sum(future.result().size for future in self._futures if future.done())
