@@ -289,7 +289,7 @@ class _ReadAhead:
             if self.is_done or is_stopped() or (not is_patient and waited >= patience):
                 return None
             if self._futures:
-                wait_for(self._futures, _POLL_SECONDS, FIRST_COMPLETED)
+                wait_for([each for each in self._futures if not each.done()], _POLL_SECONDS, FIRST_COMPLETED)
             else:
                 time.sleep(_POLL_SECONDS)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.output.settings import Settings
+from dsvl_cli.batch.path_set import PathSet
 from dsvl_cli.batch.questions import read_questions
 from dsvl_cli.batch.row import ONLY
 from dsvl_cli.batch.sources.scan import ScanOptions, scan
@@ -17,7 +18,6 @@ from dsvl_cli.errors import DsvlError, UsageError
 
 if TYPE_CHECKING:
     from dsvl_cli.app.batch.options import BatchOptions
-    from dsvl_cli.batch.path_set import PathSet
     from dsvl_cli.engine.checkpoint.find import Checkpoint
 
 STDIO = "-"
@@ -118,7 +118,7 @@ class Job:
             seed_drawn=self.seed_drawn,
         )
 
-    def items(self, tell: Callable[[str], None], outputs: PathSet) -> Iterator[Item]:
+    def items(self, tell: Callable[[str], None], outputs: PathSet | None = None) -> Iterator[Item]:
         """Yield the pictures; `tell` is called for each folder that cannot be read, and `outputs` are passed over.
 
         Raises:
@@ -132,7 +132,7 @@ class Job:
             column=options.column,
             offline=self.load.offline,
             tell=tell,
-            outputs=outputs,
+            outputs=outputs or PathSet(),
         )
         if extensions:
             found = replace(found, extensions=frozenset(extensions))

@@ -18,9 +18,10 @@ from dsvl_cli.batch.row import Row
 from dsvl_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from dsvl_cli.app.batch.options import BatchOptions
     from dsvl_cli.batch.output.settings import Settings
-    from dsvl_cli.batch.path_set import PathSet
 
 
 def find_format(options: BatchOptions) -> Format | None:
@@ -50,7 +51,7 @@ def find_format(options: BatchOptions) -> Format | None:
     return found
 
 
-def open_output(options: BatchOptions, settings: Settings, reserved: PathSet) -> KeptOutput | StreamOutput:
+def open_output(options: BatchOptions, settings: Settings, reserved: Container[Path] = ()) -> KeptOutput | StreamOutput:
     """Return the output; a `KeptOutput` must be entered before anything is written.
 
     Args:
@@ -85,7 +86,7 @@ def open_output(options: BatchOptions, settings: Settings, reserved: PathSet) ->
     )
 
 
-def _make_sink(path: Path, form: Format, options: BatchOptions, settings: Settings, reserved: PathSet) -> Sink:
+def _make_sink(path: Path, form: Format, options: BatchOptions, settings: Settings, reserved: Container[Path]) -> Sink:
     if form == "txt":
         return Sidecars(path, options.existing or ("overwrite" if options.overwrite else "skip"), reserved)
     if form not in TABLE_WRITERS:

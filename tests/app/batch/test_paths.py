@@ -104,6 +104,20 @@ def test_a_file_of_the_model_is_no_output(place: Path, run: tuple[Batch, FakeBat
     assert (place / "model/config.json").read_bytes() == before
 
 
+def test_a_listed_text_is_no_output(place: Path, run: tuple[Batch, FakeBatchModel]) -> None:
+    (place / "list.txt").write_text("photos/a.png\nold.csv\n")
+    assert run[0]("--files-from", "list.txt", "-o", "old.csv", "--overwrite") == 2
+    assert (place / "old.csv").read_text() == "mine\n"
+
+
+def test_a_report_is_no_other_output(place: Path, run: tuple[Batch, FakeBatchModel]) -> None:
+    for report in ("out.csv", "out.csv.journal.jsonl", "out.csv.settings.json", "photos/../out.csv"):
+        assert run[0]("photos", "-o", "out.csv", "--report", report) == 2
+    assert run[1].asked == []
+    assert run[0]("photos", "-o", "out.csv", "--report", "out.html") == 0
+    assert run[0]("photos", "-o", "out.csv", "--report", "out.html", "--overwrite") == 0
+
+
 def test_texts_replace_neither_prompt_nor_picture(place: Path, run: tuple[Batch, FakeBatchModel]) -> None:
     (place / "photos/a.txt").write_text("What is it?")
     (place / "photos/b.txt").write_bytes(png(7))

@@ -84,6 +84,17 @@ def test_a_torn_last_line_is_cut_off_wherever_it_is_torn(tmp_path: Path) -> None
         assert path.read_bytes() == before
 
 
+@pytest.mark.fault("planted links and files")
+def test_a_link_is_no_journal(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_bytes(WHOLE)
+    (tmp_path / "j.jsonl").symlink_to("victim")
+    with pytest.raises(OSError, match=r".*"):
+        Journal(tmp_path / "j.jsonl")._open_file()
+    with pytest.raises(DsvlError, match="it is a link"):
+        load(tmp_path / "j.jsonl")
+    assert (tmp_path / "victim").read_bytes() == WHOLE
+
+
 @pytest.mark.fault("torn journals")
 def test_zeros_that_a_power_failure_leaves_are_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "j.jsonl"

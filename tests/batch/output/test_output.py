@@ -365,6 +365,28 @@ def test_a_planted_journal_writes_nothing_but_texts_of_pictures(
         assert not (out / "new.txt").exists(), place
 
 
+@pytest.mark.fault("planted journals")
+def test_a_journal_s_places_are_plain(tmp_path: Path) -> None:
+    texts = Sidecars(tmp_path, "skip")
+    for place in (
+        "/etc/a.txt",
+        "../a.txt",
+        "x/../../a.txt",
+        "./a.txt",
+        "x//a.txt",
+        "a.png",
+        "",
+        "\0.txt",
+        5,
+        None,
+        ["a"],
+    ):
+        texts.load({"id": "a.png", "sidecar": place})
+    assert texts._stored == {}
+    texts.load({"id": "a.png", "sidecar": os.path.join("x", "a.txt")})
+    assert texts._stored == {"a.png": os.path.join("x", "a.txt")}
+
+
 @pytest.mark.fault("planted links and files")
 def test_no_text_leaves_the_folder_through_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

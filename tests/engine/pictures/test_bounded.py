@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -150,6 +151,18 @@ def test_no_module_comes_from_the_current_folder(
 def test_a_tiff_of_absurdly_many_strips_is_damaged_at_once(count: int, kind: int, order: str) -> None:
     with pytest.raises(ImageError, match="damaged"):
         picture_from_bytes(tiff_strips(count, kind, order), "x")
+
+
+@pytest.mark.fault("bombs")
+def test_an_absurd_tiff_is_refused_in_little_memory() -> None:
+    data = tiff_strips(4 * 2**20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageError):
+            picture_from_bytes(data, "x")
+        assert tracemalloc.get_traced_memory()[1] < 10 * len(data)
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.fault("bombs")
