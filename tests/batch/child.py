@@ -34,7 +34,7 @@ from typing import Any
 
 from dsvl_cli.batch.output import journal
 from dsvl_cli.engine.conversation import Picture, Request
-from dsvl_cli.engine.pictures import bounded, worker
+from dsvl_cli.engine.pictures import bounded, images, worker
 from dsvl_cli.engine.storage import files
 from dsvl_cli.errors import ContextOverflow
 from tests.batch.fakes import FakeBatchModel
@@ -102,14 +102,14 @@ def make_model(plan: dict[str, Any]) -> FakeBatchModel:
 
 def poison(ending: str) -> None:
     """Let a picture kill whatever process decodes it, here or elsewhere."""
-    good = bounded.picture_from_bytes
+    good = images.picture_from_bytes
 
     def bad(data: bytes, name: str) -> Picture:
         if name.endswith(ending):
             os.kill(os.getpid(), signal.SIGKILL)
         return good(data, name)
 
-    bounded.picture_from_bytes = bad  # type: ignore[attr-defined]
+    bounded.picture_from_bytes = bad  # type: ignore[attr-defined]  # where it is used
     lines = ["def bad(data, name, good=worker.decode_bytes):", f"    if name.endswith({ending!r}):", "        1 / 0"]
     lines += ["    return good(data, name)", "worker.decode_bytes = bad"]
     before, main = worker._MAIN.rsplit("; ", 1)

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from dsvl_cli.batch.captioner import Captioner, hash_pictures
+from dsvl_cli.batch.captioner import Captioner, _Task, hash_pictures
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.quality import find_suspicion
 from dsvl_cli.batch.row import ONLY, Row
-from dsvl_cli.engine.conversation import Picture, Request
+from dsvl_cli.engine.conversation import Part, Picture, Request, compose_parts
 from dsvl_cli.engine.options import SamplingParams
 from dsvl_cli.engine.pictures.bounded import BoundedDecoder
 from dsvl_cli.engine.pictures.images import picture_from_bytes
@@ -89,6 +89,18 @@ def test_whatever_reading_an_item_raises_is_its_own_row(error: Exception) -> Non
 @pytest.mark.parametrize("sampling", [{"temperature": 10**400}, {"temperature": "x"}, {"seed": [1]}, {"stop": 5}])
 def test_whatever_preparing_an_item_raises_is_its_own_row(sampling: dict[str, object]) -> None:
     bad, good = caption([replace(item(1), sampling=sampling), item(2)])
+    assert (bad.status, good.status) == ("error", "answered")
+
+
+@pytest.mark.fault("exceptions while an item is read or asked about")
+def test_an_unforeseen_exception_while_an_item_is_prepared_is_its_own_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_for_the_first(task: _Task, prompt: str) -> tuple[Part, ...]:
+        if task.item.id == "001.png":
+            raise KeyError("x")
+        return compose_parts(prompt, task.pictures)
+
+    monkeypatch.setattr("dsvl_cli.batch.captioner._compose", fail_for_the_first)
+    bad, good = caption([item(1), item(2)])
     assert (bad.status, good.status) == ("error", "answered")
 
 
@@ -177,7 +189,7 @@ def test_an_item_is_noted_for_as_long_as_it_is_read() -> None:
 
 @pytest.mark.fault("runs killed while they read a picture")
 def test_an_item_that_ended_runs_is_read_with_care_and_then_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    careful = []
+    careful: list[str] = []
 
     def read(_: object, data: bytes, name: str, *, careful: bool = False, careful_of: list[str] = careful) -> Picture:
         careful_of.extend([name] * careful)

@@ -20,6 +20,7 @@ import pytest
 from dsvl_cli.batch.row import Row
 from tests.batch.fakes import BATCH, fill
 
+pytestmark = pytest.mark.fault("kills, signals and disks that fail")
 PICTURES = 60
 ROOT = Path(__file__).parent.parent.parent
 OUTS = ("out.jsonl", "out.csv", "texts")

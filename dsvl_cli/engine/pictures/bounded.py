@@ -1,8 +1,11 @@
 """Decodes pictures for a batch: none takes the run with it, holds it up for long, or all of its memory.
 
 Ordinary pictures (`headers.py`) are decoded in place: their time and memory are known beforehand. All others go to
-processes of their own (`worker.py`), which are started when the first such picture comes. Sending its pixels back costs
-a third of the time that a TIFF takes to decode, and nothing beside a model; ordinary folders never pay it.
+processes of their own (`worker.py`), which are started when the first such picture comes.
+
+Sending 12 megapixels there and back takes 0.2 to 0.4 s, against 0.1 s to decode a JPEG or TIFF, 0.3 s for an AVIF and
+5 s for a JPEG 2000; to look at the headers takes 10 µs, or 0.2 ms for a PNG. So a folder of ordinary pictures takes as
+long as without all this, and only those pay for it that are slow anyway.
 """
 
 from __future__ import annotations

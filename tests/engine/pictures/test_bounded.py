@@ -22,7 +22,7 @@ from dsvl_cli.errors import ImageError
 from tests.batch.malformed import FORMATS, malformed, sound, tiff_strips
 from tests.engine.drawn_pictures import encoded, png
 
-TIFF = encoded(Image.new("RGB", (30, 20), "red"), "TIFF")
+FOREIGN = encoded(Image.new("RGB", (30, 20), "red"), "JPEG2000", irreversible=False)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_an_error_is_the_same_from_wherever_it_comes(decoder: BoundedDecoder) ->
 
 def test_ordinary_pictures_need_no_process(decoder: BoundedDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded, "Worker", None)
-    for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF"):
+    for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"):
         assert decoder.read(sound(kind, random.Random(1)), kind).width == 120
 
 
@@ -96,39 +96,39 @@ def test_a_picture_that_ends_its_process_is_an_error_and_the_next_is_read(
     hostile(monkeypatch, code)
     monkeypatch.setattr(worker, "CPU_SECONDS", 0.5)
     monkeypatch.setattr(worker, "WALL_SECONDS", 2.0)
-    assert decoder.read(TIFF, "good").width == 30
+    assert decoder.read(FOREIGN, "good").width == 30
     with pytest.raises(ImageError, match=said) as caught:
-        decoder.read(TIFF, "bad")
+        decoder.read(FOREIGN, "bad")
     assert caught.value.message.startswith("bad: ")
-    assert decoder.read(TIFF, "good").width == 30
+    assert decoder.read(FOREIGN, "good").width == 30
 
 
 @pytest.mark.fault("decoders that crash, hang or take all memory")
 def test_closing_ends_what_hangs(decoder: BoundedDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
     hostile(monkeypatch, "while True: pass")
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(decoder.read, TIFF, "bad")
+        waiting = pool.submit(decoder.read, FOREIGN, "bad")
         while not decoder._busy:
             time.sleep(0.01)
         decoder.close()
         with pytest.raises(ImageError):
             waiting.result(timeout=30)
         with pytest.raises(ImageError):
-            pool.submit(decoder.read, TIFF, "good").result(timeout=30)
+            pool.submit(decoder.read, FOREIGN, "good").result(timeout=30)
 
 
 def test_where_no_process_can_be_started_it_decodes_in_place(
     decoder: BoundedDecoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    assert decoder.read(TIFF, "x").width == 30
+    assert decoder.read(FOREIGN, "x").width == 30
     with pytest.raises(ImageError, match="not tried again"):
-        decoder.read(TIFF, "x", careful=True)
+        decoder.read(FOREIGN, "x", careful=True)
 
 
 def test_what_a_process_cannot_import_counts_as_none(decoder: BoundedDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "_MAIN", "raise SystemExit(1)")
-    assert decoder.read(TIFF, "x").width == 30
+    assert decoder.read(FOREIGN, "x").width == 30
 
 
 @pytest.mark.fault("planted links and files")
@@ -140,7 +140,7 @@ def test_no_module_comes_from_the_current_folder(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(sys, "path", ["", *sys.path])
-    assert decoder.read(TIFF, "x", careful=True).width == 30
+    assert decoder.read(FOREIGN, "x", careful=True).width == 30
     assert not (tmp_path / "came").exists()
 
 
