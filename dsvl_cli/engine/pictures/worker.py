@@ -62,8 +62,13 @@ class Worker:
     def __init__(self) -> None:
         import psutil
 
+        executable = sys.executable
+        if sys.platform == "win32":  # in a virtual environment, that one only starts the real one and waits
+            executable = getattr(sys, "_base_executable", executable)
+        if not executable or getattr(sys, "frozen", False):
+            raise WorkerUnavailable
         # `-I` and the explicit path: the current folder may be a stranger's, and must not become a source of modules.
-        command = [sys.executable, "-I", "-c", _MAIN, json.dumps([path for path in sys.path if os.path.isabs(path)])]
+        command = [executable, "-I", "-c", _MAIN, json.dumps([path for path in sys.path if os.path.isabs(path)])]
         options: dict[str, Any] = {"start_new_session": True}  # so that Ctrl-C reaches only the run itself
         if sys.platform == "win32":
             options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
