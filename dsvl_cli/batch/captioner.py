@@ -7,7 +7,7 @@ so other frameworks can run it on other machines.
 from __future__ import annotations
 
 import hashlib
-import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -36,9 +36,9 @@ from dsvl_cli.errors import DsvlError, ImageError
 
 Judge = Callable[[str, str, FinishReason], str | None]
 
-_THREADS = 4
-_AHEAD = 16  # items read in advance; each holds its encoded pictures in memory
-_AHEAD_BYTES = 256 * 2**20  # nothing more is read in advance once so much is waiting
+_AHEAD = 16  # items read in advance, each in a thread, so that those that take long hold up no others
+_READERS = 4
+_AHEAD_BYTES = 256 * 2**20  # of encoded pictures; nothing more is read once so much is waiting
 _MANY_ROWS = 16  # rows that need no model; once this many are pending, they are yielded before more items start
 _PATIENCE_SECONDS = 0.2  # wait for the next item before finishing the requests in flight without it
 _READING_SECONDS = 1.0  # the same, while items are being read
@@ -78,11 +78,7 @@ class _Task:
     failure: Failure | None = None
     answers: dict[str, Answer] = field(default_factory=dict)
     open: int = 0  # number of questions still unanswered
-
-    @property
-    def size(self) -> int:
-        """The number of bytes that it holds in memory."""
-        return sum(len(picture.data) for picture in self.pictures)
+    held: int = 0  # bytes of its pictures
 
 
 class Captioner:
@@ -117,6 +113,8 @@ class Captioner:
         self._judge = judge
         self._trials = trials or _NoTrials()
         self._decoder = BoundedDecoder()
+        self._held = _Budget(_AHEAD_BYTES)
+        self._readers = threading.Semaphore(_READERS)
         self._stopped = False
         self._tasks: dict[int, _Task] = {}
         self._rows: deque[Row] = deque()
@@ -136,7 +134,8 @@ class Captioner:
             items: consumed a few items in advance. None means that no item is available right now.
         """
         self._decoder = BoundedDecoder()
-        pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), "read")
+        self._held = _Budget(_AHEAD_BYTES)
+        pool = ThreadPoolExecutor(_AHEAD, "read")
         try:
             ahead = _ReadAhead(pool, items, self._prepare)
             while not (ahead.is_done or self._stopped):
@@ -147,6 +146,7 @@ class Captioner:
                 yield from self._take_rows()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+            self._held.close()
             self._decoder.close()
 
     def _take_rows(self) -> Iterator[Row]:
@@ -162,7 +162,9 @@ class Captioner:
             if ended >= _MOST_ENDED:
                 raise ImageError(f"{item.path}: given up: {ended} runs ended while it was being read")
             with self._trials.attempt(item.id):
-                data = item.read()
+                with self._readers:
+                    data = item.read()
+                    task.held = self._held.take(sum(map(len, data)))
                 task.sha256 = hash_pictures(data)
                 task.pictures = [self._decoder.read(each, item.path, careful=ended > 0) for each in data]
         except DsvlError as error:
@@ -186,6 +188,7 @@ class Captioner:
             task = ahead.take(lambda: self._stopped, is_patient=not (is_working or self._rows))
             if task is None:
                 return
+            self._held.give(task.held)
             requests = list(self._write(task))
             if not requests:
                 self._rows.append(self._row(task))
@@ -253,6 +256,35 @@ class Captioner:
         )
 
 
+class _Budget:
+    """Bounds the bytes that are held at a time; thread-safe."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+        self._is_closed = False
+        self._changed = threading.Condition()
+
+    def take(self, size: int) -> int:
+        """Wait until there is room for so many bytes, or nothing else is held; return their number."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closed or not self._held or self._held + size <= self._limit)
+            self._held += size
+        return size
+
+    def give(self, size: int) -> None:
+        """Give back what was taken."""
+        with self._changed:
+            self._held -= size
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let everyone through."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+
 class _ReadAhead:
     """Prepares items in threads and returns them in order, except that slow ones are overtaken."""
 
@@ -304,8 +336,7 @@ class _ReadAhead:
         return next((future for future in self._futures if future.done()), None)
 
     def _fill(self) -> None:
-        held = sum(future.result().size for future in self._futures if future.done())
-        while not self._is_exhausted and len(self._futures) < _AHEAD and held < _AHEAD_BYTES:
+        while not self._is_exhausted and len(self._futures) < _AHEAD:
             try:
                 item = next(self._items)
             except StopIteration:

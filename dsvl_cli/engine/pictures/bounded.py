@@ -10,6 +10,7 @@ long as without all this, and only those pay for it that are slow anyway.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,9 @@ from dsvl_cli.engine.pictures.worker import Worker, WorkerDied, WorkerUnavailabl
 from dsvl_cli.errors import ImageError
 
 _BYTES_PER_PIXEL = 12  # three copies, as when transparency is put on white
+_HERE_BYTES = 2**30
+_MOST_THREADS = 4
+_MOST_WORKERS = 4
 _SMALL_BYTES = 512 * 2**20
 _LARGE_BYTES = 2560 * 2**20  # for a picture of 175 megapixels, alone
 _CHECK_SECONDS = 0.1
@@ -30,11 +34,14 @@ _CHECK_SECONDS = 0.1
 class BoundedDecoder:
     """Makes pictures of encoded files; thread-safe.
 
-    What is being decoded at a time takes at most about 2.5 GB: 512 MiB each for most, and more for one alone.
+    What is being decoded at a time takes at most 1 GiB in place, and in other processes 512 MiB in each of four, or
+    2.5 GiB in one alone. Neither waits for the other.
     """
 
     def __init__(self) -> None:
-        self._gate = _Gate(4 * _SMALL_BYTES)
+        self._here = _Gate(_HERE_BYTES)
+        self._cpus = threading.Semaphore(min(_MOST_THREADS, os.cpu_count() or 1))
+        self._elsewhere = _Gate(_MOST_WORKERS * _SMALL_BYTES)
         self._lock = threading.Lock()
         self._idle: list[Worker] = []
         self._busy: set[Worker] = set()
@@ -55,7 +62,8 @@ class BoundedDecoder:
         """
         size = None if careful else ordinary_size(data)
         if size is not None or not data or not (careful or self._is_available):
-            with self._gate.hold(_BYTES_PER_PIXEL * size[0] * size[1] if size else self._gate.capacity):
+            wanted = _BYTES_PER_PIXEL * size[0] * size[1] if size else self._here.capacity
+            with self._cpus, self._here.hold(wanted):
                 return picture_from_bytes(data, name)
         try:
             return self._read_elsewhere(data, name)
@@ -79,7 +87,7 @@ class BoundedDecoder:
 
     def _read_elsewhere(self, data: bytes, name: str) -> Picture:
         for memory in (_SMALL_BYTES, _LARGE_BYTES):
-            with self._gate.hold(memory), suppress(MemoryError), self._worker() as worker:
+            with self._elsewhere.hold(memory), suppress(MemoryError), self._worker() as worker:
                 found = worker.decode(data, name, memory)
                 return picture_from_pixels(data, name, (found.width, found.height), found.pixels, found.notes)
         raise ImageError(
