@@ -185,7 +185,7 @@ complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l ask -x -a '(__dsvl_values files)
 complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l out -s o -x -a '(__dsvl_values files)' -d 'A .jsonl, .csv or .parquet file, a folder for text files, or - to print rows to stdout.'
 complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l format -x -a '(__dsvl_values format)' -d 'Output format, if not clear from the name; openai is a .jsonl like the results of OpenAI\'s Batch API.'
 complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l existing -x -a '(__dsvl_values existing)' -d 'What to do with text files that already exist. Default: skip'
-complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l overwrite -d 'Start over, discarding the rows in the output.'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l overwrite -d 'Start over. The old rows are dropped once the new ones are complete.'
 complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l report -x -a '(__dsvl_values files)' -d 'Also write an HTML page of thumbnails, answers and errors.'
 complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l batch-size -x -a '(__dsvl_values text)' -d 'Answers generated at a time; auto picks what fits in memory.'
 complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l retry-errors -d 'Retry what failed before.'

@@ -122,7 +122,7 @@ $dsvlCommands = @{
             @{ Names = @('--out', '-o'); Kind = 'files'; Repeatable = $False; Help = 'A .jsonl, .csv or .parquet file, a folder for text files, or - to print rows to stdout.' }
             @{ Names = @('--format'); Kind = 'format'; Repeatable = $False; Help = 'Output format, if not clear from the name; openai is a .jsonl like the results of OpenAI''s Batch API.' }
             @{ Names = @('--existing'); Kind = 'existing'; Repeatable = $False; Help = 'What to do with text files that already exist. Default: skip' }
-            @{ Names = @('--overwrite'); Kind = $null; Repeatable = $False; Help = 'Start over, discarding the rows in the output.' }
+            @{ Names = @('--overwrite'); Kind = $null; Repeatable = $False; Help = 'Start over. The old rows are dropped once the new ones are complete.' }
             @{ Names = @('--report'); Kind = 'files'; Repeatable = $False; Help = 'Also write an HTML page of thumbnails, answers and errors.' }
             @{ Names = @('--batch-size'); Kind = 'text'; Repeatable = $False; Help = 'Answers generated at a time; auto picks what fits in memory.' }
             @{ Names = @('--retry-errors'); Kind = $null; Repeatable = $False; Help = 'Retry what failed before.' }

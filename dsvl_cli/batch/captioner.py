@@ -7,14 +7,15 @@ so other frameworks can run it on other machines.
 from __future__ import annotations
 
 import hashlib
-import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Protocol, cast
 
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.row import ONLY, Answer, Failure, Row
@@ -30,16 +31,40 @@ from dsvl_cli.engine.conversation import (
     compose_parts,
 )
 from dsvl_cli.engine.options import SamplingParams
-from dsvl_cli.engine.pictures.images import picture_from_bytes
+from dsvl_cli.engine.pictures.bounded import BoundedDecoder
 from dsvl_cli.errors import DsvlError, ImageError
 
 Judge = Callable[[str, str, FinishReason], str | None]
 
-_THREADS = 4
-_AHEAD = 16  # items read in advance; each holds its encoded pictures in memory
+_AHEAD = 16  # items read in advance, each in a thread, so that those that take long hold up no others
+_READERS = 4
+_AHEAD_BYTES = 256 * 2**20  # of encoded pictures; nothing more is read once so much is waiting
 _MANY_ROWS = 16  # rows that need no model; once this many are pending, they are yielded before more items start
 _PATIENCE_SECONDS = 0.2  # wait for the next item before finishing the requests in flight without it
+_READING_SECONDS = 1.0  # the same, while items are being read
+_SLOW_SECONDS = 0.1  # an item that takes longer is overtaken by those behind it
+_MOST_ENDED = 3  # runs that may end over an item before it is given up
 _POLL_SECONDS = 0.02
+
+
+class Trials(Protocol):
+    """Remembers which items are being read, across runs; see `dsvl_cli.batch.output.trials`."""
+
+    def ended(self, id: str) -> int:  # noqa: A002
+        """Return how many runs in a row ended while an item was being read."""
+        ...
+
+    def attempt(self, id: str) -> AbstractContextManager[None]:  # noqa: A002
+        """Note that an item is being read, for as long as the context lasts."""
+        ...
+
+
+class _NoTrials:
+    def ended(self, id: str) -> int:  # noqa: A002
+        return 0
+
+    def attempt(self, id: str) -> AbstractContextManager[None]:  # noqa: A002
+        return nullcontext()
 
 
 @dataclass(slots=True)
@@ -53,6 +78,7 @@ class _Task:
     failure: Failure | None = None
     answers: dict[str, Answer] = field(default_factory=dict)
     open: int = 0  # number of questions still unanswered
+    held: int = 0  # bytes of its pictures
 
 
 class Captioner:
@@ -66,6 +92,7 @@ class Captioner:
         sampling: sampling parameters of the answers.
         batch_size: maximum number of concurrent requests; None leaves it to the model.
         judge: takes text, prompt and finish reason of an answer; returns why it is suspect, or None.
+        trials: remembers what is being read, so that an item that ends the process is not tried in vain by each run.
     """
 
     def __init__(
@@ -76,6 +103,7 @@ class Captioner:
         sampling: SamplingParams,
         batch_size: int | None = None,
         judge: Judge = lambda *_: None,
+        trials: Trials | None = None,
     ) -> None:
         self._model = model
         self._questions = questions
@@ -83,6 +111,10 @@ class Captioner:
         self._sampling = sampling
         self._batch_size = batch_size
         self._judge = judge
+        self._trials = trials or _NoTrials()
+        self._decoder = BoundedDecoder()
+        self._held = _Budget(_AHEAD_BYTES)
+        self._readers = threading.Semaphore(_READERS)
         self._stopped = False
         self._tasks: dict[int, _Task] = {}
         self._rows: deque[Row] = deque()
@@ -95,12 +127,15 @@ class Captioner:
     def __call__(self, items: Iterable[Item | None]) -> Iterator[Row]:
         """Yield a row for each item as soon as it is ready, in any order.
 
-        Pictures are read and checked in advance in threads. Closing the iterator stops the work.
+        Pictures are read and checked in advance in threads, within bounds of time and memory. An item whose reading
+        takes long is overtaken by others. Closing the iterator stops the work.
 
         Args:
             items: consumed a few items in advance. None means that no item is available right now.
         """
-        pool = ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), "read")
+        self._decoder = BoundedDecoder()
+        self._held = _Budget(_AHEAD_BYTES)
+        pool = ThreadPoolExecutor(_AHEAD, "read")
         try:
             ahead = _ReadAhead(pool, items, self._prepare)
             while not (ahead.is_done or self._stopped):
@@ -111,6 +146,8 @@ class Captioner:
                 yield from self._take_rows()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+            self._held.close()
+            self._decoder.close()
 
     def _take_rows(self) -> Iterator[Row]:
         while self._rows:
@@ -121,15 +158,23 @@ class Captioner:
         prompts = self._questions if item.prompt is None else {ONLY: item.prompt}
         task = _Task(item, prompts)
         try:
-            data = item.read()
-            task.sha256 = hash_pictures(data)
-            task.pictures = [picture_from_bytes(each, item.path) for each in data]
+            ended = self._trials.ended(item.id)
+            if ended >= _MOST_ENDED:
+                raise ImageError(f"{item.path}: given up: {ended} runs ended while it was being read")
+            with self._trials.attempt(item.id):
+                with self._readers:
+                    data = item.read()
+                    task.held = self._held.take(sum(map(len, data)))
+                task.sha256 = hash_pictures(data)
+                task.pictures = [self._decoder.read(each, item.path, careful=ended > 0) for each in data]
         except DsvlError as error:
             task.failure = _failure(error)
         except MemoryError:
             task.failure = _failure(ImageError(f"{item.path}: not enough memory to read it"))
         except OSError as exc:
             task.failure = _failure(ImageError(f"{item.path}: cannot be read: {exc.strerror or 'unknown error'}"))
+        except Exception as exc:  # whatever is wrong with one item must not end the others
+            task.failure = _failure(ImageError(f"{item.path}: cannot be read: {type(exc).__name__}"))
         return task
 
     def _requests(self, ahead: _ReadAhead) -> Iterator[Request]:
@@ -140,9 +185,10 @@ class Captioner:
         """
         is_working = False
         while not self._stopped and len(self._rows) < _MANY_ROWS:
-            task = ahead.take(lambda: self._stopped, _PATIENCE_SECONDS if is_working or self._rows else None)
+            task = ahead.take(lambda: self._stopped, is_patient=not (is_working or self._rows))
             if task is None:
                 return
+            self._held.give(task.held)
             requests = list(self._write(task))
             if not requests:
                 self._rows.append(self._row(task))
@@ -166,6 +212,9 @@ class Captioner:
             return
         except TypeError as exc:  # an unknown sampling parameter
             task.failure = Failure("UsageError", f"{task.item.path}: {exc}")
+            return
+        except Exception as exc:
+            task.failure = Failure("DsvlError", f"{task.item.path}: cannot be asked about: {type(exc).__name__}")
             return
         task.open = len(requests)
         self._tasks[number] = task
@@ -207,8 +256,37 @@ class Captioner:
         )
 
 
+class _Budget:
+    """Bounds the bytes that are held at a time; thread-safe."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held = 0
+        self._is_closed = False
+        self._changed = threading.Condition()
+
+    def take(self, size: int) -> int:
+        """Wait until there is room for so many bytes, or nothing else is held; return their number."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closed or not self._held or self._held + size <= self._limit)
+            self._held += size
+        return size
+
+    def give(self, size: int) -> None:
+        """Give back what was taken."""
+        with self._changed:
+            self._held -= size
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let everyone through."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+
 class _ReadAhead:
-    """Prepares items in threads and returns them in order."""
+    """Prepares items in threads and returns them in order, except that slow ones are overtaken."""
 
     def __init__(
         self, pool: ThreadPoolExecutor, items: Iterable[Item | None], prepare: Callable[[Item], _Task]
@@ -218,23 +296,44 @@ class _ReadAhead:
         self._prepare = prepare
         self._futures: deque[Future[_Task]] = deque()
         self._is_exhausted = False
+        self._awaited: Future[_Task] | None = None
+        self._awaited_since = 0.0
 
     @property
     def is_done(self) -> bool:
         """Whether all items have been taken."""
         return self._is_exhausted and not self._futures
 
-    def take(self, is_stopped: Callable[[], bool], patience: float | None) -> _Task | None:
-        """Return the next task; None if there are no more, none arrives in `patience` seconds, or work is stopped."""
-        waited = 0.0
+    def take(self, is_stopped: Callable[[], bool], *, is_patient: bool) -> _Task | None:
+        """Return the next task.
+
+        Returns:
+            None if there are no more, none is ready in time and `is_patient` is False, or work is stopped.
+        """
+        began_at = time.monotonic()
         while True:
             self._fill()
-            if self._futures:
-                return self._futures.popleft().result()
-            if self.is_done or is_stopped() or (patience is not None and waited >= patience):
+            if (ready := self._find_ready()) is not None:
+                self._futures.remove(ready)
+                return ready.result()
+            waited = time.monotonic() - began_at
+            patience = _READING_SECONDS if self._futures else _PATIENCE_SECONDS
+            if self.is_done or is_stopped() or (not is_patient and waited >= patience):
                 return None
-            time.sleep(_POLL_SECONDS)
-            waited += _POLL_SECONDS
+            if self._futures:
+                wait_for([each for each in self._futures if not each.done()], _POLL_SECONDS, FIRST_COMPLETED)
+            else:
+                time.sleep(_POLL_SECONDS)
+
+    def _find_ready(self) -> Future[_Task] | None:
+        if not self._futures:
+            return None
+        head, now = self._futures[0], time.monotonic()
+        if head is not self._awaited:
+            self._awaited, self._awaited_since = head, now
+        if head.done() or now - self._awaited_since < _SLOW_SECONDS:
+            return head if head.done() else None
+        return next((future for future in self._futures if future.done()), None)
 
     def _fill(self) -> None:
         while not self._is_exhausted and len(self._futures) < _AHEAD:

@@ -22,6 +22,7 @@ class Item:
             texts have no effect.
         system: overrides the run's system prompt.
         sampling: overrides fields of the run's `SamplingParams`.
+        own_id: whether the id was given by the source, as a `custom_id` is, and is not a path.
         root: the searched folder that contains the item, whose tree sidecars mirror; "" if it was named directly.
     """
 
@@ -32,6 +33,7 @@ class Item:
     system: str | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
     root: str = ""
+    own_id: bool = False
 
     @property
     def prompt(self) -> str | None:

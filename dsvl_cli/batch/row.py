@@ -148,11 +148,23 @@ class Row:
         Raises:
             ValueError: the line is not a row.
         """
-        fields = json.loads(line)
+        return cls.from_fields(json.loads(line))
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Row:
+        """Make a row from its JSON form.
+
+        Raises:
+            ValueError: it is not that of a row.
+        """
         try:
-            return cls._from_fields(fields)
+            row = cls._from_fields(fields)
+            texts = [row.id, row.path, *row.prompts.values(), *(answer.text for answer in row.answers.values())]
         except (KeyError, TypeError, AttributeError) as exc:
             raise ValueError("not a row of a batch") from exc
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("not a row of a batch")
+        return row
 
     @classmethod
     def _from_fields(cls, fields: Mapping[str, Any]) -> Row:
@@ -165,7 +177,7 @@ class Row:
             answers = {} if fields["text"] is None else {ONLY: Answer(fields["text"], **details)}
         message = fields["error"]
         return cls(
-            id=fields["id"] + "",  # a TypeError unless it is a string
+            id=fields["id"],
             path=fields["path"],
             prompts=prompts,
             answers=answers,

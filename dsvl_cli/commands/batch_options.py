@@ -97,7 +97,10 @@ ExistingOption = Annotated[
     Existing | None,
     _option(_ROWS, "--existing", help="What to do with text files that already exist. Default: skip"),
 ]
-Overwrite = Annotated[bool, _option(_ROWS, "--overwrite", help="Start over, discarding the rows in the output.")]
+Overwrite = Annotated[
+    bool,
+    _option(_ROWS, "--overwrite", help="Start over. The old rows are dropped once the new ones are complete."),
+]
 Report = Annotated[
     Path | None,
     _option(_ROWS, "--report", metavar="FILE", help="Also write an HTML page of thumbnails, answers and errors."),

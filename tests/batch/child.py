@@ -13,6 +13,7 @@ PLAN is a JSON object, every field of which may be missing:
     log         a file to which each picture that the model is asked about is added, and `!` for each batch
     seconds     how long a batch takes
     signal      sends itself this signal when the model is asked the second time
+    poison      decoding a picture whose name ends so kills the process that does it
     bad         the pictures of this width cannot be answered about
     sync_seconds  how long rows may wait for their fsync; 0
     count       a file to which the number of operations is written at the end
@@ -32,7 +33,8 @@ from pathlib import Path
 from typing import Any
 
 from dsvl_cli.batch.output import journal
-from dsvl_cli.engine.conversation import Request
+from dsvl_cli.engine.conversation import Picture, Request
+from dsvl_cli.engine.pictures import bounded, images, worker
 from dsvl_cli.engine.storage import files
 from dsvl_cli.errors import ContextOverflow
 from tests.batch.fakes import FakeBatchModel
@@ -98,11 +100,29 @@ def make_model(plan: dict[str, Any]) -> FakeBatchModel:
     return model
 
 
+def poison(ending: str) -> None:
+    """Let a picture kill whatever process decodes it, here or elsewhere."""
+    good = images.picture_from_bytes
+
+    def bad(data: bytes, name: str) -> Picture:
+        if name.endswith(ending):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return good(data, name)
+
+    bounded.picture_from_bytes = bad  # type: ignore[attr-defined]  # where it is used
+    lines = ["def bad(data, name, good=worker.decode_bytes):", f"    if name.endswith({ending!r}):", "        1 / 0"]
+    lines += ["    return good(data, name)", "worker.decode_bytes = bad"]
+    before, main = worker._MAIN.rsplit("; ", 1)
+    worker._MAIN = "{}; exec({!r}); {}".format(before, "\n".join(lines), main)
+
+
 def run(plan: dict[str, Any], arguments: list[str]) -> int:
     system = FaultySystem(plan)
     files.system.write = system.write  # type: ignore[method-assign]
     files.system.sync = system.sync  # type: ignore[method-assign]
     files.system.replace = system.replace  # type: ignore[method-assign]
+    if "poison" in plan:
+        poison(plan["poison"])
     journal.SYNC_SECONDS = plan.get("sync_seconds", 0.0)
     # In place of the module that imports torch.
     engine_model: Any = types.ModuleType("dsvl_cli.engine.model")

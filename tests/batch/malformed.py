@@ -179,6 +179,15 @@ def tiff(width: int, height: int) -> bytes:
     return b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
 
 
+def tiff_strips(count: int, kind: int = 1, order: str = "<") -> bytes:
+    """A TIFF that lists so many strips, as numbers of one byte (kind 1), two (3) or four (4)."""
+    tags = [(256, 4, 1, 9), (257, 4, 1, 9), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, kind, count, 200)]
+    tags += [(278, 4, 1, 1), (279, kind, count, 200)]
+    entries = b"".join(struct.pack(f"{order}HHII", *tag) for tag in tags)
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(tags))
+    return (head + entries + bytes(4)).ljust(200, b"\0") + bytes(count * {1: 1, 3: 2, 4: 4}[kind])
+
+
 def tiff_pages(count: int, *, ring: bool = False) -> bytes:
     """Pages of one pixel, one after the other, or the last pointing at the first again."""
     tags = [(256, 4, 1), (257, 4, 1), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 4), (279, 4, 1)]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
-from dsvl_cli.batch.captioner import Captioner, hash_pictures
+from dsvl_cli.batch.captioner import Captioner, _Task, hash_pictures
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.quality import find_suspicion
 from dsvl_cli.batch.row import ONLY, Row
-from dsvl_cli.engine.conversation import Request
+from dsvl_cli.engine.conversation import Part, Picture, Request, compose_parts
 from dsvl_cli.engine.options import SamplingParams
+from dsvl_cli.engine.pictures.bounded import BoundedDecoder
+from dsvl_cli.engine.pictures.images import picture_from_bytes
 from dsvl_cli.errors import ContextOverflow, DsvlError, ImageError
 from tests.batch.fakes import BATCH, FakeBatchModel, item, png
 
@@ -57,6 +60,147 @@ def test_what_cannot_be_read_becomes_an_error_row() -> None:
     assert (rows["gone.png"].error.type, rows["gone.png"].error.message) == ("ImageError", "gone.png: no such file")
     assert rows["p"].error is not None
     assert "Permission denied" in rows["p"].error.message
+
+
+@pytest.mark.fault("exceptions while an item is read or asked about")
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), ValueError("x"), KeyError("x"), TypeError(),
+        AssertionError(), RecursionError(), OverflowError(), ZeroDivisionError(), AttributeError("x"), MemoryError(),
+        OSError(5, "Input/output error"), EOFError(), RuntimeError("a secret of the library\nin two lines"),
+    ],
+)  # fmt: skip
+def test_whatever_reading_an_item_raises_is_its_own_row(error: Exception) -> None:
+    def read() -> list[bytes]:
+        raise error
+
+    rows = {row.id: row for row in caption([item(0), Item("bad", "bad", read), item(2)])}
+    assert {name: row.status for name, row in rows.items()} == {
+        "000.png": "answered", "bad": "error", "002.png": "answered",
+    }  # fmt: skip
+    found = rows["bad"].error
+    assert found is not None
+    assert found.message.startswith("bad: ")
+    assert "secret" not in found.message
+
+
+@pytest.mark.fault("exceptions while an item is read or asked about")
+@pytest.mark.parametrize("sampling", [{"temperature": 10**400}, {"temperature": "x"}, {"seed": [1]}, {"stop": 5}])
+def test_whatever_preparing_an_item_raises_is_its_own_row(sampling: dict[str, object]) -> None:
+    bad, good = caption([replace(item(1), sampling=sampling), item(2)])
+    assert (bad.status, good.status) == ("error", "answered")
+
+
+@pytest.mark.fault("exceptions while an item is read or asked about")
+def test_an_unforeseen_exception_while_an_item_is_prepared_is_its_own_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_for_the_first(task: _Task, prompt: str) -> tuple[Part, ...]:
+        if task.item.id == "001.png":
+            raise KeyError("x")
+        return compose_parts(prompt, task.pictures)
+
+    monkeypatch.setattr("dsvl_cli.batch.captioner._compose", fail_for_the_first)
+    bad, good = caption([item(1), item(2)])
+    assert (bad.status, good.status) == ("error", "answered")
+
+
+def test_an_item_that_takes_long_is_overtaken_and_rows_come_meanwhile() -> None:
+    released = threading.Event()
+
+    def slow() -> list[bytes]:
+        released.wait(60)
+        return [png(5)]
+
+    items = [item(0), Item("slow", "slow", slow), *(item(number) for number in range(6, 60))]
+    found = []
+    for row in Captioner(FakeBatchModel(), ONE, None, SamplingParams())(items):
+        found.append(row.id)
+        if len(found) == len(items) - 1:
+            released.set()
+    assert sorted(found) == sorted(each.id for each in items)
+    assert found[-1] == "slow"
+
+
+def test_stopping_waits_for_no_item_that_takes_long() -> None:
+    released = threading.Event()
+
+    def slow() -> list[bytes]:
+        released.wait(60)
+        return [png(5)]
+
+    captioner = Captioner(FakeBatchModel(), ONE, None, SamplingParams())
+    rows = captioner([item(0), Item("slow", "slow", slow)])
+    assert next(rows).id == "000.png"
+    captioner.stop()
+    assert list(rows) == []
+    assert not released.is_set()
+    released.set()
+
+
+def test_what_is_read_in_advance_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dsvl_cli.batch.captioner._AHEAD_BYTES", 100_000)
+    data = png(1) + bytes(60_000)
+    read = 0
+    lock = threading.Lock()
+
+    def reading() -> list[bytes]:
+        nonlocal read
+        with lock:
+            read += 1
+        return [data]
+
+    most, answered = 0, 0
+    for _ in Captioner(FakeBatchModel(), ONE, None, SamplingParams(), 1)(
+        Item(str(number), str(number), reading) for number in range(40)
+    ):
+        answered += 1
+        most = max(most, read - answered)
+    assert answered == 40
+    assert most <= 1 + 4 + 2  # what waits, what was read and finds no room, and what the model has
+
+
+class _Trials:
+    def __init__(self, **ended: int) -> None:
+        self.times = ended
+        self.during: list[str] = []
+
+    def ended(self, id: str) -> int:  # noqa: A002
+        return self.times.get(id, 0)
+
+    @contextmanager
+    def attempt(self, id: str) -> Iterator[None]:  # noqa: A002
+        self.during.append(id)
+        yield
+        self.during.remove(id)
+
+
+def test_an_item_is_noted_for_as_long_as_it_is_read() -> None:
+    trials = _Trials()
+    seen = []
+
+    def read() -> list[bytes]:
+        seen.extend(trials.during)
+        return [png(1)]
+
+    captioner = Captioner(FakeBatchModel(), ONE, None, SamplingParams(), trials=trials)
+    assert [row.status for row in captioner([Item("a", "a", read)])] == ["answered"]
+    assert (seen, trials.during) == (["a"], [])
+
+
+@pytest.mark.fault("runs killed while they read a picture")
+def test_an_item_that_ended_runs_is_read_with_care_and_then_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    careful: list[str] = []
+
+    def read(_: object, data: bytes, name: str, *, careful: bool = False, careful_of: list[str] = careful) -> Picture:
+        careful_of.extend([name] * careful)
+        return picture_from_bytes(data, name)
+
+    monkeypatch.setattr(BoundedDecoder, "read", read)
+    items = [Item(name, name, lambda: [png(1)]) for name in "abc"]
+    captioner = Captioner(FakeBatchModel(), ONE, None, SamplingParams(), trials=_Trials(b=2, c=3))
+    rows = {row.id: row for row in captioner(items)}
+    assert careful == ["b"]
+    assert {name: row.status for name, row in rows.items()} == {"a": "answered", "b": "answered", "c": "error"}
 
 
 def test_errors_come_out_while_others_are_still_to_be_read() -> None:

@@ -20,6 +20,7 @@ import pytest
 from dsvl_cli.batch.row import Row
 from tests.batch.fakes import BATCH, fill
 
+pytestmark = pytest.mark.fault("kills, signals and disks that fail")
 PICTURES = 60
 ROOT = Path(__file__).parent.parent.parent
 OUTS = ("out.jsonl", "out.csv", "texts")
@@ -269,6 +270,41 @@ def fail_at(run: Run, reference: Reference, number: int, code: str) -> None:
     assert f"cannot be written: {cause}" in err
     assert "run the same command again to resume" in err
     check_rerun(run, reference)
+
+
+@pytest.mark.fault("runs killed while they read a picture")
+@pytest.mark.parametrize("out", OUTS)
+def test_a_picture_that_kills_a_run_is_an_error_in_the_next(
+    new_run: Callable[[str], Run], references: dict[str, Reference], out: str
+) -> None:
+    run = new_run(out)
+    poison = {"poison": "/30.png"}
+    assert run(poison)[0] == -signal.SIGKILL
+    status, err = run(poison)
+    assert status == 1
+    assert "30.png: the decoder crashed" in err
+    rows = [json.loads(line) for line in run.journal.read_bytes().splitlines()]
+    assert len(rows) == PICTURES
+    assert [row["path"][-7:] for row in rows if row["status"] == "error"] == ["/30.png"]
+    assert run(poison)[0] == 1
+    run.take_asked()
+    assert run({}, "--retry-errors")[0] == 0
+    assert run.take_asked()[0].total() == 1
+    assert run.result() == references[out].result
+
+
+@pytest.mark.fault("runs killed while they read a picture")
+def test_a_picture_that_ends_three_runs_whatever_is_done_is_given_up(
+    new_run: Callable[[str], Run], references: dict[str, Reference]
+) -> None:
+    run = new_run("out.jsonl")
+    assert run({"poison": "/30.png"})[0] == -signal.SIGKILL
+    trials = run.out.with_name(".out.jsonl.dsvl-trials")
+    trials.write_bytes(trials.read_bytes().replace(b" 000001\n", b" 000003\n"))
+    status, err = run({})
+    assert status == 1
+    assert "30.png: given up: 3 runs ended while it was being read" in err
+    assert len(run.ids()) == PICTURES
 
 
 @pytest.mark.parametrize("out", OUTS)

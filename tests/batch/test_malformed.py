@@ -13,7 +13,10 @@ import pytest
 
 from dsvl_cli.engine.pictures.images import decode, picture_from_bytes
 from dsvl_cli.errors import ImageError
+from tests.batch.fuzz import FOUND, KEPT, mutation, mutations
 from tests.batch.malformed import DAMAGES, FORMATS, NAMES, bombs, malformed, odd, sound, write_all
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def outcome(name: str, data: bytes) -> str:
@@ -33,6 +36,7 @@ def outcome(name: str, data: bytes) -> str:
     return "picture"
 
 
+@pytest.mark.fault("malformed pictures", cases=140)
 def test_a_sample_of_the_malformed() -> None:
     cases = list(malformed(140))
     kinds = {tuple(name.split("-")[1:]) for name, _ in cases}
@@ -43,16 +47,55 @@ def test_a_sample_of_the_malformed() -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.fault("malformed pictures", cases=1000)
 def test_all_the_malformed() -> None:
     assert len([outcome(name, data) for name, data in malformed()]) == 1000
 
 
+@pytest.mark.fault("malformed pictures", cases=1000)
+def test_1000_mutations_are_pictures_or_errors() -> None:
+    outcomes = [outcome(name, data) for name, data in mutations(1000)]
+    assert 200 < outcomes.count("picture") < 800
+
+
+@pytest.mark.soak
+@pytest.mark.fault("malformed pictures", cases=10_000)
+def test_10000_mutations_take_little_time_and_memory(tmp_path: Path) -> None:
+    """In a process with 2 GB of address space, so that one that takes all memory, or crashes, is found as well."""
+    code = (
+        "import resource, sys, time\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (2 * 2**30, 2 * 2**30))\n"
+        "from tests.batch.fuzz import mutations; from tests.batch.test_malformed import outcome\n"
+        "for name, data in mutations(10_000):\n"
+        "    print(name, flush=True); before = time.process_time(); outcome(name, data)\n"
+        "    assert time.process_time() - before < 10, name\n"
+        "print('done')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.stdout.splitlines()[-1:] == ["done"], done.stdout[-200:] + done.stderr[-2000:]
+
+
+@pytest.mark.fault("malformed pictures", cases=len(FOUND))
+def test_what_mutations_found_once_is_a_picture_or_an_error() -> None:
+    for seed, number in FOUND:
+        outcome(*mutation(number, seed))
+
+
+@pytest.mark.fault("malformed pictures", cases=len(KEPT))
+def test_kept_files_are_pictures_or_errors() -> None:
+    for name, data in KEPT.items():
+        outcome(name, data)
+
+
 def test_they_are_the_same_each_time() -> None:
     assert dict(malformed(30)) == dict(malformed(30))
+    assert dict(mutations(30)) == dict(mutations(30)) != dict(mutations(30, seed=1))
+    assert {mutation(number)[1] for number in range(30)} == set(dict(mutations(30)).values())
     assert [name for name, _ in malformed(30)] == [name for name, _ in malformed(30, seed=1)]
     assert dict(malformed(30)) != dict(malformed(30, seed=1))
 
 
+@pytest.mark.fault("bombs", cases=25)
 def test_no_bomb_goes_off() -> None:
     cases = dict(bombs())
     assert len(cases) == 25

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.output.settings import Settings
+from dsvl_cli.batch.path_set import PathSet
 from dsvl_cli.batch.questions import read_questions
 from dsvl_cli.batch.row import ONLY
 from dsvl_cli.batch.sources.scan import ScanOptions, scan
@@ -118,8 +119,8 @@ class Job:
             seed_drawn=self.seed_drawn,
         )
 
-    def items(self, tell: Callable[[str], None]) -> Iterator[Item]:
-        """Yield the pictures; `tell` is called for each folder that cannot be read.
+    def items(self, tell: Callable[[str], None], outputs: PathSet | None = None) -> Iterator[Item]:
+        """Yield the pictures; `tell` is called for each folder that cannot be read, and `outputs` are passed over.
 
         Raises:
             DsvlError: a source does not exist.
@@ -132,6 +133,7 @@ class Job:
             column=options.column,
             access=Access(self.load.offline, options.allow_private_addresses, options.allow_outside_paths),
             tell=tell,
+            outputs=outputs or PathSet(),
         )
         if extensions:
             found = replace(found, extensions=frozenset(extensions))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ from dsvl_cli.batch.row import Row
 from dsvl_cli.errors import DsvlError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from dsvl_cli.app.batch.options import BatchOptions
     from dsvl_cli.batch.output.settings import Settings
 
@@ -48,8 +51,13 @@ def find_format(options: BatchOptions) -> Format | None:
     return found
 
 
-def open_output(options: BatchOptions, settings: Settings) -> KeptOutput | StreamOutput:
+def open_output(options: BatchOptions, settings: Settings, reserved: Container[Path] = ()) -> KeptOutput | StreamOutput:
     """Return the output; a `KeptOutput` must be entered before anything is written.
+
+    Args:
+        options: the options of the batch.
+        settings: what its rows depend on.
+        reserved: the files that no text may replace.
 
     Raises:
         UsageError: options do not match the output.
@@ -72,7 +80,7 @@ def open_output(options: BatchOptions, settings: Settings) -> KeptOutput | Strea
     return KeptOutput(
         path,
         form,
-        _make_sink(path, form, options, settings),
+        _make_sink(Path(os.path.realpath(path)), form, options, settings, reserved),
         settings,
         overwrite=options.overwrite,
         retry_errors=options.retry_errors,
@@ -80,9 +88,9 @@ def open_output(options: BatchOptions, settings: Settings) -> KeptOutput | Strea
     )
 
 
-def _make_sink(path: Path, form: Format, options: BatchOptions, settings: Settings) -> Sink:
+def _make_sink(path: Path, form: Format, options: BatchOptions, settings: Settings, reserved: Container[Path]) -> Sink:
     if form == "txt":
-        return Sidecars(path, options.existing or ("overwrite" if options.overwrite else "skip"))
+        return Sidecars(path, options.existing or ("overwrite" if options.overwrite else "skip"), reserved)
     if form not in TABLE_WRITERS:
         return JournalOnly()
     if form == "parquet":

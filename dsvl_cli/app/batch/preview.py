@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dsvl_cli.app.batch.output import find_format, open_output
+from dsvl_cli.app.batch.paths import check_paths
 from dsvl_cli.batch.output.output import KeptOutput
 from dsvl_cli.engine.checkpoint.find import find_checkpoint
 from dsvl_cli.terminal.progress import ConsoleListener
@@ -24,11 +25,12 @@ def preview_rows(console: Console, job: Job) -> None:
     """
     checkpoint = find_checkpoint(replace(job.load, offline=True), ConsoleListener(console))
     questions = job.questions(has_chat=checkpoint.has_chat)
-    output = open_output(job.options, job.settings(checkpoint, questions))
+    paths = check_paths(job, checkpoint)
+    output = open_output(job.options, job.settings(checkpoint, questions), paths.reserved)
     if isinstance(output, KeptOutput):
         output.peek()
     found = due = 0
-    for item in job.items(console.warn):
+    for item in job.items(console.warn, paths.outputs):
         found += 1
         due += output.select(item) is not None
     rows = [

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dsvl_cli.app.batch.conclusion import RunOutcome, conclude
 from dsvl_cli.app.batch.output import open_output
+from dsvl_cli.app.batch.paths import check_paths
 from dsvl_cli.batch.captioner import Captioner
 from dsvl_cli.batch.output.output import KeptOutput
 from dsvl_cli.batch.quality import find_suspicion
@@ -43,17 +44,18 @@ def make_rows(console: Console, job: Job) -> None:
     checkpoint = find_checkpoint(job.load, listener)
     settings = job.settings(checkpoint, job.questions(has_chat=checkpoint.has_chat))
     batch_size = job.batch_size
+    paths = check_paths(job, checkpoint)
     with ExitStack() as stack:
-        output = open_output(options, settings)
+        output = open_output(options, settings, paths.reserved)
         kept = stack.enter_context(output) if isinstance(output, KeptOutput) else None
         unread: list[str] = []
-        scanner = Scanner(job.items(unread.append), output.select)
+        scanner = Scanner(job.items(unread.append, paths.outputs), output.select)
         stack.callback(scanner.close)
         scanner.start()
         signal_number, tally, seconds = None, Tally(), 0.0
         if scanner.wait():  # otherwise there is nothing to do, and no model is needed
             with console.working("loading the model"):
-                captioner = _make_captioner(job, checkpoint, kept.settings if kept else settings, batch_size, listener)
+                captioner = _make_captioner(job, checkpoint, kept, settings, batch_size, listener)
             progress = BatchProgress(console, len(kept.journal) if kept else 0, str(options.out))
             runner = Runner(captioner, output, options.max_errors, _Teller(progress, scanner))
             with StopSignals(lambda: _stop(runner, progress)) as signals:
@@ -89,13 +91,19 @@ class _Teller:
 
 
 def _make_captioner(
-    job: Job, checkpoint: Checkpoint, settings: Settings, batch_size: int | None, listener: Listener
+    job: Job,
+    checkpoint: Checkpoint,
+    kept: KeptOutput | None,
+    settings: Settings,
+    batch_size: int | None,
+    listener: Listener,
 ) -> Captioner:
     from dsvl_cli.engine.model import load_model
 
+    settings, trials = (kept.settings, kept.trials) if kept else (settings, None)
     sampling = replace(job.sampling, seed=settings.sampling["seed"])
     model = load_model(job.load, listener, checkpoint)
-    return Captioner(model, settings.prompts, settings.system, sampling, batch_size, find_suspicion)
+    return Captioner(model, settings.prompts, settings.system, sampling, batch_size, find_suspicion, trials)
 
 
 def _stop(runner: Runner, progress: BatchProgress) -> None:
@@ -107,16 +115,24 @@ def _write_report(kept: KeptOutput, path: Path, *, outside: bool) -> None:
     from dsvl_cli.batch.captioner import hash_pictures
     from dsvl_cli.batch.output.report import make_thumbnail, write_report
     from dsvl_cli.batch.sources.lookup import ItemLookup
+    from dsvl_cli.engine.pictures.bounded import BoundedDecoder
 
     lookup = ItemLookup(kept.settings.column, outside=outside)
 
+    decoder = BoundedDecoder()
+
     def thumbnail_of(row: Row) -> bytes | None:
+        if row.width is None:  # it could not be decoded then
+            return None
         try:
             data = lookup.read(row)
         except NotFetched:
             return None
         # No other picture than the one that was answered about: the path of a row says nothing of what is there now.
-        return make_thumbnail(data[0]) if data and hash_pictures(data) == row.sha256 else None
+        return make_thumbnail(data[0], decoder.read) if data and hash_pictures(data) == row.sha256 else None
 
     about = f"{kept.shown}, {kept.settings.model}: {' / '.join(kept.settings.prompts.values())}"
-    write_report(path, kept.journal.rows(), thumbnail_of, about=about)
+    try:
+        write_report(path, kept.journal.rows(), thumbnail_of, about=about)
+    finally:
+        decoder.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from dsvl_cli.errors import DsvlError
 
 
 @contextmanager
-def explained(path: str | Path) -> Iterator[None]:
+def explained(path: str | Path, verb: str = "written") -> Iterator[None]:
     """Turn errors while writing into a DsvlError for the user."""
     try:
         yield
@@ -18,6 +19,10 @@ def explained(path: str | Path) -> Iterator[None]:
         raise
     except OSError as exc:
         raise DsvlError(
-            f"{path} cannot be written: {exc.strerror or exc}",
+            f"{path} cannot be {verb}: {_reason(exc)}",
             "finished rows are kept; fix the problem, then run the same command again to resume",
         ) from exc
+
+
+def _reason(error: OSError) -> str:
+    return "it is a link" if error.errno == errno.ELOOP else error.strerror or str(error)

@@ -1,8 +1,9 @@
 """The journal: an append-only JSONL file of rows, from which a run can resume after being killed at any point.
 
-A row is one line, written immediately and synced to disk within a second. A partial line left by a killed run is cut
-off when the file is opened again. A row that is redone is appended, and the last one counts; when the journal is
-opened or tidied, the file is rewritten without the superseded rows.
+A row is one line, written immediately and synced to disk within a second. A killed run leaves at most one partial line,
+the last one and without a line feed: only that is cut off when the file is opened again. Any other line that is not a
+row is an error, and the file stays as it is. A row that is redone is appended, and the last one counts; when the
+journal is opened or tidied, the file is rewritten without the superseded rows.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from typing import Any
 from dsvl_cli.batch.output.disk import explained
 from dsvl_cli.batch.row import Row, Status, encode
 from dsvl_cli.batch.sources.scan import name_key
-from dsvl_cli.engine.storage.files import new_file, sync_folder, system, write_all
+from dsvl_cli.engine.storage.files import create, new_file, open_regular, sync_folder, system, write_all
 from dsvl_cli.errors import DsvlError
 
 SYNC_SECONDS = 1.0
+_BEGINNING = b'{"id": '  # of every line
 
 
 class Journal:
@@ -60,7 +62,9 @@ class Journal:
 
     def __enter__(self) -> Journal:
         with explained(self.path):
-            is_new = not self.path.exists()
+            is_new = not os.path.lexists(self.path)
+            if is_new:
+                os.close(create(self.path))
             self._open_file()
             try:
                 if is_new:
@@ -80,8 +84,9 @@ class Journal:
 
     def peek(self) -> None:
         """Load the existing rows read-only, for dry runs; use instead of entering."""
-        if self.path.exists():
-            self._load(mend=False)
+        if os.path.lexists(self.path):
+            with explained(self.path, "read"):
+                self._load(mend=False)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -144,7 +149,7 @@ class Journal:
         return Row.from_json(next(self._read_lines([(id, self._places[id])])))
 
     def _read_lines(self, entries: list[tuple[str, int]]) -> Iterator[bytes]:
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             for _, place in entries:
                 file.seek(place)
                 yield file.readline()
@@ -157,27 +162,36 @@ class Journal:
             self._open[id] = status
 
     def _load(self, *, mend: bool = True) -> None:
-        """Load the existing rows and, if `mend`, cut off a partial line left by a killed run."""
+        """Load the existing rows and, if `mend`, cut off the partial line that a killed run left.
+
+        Raises:
+            DsvlError: the file has another line that is not a row.
+        """
         self._places.clear()
         self._open.clear()
         self._lines = self._size = 0
-        broken = 0  # number of the first invalid line
-        with self.path.open("rb") as file:
+        is_partial = is_unended = False
+        with open_regular(self.path) as file:
             for number, line in enumerate(file, 1):
                 fields = _parse(line)
+                if fields is None and _is_partial(line):
+                    is_partial = True
+                    break
                 if fields is None:
-                    broken = broken or number
-                    continue
-                if broken:
                     raise DsvlError(
-                        f"{self.path}: line {broken} is not a row of a batch",
-                        "fix or remove that line, or start over with --overwrite",
+                        f"{self.path}: line {number} is not a row of a batch; the file was left as it is",
+                        "undo what changed it, or start over with --overwrite",
                     )
+                is_unended = not line.endswith(b"\n")  # an editor removed the last line feed
                 self._note(fields["id"], fields["status"])
                 self._on_load(fields)
                 self._size += len(line)
-        if broken and mend:
+        if mend and is_unended:
+            write_all(self._handle, b"\n")
+            self._size += 1
+        elif mend and is_partial:
             os.ftruncate(self._handle, self._size)
+        if mend and (is_unended or is_partial):
             system.sync(self._handle)
 
     def _compact(self) -> None:
@@ -196,8 +210,8 @@ class Journal:
         self._places, self._size, self._lines = places, size, len(places)
 
     def _open_file(self) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
-        self._handle = os.open(self.path, flags, 0o666)
+        flags = os.O_RDWR | os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+        self._handle = os.open(self.path, flags)
 
     def _close_file(self) -> None:
         os.close(self._handle)
@@ -205,12 +219,22 @@ class Journal:
 
 
 def _parse(line: bytes) -> Mapping[str, Any] | None:
-    """Return the fields of a line, or None if it is not a complete row."""
-    if not line.endswith(b"\n"):
-        return None
+    """Return the fields of a line, or None if it is not a row."""
     try:
-        fields = json.loads(line)
-    except ValueError:
+        fields: Mapping[str, Any] = json.loads(line)
+        row = Row.from_fields(fields)
+    except (ValueError, RecursionError):
         return None
-    is_row = isinstance(fields, dict) and isinstance(fields.get("id"), str)
-    return fields if is_row and fields.get("status") in ("answered", "suspect", "error") else None
+    return fields if fields.get("status") == row.status else None
+
+
+def _is_partial(line: bytes) -> bool:
+    """Whether a line can be what a kill, or a power failure with its zeros, left of a row; it is the last one then."""
+    begun = line.rstrip(b"\0")
+    if line.endswith(b"\n") or not (begun.startswith(_BEGINNING) or _BEGINNING.startswith(begun)):
+        return False
+    try:
+        json.loads(begun)
+    except (ValueError, RecursionError):
+        return True
+    return False  # whole, and still no row

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -12,15 +13,20 @@ from typing import Any, BinaryIO, Protocol
 from filelock import FileLock, Timeout
 
 from dsvl_cli.batch.item import Item
+from dsvl_cli.batch.output.aside import Aside
 from dsvl_cli.batch.output.disk import explained
 from dsvl_cli.batch.output.formats import Format
 from dsvl_cli.batch.output.journal import Journal
+from dsvl_cli.batch.output.known_ids import KnownIds
 from dsvl_cli.batch.output.settings import Settings
 from dsvl_cli.batch.output.tables import write_csv, write_openai, write_parquet
+from dsvl_cli.batch.output.trials import Trials
 from dsvl_cli.batch.quality import RETRY_SAMPLING
 from dsvl_cli.batch.row import Row
-from dsvl_cli.engine.storage.files import find_leftovers, remove_leftovers
-from dsvl_cli.errors import DsvlError
+from dsvl_cli.batch.sources.scan import JOURNAL_SUFFIX, SETTINGS_SUFFIX
+from dsvl_cli.engine.pictures.signatures import is_picture_start
+from dsvl_cli.engine.storage.files import find_leftovers, open_regular, remove_leftovers
+from dsvl_cli.errors import DsvlError, SomeFailed
 
 
 class Sink(Protocol):
@@ -32,8 +38,8 @@ class Sink(Protocol):
     def begin(self, journal: Journal, journal_time: int) -> None:
         """Complete what an interrupted run left undone."""
 
-    def takes(self, item: Item) -> bool:
-        """Whether to process an item without a row; called from another thread than the other methods."""
+    def takes(self, item: Item, id: str) -> bool:  # noqa: A002
+        """Whether to process an item, whose row gets this id; called from another thread than the other methods."""
         ...
 
     def more(self, row: Row) -> Mapping[str, Any]:
@@ -56,7 +62,7 @@ class JournalOnly:
     def begin(self, journal: Journal, journal_time: int) -> None:
         """Do nothing."""
 
-    def takes(self, item: Item) -> bool:
+    def takes(self, item: Item, id: str) -> bool:  # noqa: A002
         """Return True for every item."""
         return True
 
@@ -91,12 +97,16 @@ class Table(JournalOnly):
 class KeptOutput:
     """An output that a later run of the same command resumes; a context manager.
 
+    Rows belong to files, however their paths are spelled: an id in the journal that is a path stands for the same file
+    as every other spelling of it. Relative ones refer to the folder in which the first run was started.
+
     Args:
         path: OUT as the user named it.
         format: the format of OUT.
         sink: derives OUT from the journal.
         settings: the settings for new rows.
-        overwrite: start over, discarding existing rows.
+        overwrite: start over. The existing rows are set aside until the new ones are complete, and come back if there
+            are none.
         retry_errors, retry_suspect: redo rows of that status.
 
     Attributes:
@@ -125,12 +135,18 @@ class KeptOutput:
         self._overwrite = overwrite
         self._again = {status for status, wanted in (("error", retry_errors), ("suspect", retry_suspect)) if wanted}
         self._is_changed = False
-        self._lock = FileLock(self.path.with_name(f".{self.path.name}.dsvl-lock"), timeout=0)
-        self.journal = Journal(journal_path(self.path, format), sink.load)
+        self._lock = FileLock(lock_path_of(self.path), timeout=0)
+        self.journal = Journal(journal_path(self.path, format), self._load)
+        files = (self.journal.path, settings_path_of(self.path), _journal_beside(self.path))
+        self._aside = Aside(self.path, tuple(dict.fromkeys(files)))
+        self._ids = KnownIds(self.path.parent)
+        self.trials = Trials(trials_path_of(self.path))
 
     def __enter__(self) -> KeptOutput:
         with explained(self.shown):
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            if os.path.islink(self._lock.lock_file):
+                raise DsvlError(f"{self._lock.lock_file} is a link, which dsvl does not make", "remove it")
             try:
                 self._lock.acquire()
             except Timeout as exc:
@@ -138,24 +154,47 @@ class KeptOutput:
                     f"another dsvl is writing {self.shown}", "wait until it has finished, or write elsewhere with -o"
                 ) from exc
         try:
-            own = (self.path, self.journal.path, settings_path_of(self.path))
-            remove_leftovers(find_leftovers(self.path.parent), *own)
-            if self._overwrite:
-                self._remove()
-            if not self._check():
-                self.settings.write(settings_path_of(self.path))
-            changed_at = _changed_at(self.journal.path)
-            self.journal.__enter__()
-            self._sink.begin(self.journal, changed_at)
+            self._begin()
         except BaseException:
             self._lock.release()
             raise
         return self
 
+    def _begin(self) -> None:
+        if self.shown.is_symlink() and not self.shown.exists():
+            raise DsvlError(f"{self.shown} is a link to a file that does not exist", "name the file itself")
+        own = (self.path, self.journal.path, settings_path_of(self.path))
+        remove_leftovers(find_leftovers(self.path.parent), *own)
+        if not _has_content(self.journal.path):  # killed between the old rows and the first new one
+            with explained(self.shown):
+                self._aside.restore()
+        if self._overwrite:
+            self._check_replaceable()
+            with explained(self.shown):
+                self._aside.put()
+        if self._overwrite or not self._check():
+            self.settings = replace(self.settings, base=self._ids.base_for_settings())
+            self.settings.write(settings_path_of(self.path))
+        changed_at = _changed_at(self.journal.path)
+        self.journal.__enter__()
+        try:
+            self._sink.begin(self.journal, changed_at)
+            with explained(self.shown):
+                self.trials.open()
+        except BaseException:
+            self.journal.__exit__(None, None, None)
+            raise
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.journal.__exit__(kind, error, trace)
+        with suppress(OSError):
+            self.trials.close()
+            if self._overwrite and not len(self.journal):
+                self._aside.restore()
+            elif error is None or isinstance(error, SomeFailed):
+                self._aside.drop()
         self._lock.release()
 
     def peek(self) -> None:
@@ -170,13 +209,18 @@ class KeptOutput:
         self.journal.peek()
 
     def select(self, item: Item) -> Item | None:
-        """Return the item as it should be processed, or None if its row is complete. Thread-safe."""
-        status = self.journal.status(item.id)
-        if status is None:
-            return item if self._sink.takes(item) else None
-        if status not in self._again:
+        """Return the item as it should be processed, or None if its row is complete. Thread-safe.
+
+        The item gets the id of the row that it has already.
+        """
+        id_ = self._ids.find(item, self.journal)
+        status = self.journal.status(id_)
+        if status is not None and status not in self._again:
             return None
-        return replace(item, sampling={**item.sampling, **RETRY_SAMPLING}) if status == "suspect" else item
+        if not self._sink.takes(item, id_) and status is None:
+            return None
+        sampling = {**item.sampling, **RETRY_SAMPLING} if status == "suspect" else item.sampling
+        return replace(item, id=id_, sampling=sampling)
 
     def write(self, row: Row) -> None:
         """Store a row.
@@ -200,6 +244,8 @@ class KeptOutput:
         Raises:
             DsvlError: it cannot be written.
         """
+        if self._overwrite and not len(self.journal):
+            return  # the old rows come back
         self.journal.tidy()
         self._sink.finish(self.journal, self._is_changed)
 
@@ -209,6 +255,7 @@ class KeptOutput:
         if not any(map(_has_content, (self.path, _journal_beside(self.path)))):
             return False
         if stored is not None:
+            self._ids.set_base(stored.base)
             self.settings = self.settings.with_seed_of(stored)
             if found := self.settings.differences(stored):
                 raise DsvlError(
@@ -222,12 +269,20 @@ class KeptOutput:
             )
         return True
 
-    def _remove(self) -> None:
-        with explained(self.shown):
-            if self._format != "txt":
-                self.path.unlink(missing_ok=True)
-            _journal_beside(self.path).unlink(missing_ok=True)
-            settings_path_of(self.path).unlink(missing_ok=True)
+    def _check_replaceable(self) -> None:
+        """Refuse to start over what is no output, but somebody's pictures, or a file elsewhere that a link leads to."""
+        if settings_path_of(self.path).is_file() or not os.path.lexists(self.path) or self._format == "txt":
+            return
+        if self.shown.is_symlink():
+            raise DsvlError(f"{self.shown} is a link to something that is not from `dsvl batch`", "name another file")
+        with explained(self.shown, "read"), open_regular(self.path) as file:
+            beginning = file.read(64)
+        if is_picture_start(beginning) or (beginning.startswith(b"PAR1") and self._format != "parquet"):
+            raise DsvlError(f"{self.shown} holds pictures; --overwrite replaces only rows", "name another file")
+
+    def _load(self, fields: Mapping[str, Any]) -> None:
+        self._ids.note(fields["id"], fields["path"])
+        self._sink.load(fields)
 
 
 class StreamOutput:
@@ -270,7 +325,24 @@ def journal_path(path: Path, format: str | None) -> Path:  # noqa: A002
 
 def settings_path_of(path: Path) -> Path:
     """Return the path of an output's settings."""
-    return path.with_name(path.name + ".settings.json")
+    return path.with_name(path.name + SETTINGS_SUFFIX)
+
+
+def lock_path_of(path: Path) -> Path:
+    """Return the path of the lock of an output."""
+    return path.with_name(f".{path.name}.dsvl-lock")
+
+
+def trials_path_of(path: Path) -> Path:
+    """Return the path of the file with the pictures that are being decoded."""
+    return path.with_name(f".{path.name}.dsvl-trials")
+
+
+def written_paths(path: Path, format: str) -> list[Path]:  # noqa: A002
+    """Return what a run with this output writes, apart from text files."""
+    real = Path(os.path.realpath(path))
+    files = {journal_path(real, format), settings_path_of(real), lock_path_of(real), trials_path_of(real)}
+    return sorted(files if format == "txt" else {real, *files})
 
 
 TABLE_WRITERS: Mapping[str, Callable[[Path, Iterable[Row], Sequence[str]], None]] = {
@@ -281,7 +353,7 @@ TABLE_WRITERS: Mapping[str, Callable[[Path, Iterable[Row], Sequence[str]], None]
 
 
 def _journal_beside(path: Path) -> Path:
-    return path.with_name(path.name + ".journal.jsonl")
+    return path.with_name(path.name + JOURNAL_SUFFIX)
 
 
 def _has_content(path: Path) -> bool:

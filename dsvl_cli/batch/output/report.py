@@ -23,9 +23,10 @@ from markupsafe import Markup
 
 from dsvl_cli.batch.output.disk import explained
 from dsvl_cli.batch.row import ONLY, Row, Status
+from dsvl_cli.engine.conversation import Picture
 from dsvl_cli.engine.pictures.images import decode, picture_from_bytes
 from dsvl_cli.engine.storage.files import find_leftovers, new_file, remove_leftovers
-from dsvl_cli.errors import ImageError
+from dsvl_cli.errors import DsvlError, ImageError
 
 THUMBNAIL_PIXELS = 160
 _QUALITY = 60
@@ -54,6 +55,7 @@ def write_report(
     Raises:
         DsvlError: the page cannot be written.
     """
+    check_report(path)
     remove_leftovers(find_leftovers(path.parent), path)
     # The counts are only known at the end, but shown at the top.
     with (
@@ -67,10 +69,27 @@ def write_report(
             page.write(text.encode("utf-8", "replace"))
 
 
-def make_thumbnail(data: bytes) -> bytes | None:
+def check_report(path: Path) -> None:
+    """Refuse to replace anything but a page.
+
+    Raises:
+        DsvlError: the file exists, and is neither empty nor a page.
+    """
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(1024).lstrip().lower()
+    except FileNotFoundError:
+        return
+    except OSError as exc:
+        raise DsvlError(f"{path} cannot be written: {exc.strerror or exc}") from exc
+    if beginning and not beginning.startswith(b"<!doctype html"):
+        raise DsvlError(f"{path} exists and is not a report; it was left as it is", "give another file with --report")
+
+
+def make_thumbnail(data: bytes, read_picture: Callable[[bytes, str], Picture] = picture_from_bytes) -> bytes | None:
     """Return a WebP of at most 160 x 160 pixels of an encoded picture, or None if it cannot be decoded."""
     try:
-        image = decode(picture_from_bytes(data, "")).copy()
+        image = decode(read_picture(data, "")).copy()
     except ImageError:
         return None
     image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))

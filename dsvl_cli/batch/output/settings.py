@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from dsvl_cli.batch.output.disk import explained
-from dsvl_cli.engine.storage.files import new_file
+from dsvl_cli.engine.storage.files import new_file, open_regular
 from dsvl_cli.errors import DsvlError
 
 _LONGEST = 40
+_MAX_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class Settings:
         loading: the fields of `LoadOptions` that affect answers.
         column: the picture column of Parquet tables, if the user named one.
         format: the output format.
+        base: the folder that relative paths in the rows refer to, as seen from the folder of the output; None in files
+            of older versions.
         seed_drawn: whether the seed was chosen at random; later runs then reuse it.
     """
 
@@ -38,6 +41,7 @@ class Settings:
     loading: dict[str, Any]
     column: str | None = None
     format: str | None = None
+    base: str | None = None
     seed_drawn: bool = False
 
     def write(self, path: Path) -> None:
@@ -57,20 +61,28 @@ class Settings:
             DsvlError: the file is unreadable or damaged.
         """
         try:
-            return cls(**json.loads(path.read_bytes()))
+            with open_regular(path) as file:
+                return cls(**json.loads(file.read(_MAX_BYTES)))._checked()
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as exc:
+        except (OSError, ValueError, TypeError, RecursionError) as exc:
             raise DsvlError(
                 f"{path}: cannot be read; it holds the settings of the rows beside it",
                 "restore the file, or start over with --overwrite",
             ) from exc
 
+    def _checked(self) -> Settings:
+        tables = (self.prompts, self.sampling, self.loading)
+        texts = (self.model, self.fingerprint, *self.prompts, *self.prompts.values())
+        if not all(isinstance(table, dict) for table in tables) or not all(isinstance(text, str) for text in texts):
+            raise ValueError("not the settings of a batch")
+        return self
+
     def with_seed_of(self, stored: Settings) -> Settings:
         """Return these settings with the stored random seed, if the seed of both was chosen at random."""
         if not (self.seed_drawn and stored.seed_drawn):
             return self
-        return replace(self, sampling={**self.sampling, "seed": stored.sampling["seed"]})
+        return replace(self, sampling={**self.sampling, "seed": stored.sampling.get("seed")})
 
     def differences(self, stored: Settings) -> list[str]:
         """Describe each difference from `stored`, such as `model tiny (was 1.3b)`."""
@@ -87,7 +99,7 @@ class Settings:
 
 
 def _flatten(fields: dict[str, Any]) -> dict[str, Any]:
-    del fields["seed_drawn"]
+    del fields["seed_drawn"], fields["base"]
     prompts = fields.pop("prompts")
     named = {"prompt" if name == "text" else f"question {name}": prompt for name, prompt in prompts.items()}
     return {"model": fields["model"], **named, **fields.pop("sampling"), **fields.pop("loading"), **fields}

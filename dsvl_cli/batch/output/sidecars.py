@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from dsvl_cli.batch.output.formats import Existing
 from dsvl_cli.batch.output.journal import Journal
 from dsvl_cli.batch.row import Row
 from dsvl_cli.engine.pictures.images import PICTURE_EXTENSIONS
-from dsvl_cli.engine.storage.files import find_leftovers, new_file, remove_leftovers
+from dsvl_cli.engine.pictures.signatures import is_picture_start
+from dsvl_cli.engine.storage.files import find_leftovers, new_file, open_regular, remove_leftovers
 
 _LONGEST_NAME = 250  # bytes; most file systems take 255
 
@@ -30,47 +32,68 @@ class Sidecars:
     A row is in the journal, with the path of its file, before the file is written. So only the last row can lack its
     file, which is then written when the journal is opened again.
 
+    The journal may come from a stranger, with the pictures. So a path in it counts only if it is one that the row's own
+    picture could have got; it is never left to lead out of the folder, and nor are links within it.
+
     Args:
         folder: the folder of the texts.
         existing: what to do with existing texts that are not from this batch.
+        reserved: files that no text may replace, such as those that the run reads.
     """
 
-    def __init__(self, folder: Path, existing: Existing) -> None:
+    def __init__(self, folder: Path, existing: Existing, reserved: Container[Path] = ()) -> None:
         self.folder = Path(os.path.realpath(folder))
         self.existing = existing
+        self._reserved = reserved
         self._owners: dict[str, str] = {}  # relative path of the text -> id
         self._places: dict[str, str] = {}  # id -> relative path of the text
+        self._stored: dict[str, str] = {}  # id -> the same as the journal has it
         self._leftovers: dict[Path, list[Path]] = {}  # by folder: temporary files of killed runs, searched once
 
     def load(self, fields: Mapping[str, Any]) -> None:
         """Register the text file of a row in the journal."""
-        if isinstance(place := fields.get("sidecar"), str):
-            self._claim(place, fields["id"])
+        place = fields.get("sidecar")
+        if isinstance(place, str) and _is_plain(place):
+            self._owners.setdefault(place, fields["id"])
+            self._stored[fields["id"]] = place
 
     def begin(self, journal: Journal, journal_time: int) -> None:
         """Write the file of the journal's last row if missing; `journal_time` is the journal's modification time."""
         fields = journal.last()
-        if fields is None or fields["status"] == "error" or not isinstance(fields.get("sidecar"), str):
+        if fields is None or fields["status"] == "error":
             return
         row = journal.read(fields["id"])
-        path = self.folder / fields["sidecar"]
+        place = self._stored.get(row.id)
+        if place is None or not self._is_named_after(place, row) or not self._is_free(place, row.id):
+            return
+        path = self.folder / place
         self._tidy(path)
-        try:
-            is_there = row.text in path.read_text("utf-8", "surrogateescape") or (
-                self.existing in ("skip", "overwrite") and path.stat().st_mtime_ns >= journal_time
-            )
-        except OSError:
-            is_there = False
-        if not is_there:
+        if not self._has_text(path, row.text, journal_time):
+            self._claim(place, row.id)
             self.write(row, None)
 
-    def takes(self, item: Item) -> bool:
-        """Choose the text file of an item; return False if it exists and is to be kept."""
-        if item.id in self._places:
+    def _has_text(self, path: Path, text: str, journal_time: int) -> bool:
+        if self.existing == "skip":
+            return os.path.lexists(path)
+        if text in (self._read(path) or ""):
             return True
-        place = self._find_place(item)
-        self._claim(place, item.id)
-        return self.existing != "skip" or not (self.folder / place).exists()
+        try:
+            return self.existing == "overwrite" and path.lstat().st_mtime_ns >= journal_time
+        except OSError:
+            return False
+
+    def takes(self, item: Item, id: str) -> bool:  # noqa: A002
+        """Choose the text file of an item; return False if it exists and is to be kept."""
+        if id in self._places:
+            return True
+        choices = self._choices(item, id)
+        stored = self._stored.get(id)
+        if stored in choices and self._is_free(stored, id):
+            self._claim(stored, id)
+            return True
+        place = next((place for place in choices if self._is_free(place, id)), choices[-1])
+        self._claim(place, id)
+        return self.existing != "skip" or not os.path.lexists(self.folder / place)
 
     def more(self, row: Row) -> dict[str, str]:
         """Return the path of the row's file, for the journal."""
@@ -87,6 +110,8 @@ class Sidecars:
         path = self.folder / self._places[row.id]
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            if not self._is_inside(self._places[row.id]):
+                raise OSError(errno.ELOOP, "a folder on the way became a link")
             self._tidy(path)
             text = self._join(path, row.text, before.text if before else "")
             with new_file(path) as file:
@@ -104,10 +129,7 @@ class Sidecars:
     def _join(self, path: Path, text: str, before: str) -> str:
         if self.existing in ("skip", "overwrite"):
             return text + "\n"
-        try:
-            old = path.read_text("utf-8", "surrogateescape")
-        except FileNotFoundError:
-            old = ""
+        old = self._read(path) or ""
         if before and before in old:
             return old.replace(before, text, 1)
         old = old.removesuffix("\n")
@@ -118,17 +140,51 @@ class Sidecars:
         self._owners[place] = id
         self._places[id] = place
 
-    def _find_place(self, item: Item) -> str:
+    def _read(self, path: Path) -> str | None:
+        """Return an existing text, or None if there is none; a link is not followed, and is replaced later."""
+        try:
+            with open_regular(path) as file:
+                return file.read().decode("utf-8", "surrogateescape")
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            if exc.errno == errno.ELOOP:
+                return None
+            raise
+
+    def _choices(self, item: Item, id: str) -> list[str]:  # noqa: A002
+        """Return the places for the text of an item, the best first."""
         parts = self._mirror(item)
-        stem, extension = os.path.splitext(parts[-1])
-        if extension.lower() not in PICTURE_EXTENSIONS and not item.root:
-            stem = parts[-1]
-        digest = hashlib.sha256(item.id.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-        for name in (stem, parts[-1], f"{stem}-{digest}"):
-            place = os.path.join(*parts[:-1], _shorten(name, digest) + ".txt")
-            if place not in self._owners:
-                break
-        return place
+        folder = parts[:-1]
+        if not self._is_inside(os.path.join(*folder, "x")):
+            folder = []  # a link leads elsewhere
+        return [os.path.join(*folder, name) for name in _names(parts[-1], id, has_extension=bool(item.root))]
+
+    def _is_named_after(self, place: str, row: Row) -> bool:
+        """Whether a place could be that of a row's text, as far as this can be seen without its item."""
+        folder, name = os.path.split(place)
+        known = {name for flag in (False, True) for name in _names(_parts(row.path)[-1], row.id, has_extension=flag)}
+        if name not in known:
+            return False
+        folders = [row.path, row.path.replace("::", "/"), os.path.join(_real(os.path.dirname(row.path)), "x")]
+        ends = (f"/{'/'.join(_parts(path)[:-1])}" for path in folders)
+        return not folder or any(end.endswith(f"/{'/'.join(_parts(folder))}") for end in ends)
+
+    def _is_free(self, place: str, id: str) -> bool:  # noqa: A002
+        """Whether the text of an item may be at a place."""
+        path = self.folder / place
+        if self._owners.get(place, id) != id or not self._is_inside(place) or path in self._reserved:
+            return False
+        try:
+            with open_regular(path) as file:
+                return not is_picture_start(file.read(64))
+        except OSError:
+            return True
+
+    def _is_inside(self, place: str) -> bool:
+        """Whether no link leads from the folder to elsewhere on the way to a place."""
+        real = os.path.realpath(self.folder / os.path.dirname(place))
+        return os.path.join(real, "").startswith(os.path.join(self.folder, ""))
 
     def _mirror(self, item: Item) -> list[str]:
         """Return the parts of the text's path within the folder; none of them leads out of it."""
@@ -142,8 +198,34 @@ class Sidecars:
             path = name
         else:
             path = item.path.replace("::", "/")
-        parts = path.replace("\0", "").replace(os.sep, "/").split("/")
-        return [part for part in parts if part not in ("", os.curdir, os.pardir)] or ["picture"]
+        return _parts(path)
+
+
+def _parts(path: str, default: str = "picture") -> list[str]:
+    """Split a path without what leads upwards."""
+    parts = path.replace("\0", "").replace(os.sep, "/").split("/")
+    return [part for part in parts if part not in ("", os.curdir, os.pardir)] or [default]
+
+
+def _is_plain(place: str) -> bool:
+    """Whether a path from a journal is a relative one to a text, without detours."""
+    return (
+        place.endswith(".txt")
+        and not os.path.isabs(place)
+        and not os.path.splitdrive(place)[0]
+        and "\0" not in place
+        and os.path.normpath(place) == place
+        and place.split(os.sep)[0] != os.pardir
+    )
+
+
+def _names(name: str, id: str, *, has_extension: bool) -> list[str]:  # noqa: A002
+    """Return the names that the text of a picture may have, the best first."""
+    stem, extension = os.path.splitext(name)
+    if extension.lower() not in PICTURE_EXTENSIONS and not has_extension:
+        stem = name
+    digest = hashlib.sha256(id.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return [_shorten(each, digest) + ".txt" for each in (stem, name, f"{stem}-{digest}")]
 
 
 @lru_cache(maxsize=1024)

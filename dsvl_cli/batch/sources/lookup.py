@@ -32,7 +32,7 @@ class ItemLookup:
         if os.path.lexists(row.path):
             return next(scan([row.path], options=self._options), None)
         holder, _, place = row.path.partition("::")
-        return self._find_within(holder, row.id) if place else None
+        return self._find_within(holder, row) if place else None
 
     def read(self, row: Row) -> Sequence[bytes] | None:
         """Return the encoded pictures of a row's item, or None if they cannot be read.
@@ -50,11 +50,12 @@ class ItemLookup:
         except DsvlError:
             return None
 
-    def _find_within(self, holder: str, id: str) -> Item | None:  # noqa: A002
+    def _find_within(self, holder: str, row: Row) -> Item | None:
         if holder != self._holder:
             self._holder = holder
             try:
                 self._items = {item.id: item for item in scan([holder], options=self._options)}
             except DsvlError:
                 self._items = {}
-        return self._items.get(id)
+        # Its id may be an older spelling of the path.
+        return self._items.get(row.id) or self._items.get(row.path)

@@ -55,8 +55,9 @@ def scan_parquet(path: str, column: str | None = None, access: Access = FOREIGN)
         tables.append(table)
         if table.has_paths:
             for row, cell in enumerate(_paths(table)):
-                names = [cell] if isinstance(cell, str) else cell or []
-                shown = os.path.join(table.folder, shown_address(names[0])) if names and names[0] else f"{name}::{row}"
+                names = cell if isinstance(cell, list) else [cell]
+                has_name = bool(names) and isinstance(names[0], str) and bool(names[0])
+                shown = os.path.join(table.folder, shown_address(names[0])) if has_name else f"{name}::{row}"
                 yield Item(f"{name}::{row}", shown, partial(_pictures, cell, table.folder, f"{name}::{row}", access))
         else:
             for row in range(table.rows):
@@ -195,7 +196,18 @@ def _cells(table: _Table, row: int) -> Iterator[Any]:
             batches = file.iter_batches(table.batch_rows, [group], [table.column], use_threads=False)
             for batch in batches:
                 for cell in batch.column(0):
-                    yield cell.as_py()
+                    yield _value(cell)
+
+
+class _Unreadable:
+    """Takes the place of a cell that cannot be converted, such as text that is not UTF-8."""
+
+
+def _value(cell: pyarrow.Scalar[Any]) -> Any:
+    try:
+        return cell.as_py()
+    except (ValueError, TypeError, OverflowError):
+        return _Unreadable()
 
 
 def _paths(table: _Table) -> Iterator[Any]:
@@ -229,7 +241,9 @@ def _stream(tables: Sequence[_Table], index: int) -> Stream[Any]:
 def _size(cell: Any) -> int:
     if isinstance(cell, dict):
         cell = cell.get("bytes")
-    return 256 + (sum(map(_size, cell)) if isinstance(cell, list) else len(cell or ""))
+    if isinstance(cell, list):
+        return 256 + sum(map(_size, cell))
+    return 256 + (len(cell) if isinstance(cell, (bytes, str)) else 0)
 
 
 def _read(reader: SequentialReader[Any], index: int, folder: str, name: str, access: Access) -> Sequence[bytes]:
@@ -237,6 +251,8 @@ def _read(reader: SequentialReader[Any], index: int, folder: str, name: str, acc
 
 
 def _pictures(cell: Any, folder: str, name: str, access: Access) -> Sequence[bytes]:
+    if isinstance(cell, _Unreadable):
+        raise ImageError(f"{name}: not readable as pictures or paths: it is damaged, or not UTF-8")
     if isinstance(cell, list):
         return tuple(picture for part in cell for picture in _pictures(part, folder, name, access))
     if isinstance(cell, dict):

@@ -103,7 +103,7 @@ def _item(path: str, number: int, offset: int, line: bytes, found: Places, acces
         request = _parse(line)
         custom_id = _custom_id(request)
         _check_new(found.setdefault(custom_id, (path, number)), path, number)
-        item = replace(item, id=custom_id)
+        item = replace(item, id=custom_id, own_id=True)
         body = _body(request)
         parts, system, urls = _read_messages(body)
         if len(urls) == 1 and _is_path(urls[0]):

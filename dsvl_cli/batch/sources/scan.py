@@ -9,18 +9,23 @@ import glob
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
 from dsvl_cli.batch.item import Item
+from dsvl_cli.batch.path_set import PathSet
+from dsvl_cli.batch.sources.identity import canonical
 from dsvl_cli.engine.pictures.access import FOREIGN, Access, address_id, is_url, shown_address
 from dsvl_cli.engine.pictures.images import PICTURE_EXTENSIONS, is_address, read_file
 from dsvl_cli.engine.pictures.patterns import match_files
-from dsvl_cli.errors import DsvlError, UsageError
+from dsvl_cli.errors import DsvlError, ImageError, UsageError
 
+# What a run leaves beside its output.
+SETTINGS_SUFFIX = ".settings.json"
+JOURNAL_SUFFIX = ".journal.jsonl"
 _CHUNK_BYTES = 65536
 _TARS = (".tar", ".tar.gz", ".tgz")
 _HOLDERS = (".parquet", *_TARS)  # files that hold many pictures; also searched for in folders without pictures
@@ -37,6 +42,7 @@ class ScanOptions:
         column: the picture column of Parquet tables; None to detect it.
         access: what names in files may lead to; a name given to `scan` itself may lead anywhere.
         tell: called with a message for each folder that cannot be read.
+        outputs: the files that the run writes: they are no sources, wherever they are.
         custom_ids: the `custom_id`s of the requests found so far, with file and line.
     """
 
@@ -46,6 +52,7 @@ class ScanOptions:
     column: str | None = None
     access: Access = FOREIGN
     tell: Callable[[str], None] = lambda _: None
+    outputs: PathSet = field(default_factory=PathSet, compare=False)
     custom_ids: dict[str, tuple[str, int]] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -81,9 +88,11 @@ def _number_key(match: re.Match[str]) -> str:
 
 def _each_once(items: Iterable[Item]) -> Iterator[Item]:
     seen = set()
+    base = os.path.realpath(os.curdir)
     for item in items:
-        if item.id not in seen:
-            seen.add(item.id)
+        key = f"\0{item.id}" if item.own_id else canonical(item.id, base)
+        if key not in seen:
+            seen.add(key)
             yield item
 
 
@@ -147,11 +156,12 @@ def _tidy(path: str) -> str:
 def _search_folder(folder: str, options: ScanOptions) -> Iterator[Item]:
     folder = folder.rstrip(os.sep) or os.sep
     try:
-        names = [entry.name for entry in os.scandir(folder)]
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if not _is_output(entry, options)]
     except OSError as exc:
         raise DsvlError(f"{folder}: cannot be read: {exc.strerror}") from exc
     visible = [name for name in names if not name.startswith(".")]
-    holders = [name for name in visible if name.lower().endswith(_HOLDERS)]
+    holders = [name for name in visible if name.lower().endswith(_HOLDERS) and f"{name}{SETTINGS_SUFFIX}" not in names]
     if holders and {os.path.splitext(name)[1].lower() for name in visible}.isdisjoint(options.extensions):
         paths = sorted((_join(folder, name) for name in holders), key=name_key)
         return chain.from_iterable(_open_file(path, options) for path in paths)
@@ -181,7 +191,11 @@ def _list_folder(folder: str, options: ScanOptions, entered: set[tuple[int, int]
                 return []
             entered.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as entries:
-            listed = [(entry.name, _kind(entry, options)) for entry in entries if not entry.name.startswith(".")]
+            listed = [
+                (entry.name, _kind(entry, options))
+                for entry in entries
+                if not entry.name.startswith(".") and not _is_output(entry, options)
+            ]
     except OSError as exc:
         options.tell(f"{folder}: cannot be read: {exc.strerror}")
         return []
@@ -198,6 +212,15 @@ def _kind(entry: os.DirEntry[str], options: ScanOptions) -> str:
         return "folder" if entry.is_dir() else "file"
     except OSError:
         return "file"
+
+
+def _is_output(entry: os.DirEntry[str], options: ScanOptions) -> bool:
+    return options.outputs.may_hold(entry) and entry.path in options.outputs
+
+
+def _is_earlier_output(path: str) -> bool:
+    """Whether a file was written by an earlier run, which left its settings beside it."""
+    return path.endswith(JOURNAL_SUFFIX) or os.path.lexists(path + SETTINGS_SUFFIX)
 
 
 def _is_taken(name: str, options: ScanOptions) -> bool:
@@ -217,6 +240,7 @@ def _match(pattern: str, options: ScanOptions) -> Iterator[Item]:
         for path in match_files(pattern)
         if not os.path.isdir(path) and (not is_open or _is_taken(path, options))
     ]
+    paths = [path for path in paths if path not in options.outputs and not _is_earlier_output(path)]
     if "**" in pattern:  # follows links
         paths = list({os.path.realpath(path): path for path in sorted(paths, key=len, reverse=True)}.values())
     if not paths:
@@ -225,17 +249,22 @@ def _match(pattern: str, options: ScanOptions) -> Iterator[Item]:
 
 
 def _listed(names: BinaryIO, options: ScanOptions) -> Iterator[Item]:
-    for name in _split_names(names):
+    for name in split_names(names):
         path = os.fsdecode(name)
         if path.endswith("\r") and not os.path.lexists(path):
             path = path[:-1]  # a list with Windows line endings
         if is_address(path) or (is_url(path) and not os.path.lexists(path)):
             yield _url_item(path, options.access)
         elif path:
-            yield _file_item(_tidy(path))
+            item = _file_item(_tidy(path))
+            yield replace(item, read=partial(_refuse_output, path)) if path in options.outputs else item
 
 
-def _split_names(names: BinaryIO) -> Iterator[bytes]:
+def _refuse_output(path: str) -> Sequence[bytes]:
+    raise ImageError(f"{path}: written by this run, so it cannot be one of its pictures")
+
+
+def split_names(names: BinaryIO) -> Iterator[bytes]:
     """Split a stream into names and yield each as soon as it is complete."""
     read = getattr(names, "read1", names.read)
     held, end = b"", b""

@@ -33,7 +33,7 @@ from dsvl_cli.engine.conversation import Picture
 from dsvl_cli.engine.pictures.access import Access, shown_address
 from dsvl_cli.engine.pictures.patterns import match_files
 from dsvl_cli.engine.pictures.signatures import SAVE_AS_PNG, damaged, is_heic, not_a_picture
-from dsvl_cli.engine.pictures.tiff import count_pages
+from dsvl_cli.engine.pictures.tiff import count_pages, has_absurd_offsets
 from dsvl_cli.errors import DsvlError, ImageError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ _MAX_SCANNED_PIXELS = 1_500_000_000  # about 4 seconds of decoding
 _CACHED_PICTURES = 32  # a batch decodes this many ahead
 _CACHED_BYTES = 256 * 2**20
 _COMPARED = 10  # names compared for a hint, before and after where it would be
+MAX_CACHED_PIXELS = _CACHED_BYTES // 4  # Pillow stores RGB in 4 bytes
 _silence = logging.NullHandler()
 
 
@@ -125,10 +126,30 @@ def picture_from_bytes(data: bytes, name: str) -> Picture:
         raise ImageError(f"{name}: empty")
     if len(data) > MAX_BYTES:
         raise _too_large(name)
-    image, notes = _decode(data, name)
+    image, notes = decode_bytes(data, name)
     sha256 = hashlib.sha256(data).hexdigest()
     _recent.put(sha256, image)
     return Picture(name, data, sha256, image.width, image.height, notes)
+
+
+def picture_from_pixels(
+    data: bytes, name: str, size: tuple[int, int], pixels: bytes | None, notes: tuple[str, ...]
+) -> Picture:
+    """Create a picture from an encoded file that was decoded elsewhere.
+
+    Args:
+        data: the encoded file.
+        name: its name in messages.
+        size: width and height.
+        pixels: RGB, `3 * width * height` bytes; None if there are more than `MAX_CACHED_PIXELS`.
+        notes: those of `decode_bytes`.
+    """
+    from PIL import Image
+
+    sha256 = hashlib.sha256(data).hexdigest()
+    if pixels is not None:
+        _recent.put(sha256, Image.frombytes("RGB", size, pixels))
+    return Picture(name, data, sha256, *size, notes)
 
 
 def decode(picture: Picture) -> Image:
@@ -141,7 +162,7 @@ def decode(picture: Picture) -> Image:
     """
     image = _recent.get(picture.sha256)
     if image is None:
-        image, _ = _decode(picture.data, picture.name)
+        image, _ = decode_bytes(picture.data, picture.name)
         _recent.put(picture.sha256, image)
     return image
 
@@ -208,7 +229,7 @@ class _RecentImages:
                 self._images.popitem(last=False)
 
     def _size(self) -> int:
-        return sum(4 * image.width * image.height for image in self._images.values())  # Pillow stores RGB in 4 bytes
+        return sum(4 * image.width * image.height for image in self._images.values())
 
 
 _recent = _RecentImages()
@@ -270,12 +291,18 @@ def _too_large(name: str, limit: str = f"{MAX_BYTES // 2**20} MiB") -> ImageErro
     return ImageError(f"{name}: larger than the limit of {limit}", "make it smaller first")
 
 
-def _decode(data: bytes, name: str) -> tuple[Image, tuple[str, ...]]:
-    """Return the pixels as `decode` does, and notes for the user."""
+def decode_bytes(data: bytes, name: str) -> tuple[Image, tuple[str, ...]]:
+    """Return the pixels as `decode` does, and notes for the user.
+
+    Raises:
+        ImageError: it cannot be decoded; caused by a MemoryError if memory ran out.
+    """
     from PIL import Image, UnidentifiedImageError
 
     _quiet_pillow()
     formats = _formats(data, name)
+    if has_absurd_offsets(data):
+        raise damaged(name)
     try:
         image = Image.open(io.BytesIO(data), formats=formats)
         if image.width * image.height > MAX_PIXELS:
@@ -374,7 +401,7 @@ def _to_rgb(image: Image, name: str) -> Image:
     if image.mode[0] in "IF":
         return _eight_bits(image, name).convert("RGB")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
         ground = Image.new("RGB", image.size, "white")
         ground.paste(image, mask=image)
         return ground

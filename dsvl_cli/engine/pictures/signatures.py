@@ -21,6 +21,14 @@ _FOREIGN = (
     (b"\x1aE\xdf\xa3", "a video", "save a frame of it as PNG first"),
 )
 _KNOWN_STARTS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\x01\0", b"\0\0\0\x0cjP")
+_PPM_KINDS = frozenset(bytes([kind]) for kind in b"1234567Ffy")
+
+
+def is_picture_start(data: bytes) -> bool:
+    """Whether a file that begins so is a picture, by its first bytes alone."""
+    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    is_ppm = data[:1] == b"P" and data[1:2] in _PPM_KINDS and data[2:3].isspace()
+    return data.startswith((*_KNOWN_STARTS, b"\xff\x4f\xff\x51")) or is_webp or is_ppm or bool(_brands(data))
 
 
 def is_heic(data: bytes) -> bool:

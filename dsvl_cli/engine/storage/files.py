@@ -14,14 +14,17 @@ import hashlib
 import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 _LEFTOVER = re.compile(r"\.[0-9a-f]{12}-[0-9a-f]{16}\.dsvl-new")
 _ABANDONED_SECONDS = 24 * 3600  # after which the process that was writing a file is assumed dead
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_READING = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
 
 
 class System:
@@ -53,6 +56,22 @@ def create(path: Path, mode: int = 0o666) -> int:
     return os.open(path, _FLAGS, mode)
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading: never through a link, and without waiting for the other end of a pipe.
+
+    Raises:
+        OSError: it does not exist, is a link or anything but a file, or cannot be read.
+    """
+    handle = os.open(path, _READING)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
 def write_all(handle: int, data: bytes | memoryview) -> None:
     """Write all of the data, in as many calls as needed."""
     left = memoryview(data).cast("B")
@@ -82,7 +101,7 @@ class NewFile:
     """
 
     def __init__(self, target: Path, mode: int = 0o666) -> None:
-        self.path = target.with_name(f"{_prefix(target)}{secrets.token_hex(8)}.dsvl-new")
+        self.path = target.with_name(f"{prefix_of(target)}{secrets.token_hex(8)}.dsvl-new")
         self._handle = create(self.path, mode)
         self._written = 0
         self.closed = False
@@ -150,7 +169,7 @@ def remove_leftovers(leftovers: Iterable[Path], *targets: Path) -> None:
         leftovers: what `find_leftovers` returned.
         targets: the final paths.
     """
-    prefixes = tuple(map(_prefix, targets))
+    prefixes = tuple(map(prefix_of, targets))
     for path in leftovers:
         if path.name.startswith(prefixes):
             with suppress(OSError):
@@ -165,6 +184,7 @@ def remove_abandoned(folder: Path) -> None:
                 path.unlink()
 
 
-def _prefix(target: Path) -> str:
+def prefix_of(target: Path) -> str:
+    """Return what the names of a target's hidden files begin with."""
     # The target's name may have the maximum length, so use a digest of it.
     return f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]}-"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import subprocess
 import sys
 import threading
@@ -141,11 +142,22 @@ def serve() -> None:
     for line in sys.stdin.buffer:
         request = _unpack(line)
         try:
+            _limit_cpu()
             template = template or ChatTemplate(first["source"], first["names"])
             text = template.render(request["messages"], add_generation_prompt=request["add_generation_prompt"])
             _reply({"text": text} if len(text) <= LARGEST_TEXT else {"error": "the text is too long"})
         except DsvlError as exc:
             _reply({"error": f"{type(exc.__cause__).__name__}: {exc.__cause__}"[:1000]})
+
+
+def _limit_cpu() -> None:
+    """End this process if a text takes longer than whoever asked waits, who may have been killed meanwhile."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        soft = math.ceil(used.ru_utime + used.ru_stime + SECONDS) + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.getrlimit(resource.RLIMIT_CPU)[1]))
 
 
 def _reply(answer: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -128,8 +129,18 @@ def test_other_settings_are_refused_unless_it_begins_anew(tmp_path: Path, settin
     with opened(out, settings, overwrite=True) as output:
         assert output.select(item(0)) is not None
         assert out.read_bytes() == b""
-    with opened(out, settings):
+    with pytest.raises(DsvlError), opened(out, settings):  # nothing came of it, so the old rows are still there
         pass
+    assert out.read_bytes() == before
+    with opened(out, settings, overwrite=True) as output:
+        output.write(row_of("b"))
+    with opened(out, settings) as output:
+        assert [row.id for row in output.journal.rows()] == ["b"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".out.jsonl.dsvl-lock",
+        out.name,
+        f"{out.name}.settings.json",
+    ]
 
 
 def test_a_seed_that_was_drawn_is_drawn_once(tmp_path: Path) -> None:
@@ -339,6 +350,89 @@ def test_nothing_leads_out_of_the_folder_and_no_name_is_too_long(tmp_path: Path)
     assert len(texts(out)) == len(paths)
     assert {"up.txt", "absolute.txt", "shard.tar/x/y.txt", "t.parquet/12.txt", "ab.txt"} < set(texts(out))
     assert not list(tmp_path.glob("*.txt"))
+
+
+def journal_of(out: Path, *fields: dict[str, object]) -> None:
+    """Plant the journal of an earlier run, as a stranger may who sends a folder of pictures."""
+    journal = journal_path(out, "txt")
+    journal.write_text("".join(json.dumps({**row_of("x").to_fields(), **each}) + "\n" for each in fields))
+    replace(SETTINGS, format="txt", base="..").write(settings_path_of(out))
+
+
+@pytest.mark.fault("planted journals")
+@pytest.mark.parametrize("existing", ["skip", "overwrite", "append"])
+@pytest.mark.parametrize("status", ["answered", "suspect"])
+def test_a_planted_journal_writes_nothing_but_texts_of_pictures(
+    tmp_path: Path, existing: Existing, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "photos"
+    photos(out, "a.png")
+    (tmp_path / "victim.txt").write_text("precious")
+    (out / "notes.txt").write_text("mine")
+    (out / "inside").symlink_to(tmp_path)
+    places = [
+        str(tmp_path / "victim.txt"), "../victim.txt", "x/../../victim.txt", "inside/victim.txt", "notes.txt", "a.png",
+        "new.txt", "inside/new.txt", "../new.txt", str(tmp_path / "new.txt"), "", ".", "\0", "x/" * 3000 + "a.txt",
+    ]  # fmt: skip
+    suspicion = "empty" if status == "suspect" else None
+    for place in places:
+        fields = {"id": "photos/a.png", "path": "photos/a.png", "sidecar": place, "status": status}
+        journal_of(out, {**fields, "suspicion": suspicion, "text": "planted"})
+        items = list(scan(["photos"]))
+        sidecars(out, existing, items, "New.", retry_suspect=True)
+        assert (tmp_path / "victim.txt").read_text() == "precious", place
+        assert (out / "notes.txt").read_text() == "mine", place
+        assert (out / "a.png").read_bytes() == png(0), place
+        assert not (tmp_path / "new.txt").exists(), place
+        assert not (out / "new.txt").exists(), place
+
+
+@pytest.mark.fault("planted journals")
+def test_a_journal_s_places_are_plain(tmp_path: Path) -> None:
+    texts = Sidecars(tmp_path, "skip")
+    for place in (
+        "/etc/a.txt",
+        "../a.txt",
+        "x/../../a.txt",
+        "./a.txt",
+        "x//a.txt",
+        "a.png",
+        "",
+        "\0.txt",
+        5,
+        None,
+        ["a"],
+    ):
+        texts.load({"id": "a.png", "sidecar": place})
+    assert texts._stored == {}
+    texts.load({"id": "a.png", "sidecar": os.path.join("x", "a.txt")})
+    assert texts._stored == {"a.png": os.path.join("x", "a.txt")}
+
+
+@pytest.mark.fault("planted links and files")
+def test_no_text_leaves_the_folder_through_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/x.txt").write_text("precious")
+    items = photos(tmp_path / "photos", "sub/x.png", "y.png")
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts/sub").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "texts/y.txt").symlink_to(tmp_path / "elsewhere/x.txt")
+    sidecars(tmp_path / "texts", "append", items)
+    assert (tmp_path / "elsewhere/x.txt").read_text() == "precious"
+    assert os.listdir(tmp_path / "elsewhere") == ["x.txt"]
+    assert (tmp_path / "texts/y.txt").read_text() == "New.\n"
+    assert (tmp_path / "texts/x.txt").read_text() == "New.\n"
+
+
+def test_a_text_that_a_kill_left_out_is_written_the_next_time(tmp_path: Path) -> None:
+    items = photos(tmp_path / "photos", "a.png", "sub/b.png")
+    for out in (tmp_path / "photos", tmp_path / "texts"):
+        sidecars(out, "skip", items)
+        (out / "sub/b.txt").unlink()
+        assert sidecars(out, "skip", items) == []
+        assert texts(out) == {"a.txt": "New.\n", "sub/b.txt": "New.\n"}
 
 
 def test_the_rows_of_pictures_that_changed_or_are_gone_are_stale(tmp_path: Path) -> None:

@@ -171,14 +171,14 @@ def test_rows_are_written_as_they_come(tmp_path: Path, chance: random.Random) ->
 
 def test_it_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "r.html"
-    path.write_text("the one before")
+    path.write_text("<!doctype html>the one before")
 
     def fail(row: Row) -> bytes | None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         write_report(path, [answered("a", "b")], fail)
-    assert path.read_text() == "the one before"
+    assert path.read_text() == "<!doctype html>the one before"
     NewFile(path).close()  # what a killed run leaves
     written(path, answered("a", "b"))
     assert os.listdir(tmp_path) == ["r.html"]

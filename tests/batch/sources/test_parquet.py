@@ -140,6 +140,7 @@ def test_many_threads_read_each_their_own(tmp_path: Path) -> None:
         assert [list(found) for found in pool.map(lambda item: item.read(), items)] == [[b"%d" % n] for n in range(500)]
 
 
+@pytest.mark.fault("damaged tables")
 def test_what_is_no_table_is_told(tmp_path: Path) -> None:
     path = Path(write(tmp_path / "t.parquet", image=PICTURES))
     data = path.read_bytes()
@@ -151,6 +152,7 @@ def test_what_is_no_table_is_told(tmp_path: Path) -> None:
         list(scan_parquet(str(tmp_path / "missing.parquet")))
 
 
+@pytest.mark.fault("damaged tables")
 def test_damage_in_one_row_group_leaves_the_others(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     pq.write_table(pa.table({"image": PICTURES}), path, row_group_size=3, compression="zstd")
@@ -168,6 +170,7 @@ def test_damage_in_one_row_group_leaves_the_others(tmp_path: Path) -> None:
         assert list(items[row].read()) == [PICTURES[row]]
 
 
+@pytest.mark.fault("damaged tables")
 def test_a_table_that_changed_is_told(tmp_path: Path) -> None:
     path = write(tmp_path / "t.parquet", image=PICTURES)
     items = list(scan_parquet(path))
@@ -202,3 +205,17 @@ def test_a_table_names_no_files_outside_its_folder(tmp_path: Path) -> None:
         with pytest.raises(ImageError, match="outside the folder"):
             item.read()
     assert [item.read() for item in scan_parquet(str(table), access=Access(outside=True))] == [(b"secret",)] * 2
+
+
+@pytest.mark.fault("damaged tables")
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_path_that_is_not_utf8_is_an_error_of_its_own(tmp_path: Path, nested: bool) -> None:
+    (tmp_path / "a.png").write_bytes(PICTURES[0])
+    cells = pa.array([b"a.png", b"\xff\xfe.png", b"a.png"], pa.binary()).view(pa.string())
+    if nested:
+        cells = pa.ListArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), cells)
+    pq.write_table(pa.table({"image": cells}), tmp_path / "t.parquet")
+    first, bad, last = scan_parquet(str(tmp_path / "t.parquet"))
+    assert first.read() == last.read() == (PICTURES[0],)
+    with pytest.raises(ImageError, match="not UTF-8"):
+        bad.read()

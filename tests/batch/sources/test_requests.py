@@ -93,6 +93,7 @@ def test_where_pictures_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert scanned(tmp_path, request(content=[image("https://h/a.png")]))[0].read() == (b"https://h/a.png",)
 
 
+@pytest.mark.fault("malformed requests")
 def test_pictures_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def read(url: str) -> str:
         return refusal(scanned(tmp_path, request(content=[image(url)]), access=Access(offline=True))[0])
@@ -175,6 +176,7 @@ def test_parts_give_the_places_and_no_text_does(
         (request(top_p=float("nan")), "top_p is nan"),
     ],
 )
+@pytest.mark.fault("malformed requests")
 def test_a_line_that_cannot_be_answered_says_why(line: Any, words: str, tmp_path: Path) -> None:
     before, bad, after = scanned(tmp_path, request("before"), line, request("after"))
     message = refusal(bad)
@@ -187,12 +189,14 @@ def test_a_line_that_cannot_be_answered_says_why(line: Any, words: str, tmp_path
     assert bad.prompt == "", "what the run asks is not what this line asked"
 
 
+@pytest.mark.fault("malformed requests")
 def test_a_custom_id_that_comes_again_is_an_error_of_its_own(tmp_path: Path) -> None:
     first, again, third = scanned(tmp_path, request("a"), request("a"), request("b"))
     assert "already used in line 1" in refusal(again)
     assert len({first.id, again.id, third.id}) == 3
 
 
+@pytest.mark.fault("malformed requests")
 def test_a_custom_id_that_comes_again_in_another_file_is_an_error_too(tmp_path: Path) -> None:
     for name in ("a.jsonl", "b.jsonl"):
         (tmp_path / name).write_text(json.dumps(request("first")) + "\n" + json.dumps(request(name)) + "\n")
@@ -238,6 +242,7 @@ def test_pictures_are_not_held(tmp_path: Path) -> None:
     tracemalloc.stop()
 
 
+@pytest.mark.fault("malformed requests")
 def test_a_file_that_changed_or_is_not_there(tmp_path: Path) -> None:
     [item] = scanned(tmp_path, request())
     assert item.prompt == "What?"
@@ -272,8 +277,9 @@ def test_addresses_of_requests_and_lists_must_be_public(tmp_path: Path) -> None:
 
 
 def test_paths_of_a_list_may_be_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.png").write_bytes(RED)
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(RED)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    names = io.BytesIO(f"{tmp_path}/a.png\n../a.png\n".encode())
+    names = io.BytesIO(f"{tmp_path}/a.png\n../b.png\n".encode())
     assert [item.read() for item in scan([], names)] == [(RED,), (RED,)]

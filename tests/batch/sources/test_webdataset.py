@@ -94,6 +94,7 @@ def test_odd_names_and_names_that_come_again(mode: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
+@pytest.mark.fault("damaged archives")
 def test_every_cut_is_told_and_what_came_before_stays(mode: str, tmp_path: Path) -> None:
     path = Path(write(tmp_path / "a.tar", PICTURES, mode))
     whole = path.read_bytes()
@@ -123,6 +124,7 @@ def tarfile_end(path: Path) -> int:
         return int(archive.offset)
 
 
+@pytest.mark.fault("damaged archives")
 def test_damage_ends_in_items_or_in_one_line(tmp_path: Path) -> None:
     chance = random.Random(1)
     for mode in ("w", "w:gz"):
@@ -139,6 +141,7 @@ def test_damage_ends_in_items_or_in_one_line(tmp_path: Path) -> None:
                     item.read()
 
 
+@pytest.mark.fault("damaged archives")
 def test_a_damaged_header_in_the_middle_is_no_end(tmp_path: Path) -> None:
     path = Path(write(tmp_path / "a.tar", PICTURES))
     data = bytearray(path.read_bytes())
@@ -150,6 +153,7 @@ def test_a_damaged_header_in_the_middle_is_no_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
 @pytest.mark.parametrize("mode", ["w", "w:gz"])
+@pytest.mark.fault("damaged archives")
 def test_a_header_that_claims_to_be_huge_takes_no_memory(kind: bytes, mode: str, tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     header = info("x.png", 2**30, type=kind).tobuf(tarfile.GNU_FORMAT)
@@ -184,6 +188,7 @@ def test_a_member_over_the_limit_is_an_error_of_its_own(
         large.read()
 
 
+@pytest.mark.fault("damaged archives")
 def test_a_member_that_claims_more_than_there_is_takes_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     path.write_bytes(info("x.png", 200 * 2**20).tobuf() + bytes(5000))
@@ -196,6 +201,7 @@ def test_a_member_that_claims_more_than_there_is_takes_no_memory(tmp_path: Path)
     tracemalloc.stop()
 
 
+@pytest.mark.fault("damaged archives")
 def test_what_is_no_archive(tmp_path: Path, chance: random.Random) -> None:
     path = tmp_path / "a.tar"
     for data in (b"", b"hello", b"\x1f\x8b", b"\x1f\x8bgarbage" * 9, chance.randbytes(5000), draw_picture().data):

@@ -443,13 +443,13 @@ def test_checking_and_preparing_decode_once(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(images, "_CACHED_PICTURES", 4)
     pictures = [picture_from_bytes(encoded(Image.new("RGB", SIZE, (n, 0, 0)), "PNG"), str(n)) for n in range(6)]
     decoded: list[str] = []
-    original = images._decode
+    original = images.decode_bytes
 
     def counting(data: bytes, name: str) -> tuple[Image.Image, tuple[str, ...]]:
         decoded.append(name)
         return original(data, name)
 
-    monkeypatch.setattr(images, "_decode", counting)
+    monkeypatch.setattr(images, "decode_bytes", counting)
     for picture in reversed(pictures[-4:]):
         decode(picture)
     assert decoded == []

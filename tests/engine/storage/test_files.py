@@ -17,6 +17,7 @@ from dsvl_cli.engine.storage.files import (
     NewFile,
     find_leftovers,
     new_file,
+    open_regular,
     remove_abandoned,
     remove_leftovers,
     sync_folder,
@@ -170,3 +171,16 @@ def test_only_what_is_old_is_abandoned(target: Path) -> None:
     os.utime(old, (0, 0))
     remove_abandoned(target.parent)
     assert set(os.listdir(target.parent)) == {target.name, new.name}
+
+
+@needs_links
+@pytest.mark.fault("planted links and files")
+def test_a_link_or_a_pipe_is_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "pipe")
+    with open_regular(tmp_path / "file") as file:
+        assert file.read() == b"content"
+    for name in ("link", "pipe", "nothing", "."):
+        with pytest.raises(OSError, match=r".*"):
+            open_regular(tmp_path / name).close()
