@@ -29,7 +29,15 @@ CASES = [(command, state, name) for command, states in STATES.items() for state 
 def server() -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "tests.signal_child"]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, text=True, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        text=True,
+        stdin=pipe,
+        stdout=pipe,
+        stderr=subprocess.DEVNULL,
+        process_group=0,  # SIGTSTP does nothing in a group whose parents are all in others' sessions
+    ) as process:
         yield process
         process.kill()
 
