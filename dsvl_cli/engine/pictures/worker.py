@@ -20,7 +20,10 @@ from dsvl_cli.engine.pictures.images import MAX_CACHED_PIXELS, decode_bytes
 from dsvl_cli.errors import ImageError
 
 CPU_SECONDS = 60.0  # a JPEG 2000, the slowest format, takes up to half a second for each megapixel
-WALL_SECONDS = 600.0  # for one that waits instead of working
+WALL_SECONDS = 3600.0  # for one that waits instead of working: beside a model, a process of low priority gets little
+# The threads of a model wait for each other. Nine small pictures beside four endless ones take 20 s at equal priority,
+# and 8 s at the lowest, as they do alone.
+_NICENESS = 19
 _MAIN = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from dsvl_cli.engine.pictures import worker; worker.main()"
@@ -71,7 +74,8 @@ class Worker:
         command = [executable, "-I", "-c", _MAIN, json.dumps([path for path in sys.path if os.path.isabs(path)])]
         options: dict[str, Any] = {"start_new_session": True}  # so that Ctrl-C reaches only the run itself
         if sys.platform == "win32":
-            options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+            flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+            options = {"creationflags": flags | subprocess.BELOW_NORMAL_PRIORITY_CLASS}
         try:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, **options
@@ -173,6 +177,8 @@ def main() -> None:
     """Serve until stdin ends."""
     source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whatever a library prints is no reply
+    if hasattr(os, "nice"):
+        os.nice(_NICENESS)
     _warm_up()
     base = _address_space()
     write_frame(sink, b"")
