@@ -98,6 +98,16 @@ def test_the_limit_of_time_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.fault("hostile template")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of CPU time")
+def test_a_process_ends_even_if_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template_process, "SECONDS", 1000.0)  # here, not in the process
+    started = time.monotonic()
+    with pytest.raises(DsvlError, match="takes too much time or memory"):
+        GuardedTemplate(HOSTILE["endless"], {}).render(MESSAGES, add_generation_prompt=True)
+    assert time.monotonic() - started < template_process._START_SECONDS
+
+
+@pytest.mark.fault("hostile template")
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not keep this limit")
 def test_the_limit_of_memory_is_kept() -> None:
     """Half a gigabyte would be there, and is quickly made."""
