@@ -321,19 +321,24 @@ class _ReadAhead:
             if self.is_done or is_stopped() or (not is_patient and waited >= patience):
                 return None
             if self._futures:
-                wait_for([each for each in self._futures if not each.done()], _POLL_SECONDS, FIRST_COMPLETED)
+                # The first alone, as long as it is not overdue: to wait for many costs more than a small picture.
+                wait_for(self._futures if self._is_overdue() else [self._futures[0]], _POLL_SECONDS, FIRST_COMPLETED)
             else:
                 time.sleep(_POLL_SECONDS)
 
     def _find_ready(self) -> Future[_Task] | None:
         if not self._futures:
             return None
-        head, now = self._futures[0], time.monotonic()
-        if head is not self._awaited:
-            self._awaited, self._awaited_since = head, now
-        if head.done() or now - self._awaited_since < _SLOW_SECONDS:
+        head = self._futures[0]
+        if head.done() or not self._is_overdue():
             return head if head.done() else None
         return next((future for future in self._futures if future.done()), None)
+
+    def _is_overdue(self) -> bool:
+        """Whether the first item has been waited for longer than others are to wait behind it."""
+        if self._futures[0] is not self._awaited:
+            self._awaited, self._awaited_since = self._futures[0], time.monotonic()
+        return time.monotonic() - self._awaited_since >= _SLOW_SECONDS
 
     def _fill(self) -> None:
         while not self._is_exhausted and len(self._futures) < _AHEAD:

@@ -20,6 +20,7 @@ from dsvl_cli.engine.machine.plan import Plan, make_plan
 from dsvl_cli.engine.network.kv_cache import PrefixCache
 from dsvl_cli.engine.network.loading import can_map, load_network
 from dsvl_cli.engine.network.network import Network
+from dsvl_cli.engine.network.soundness import check_once
 from dsvl_cli.engine.options import LoadOptions, SamplingParams
 from dsvl_cli.engine.pictures.images import decode
 from dsvl_cli.engine.progress import Listener, Silence
@@ -249,7 +250,8 @@ def _check_parts(checkpoint: Checkpoint, prompt_format: PromptFormat, network: N
     Raises:
         DsvlError: a token would have no embedding, or a picture another size than the network reads.
     """
-    prompt_format.check_ids(network.decoder.config.vocab_size)
+    vocabulary = network.decoder.config.vocab_size
+    check_once(checkpoint, "ids", lambda: prompt_format.check_ids(vocabulary))  # to list 100,000 takes 0.1 s
     processor = network.image_processor
     low = vision_settings(checkpoint.config)
     patches = (low["image_size"] // low["patch_size"]) ** 2

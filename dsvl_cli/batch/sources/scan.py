@@ -157,7 +157,7 @@ def _search_folder(folder: str, options: ScanOptions) -> Iterator[Item]:
     folder = folder.rstrip(os.sep) or os.sep
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if not _is_output(entry, options)]
+            names = {entry.name for entry in entries if not _is_output(entry, options)}
     except OSError as exc:
         raise DsvlError(f"{folder}: cannot be read: {exc.strerror}") from exc
     visible = [name for name in names if not name.startswith(".")]

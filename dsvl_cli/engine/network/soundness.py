@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -29,7 +30,7 @@ _MOST_PACKED = 8  # weights in a stored value: torchao packs 8 of 4 bits
 def check_numbers(checkpoint: Checkpoint) -> None:
     """Refuse a checkpoint that lacks numbers, or has some that are none.
 
-    All weights are read, which takes 0.2 s for each GB; this is noted in the cache folder, and done once.
+    All weights are read, which takes 0.2 s for each GB, once.
 
     Raises:
         DsvlError: it is damaged.
@@ -43,10 +44,21 @@ def check_numbers(checkpoint: Checkpoint) -> None:
             f"but config.json describes {wanted:,}",
             _AGAIN,
         )
-    fact = f"{checkpoint.fingerprint[:32]}-finite"
+    check_once(checkpoint, "finite", lambda: _check_values(checkpoint))
+
+
+def check_once(checkpoint: Checkpoint, what: str, check: Callable[[], None]) -> None:
+    """Check what follows from a checkpoint's content; for a large one this is noted, and done once."""
+    fact = f"{checkpoint.fingerprint[:32]}-{what}"
     is_large = checkpoint.weight_bytes > contents.SMALL
     if is_large and contents.is_noted(fact):
         return
+    check()
+    if is_large:
+        contents.note(fact)
+
+
+def _check_values(checkpoint: Checkpoint) -> None:
     with StoredTensors(checkpoint) as tensors:
         _check_quantized(checkpoint, tensors)
         for name, tensor in tensors.items():
@@ -54,8 +66,6 @@ def check_numbers(checkpoint: Checkpoint) -> None:
                 raise DsvlError(f"{checkpoint.name} is damaged: {name} holds values that are not numbers", _AGAIN)
             if _STATE in name:
                 _check_packed(checkpoint, tensors, name)
-    if is_large:
-        contents.note(fact)
 
 
 def is_finite(tensor: torch.Tensor) -> bool:

@@ -10,12 +10,12 @@ long as without all this, and only those pay for it that are slow anyway.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from dsvl_cli.engine.conversation import Picture
+from dsvl_cli.engine.options import count_cpus
 from dsvl_cli.engine.pictures.headers import ordinary_size
 from dsvl_cli.engine.pictures.images import picture_from_bytes, picture_from_pixels
 from dsvl_cli.engine.pictures.signatures import SAVE_AS_PNG
@@ -40,7 +40,7 @@ class BoundedDecoder:
 
     def __init__(self) -> None:
         self._here = _Gate(_HERE_BYTES)
-        self._cpus = threading.Semaphore(min(_MOST_THREADS, os.cpu_count() or 1))
+        self._cpus = threading.Semaphore(min(_MOST_THREADS, count_cpus()))
         self._elsewhere = _Gate(_MOST_WORKERS * _SMALL_BYTES)
         self._lock = threading.Lock()
         self._idle: list[Worker] = []
