@@ -17,7 +17,6 @@ from benchmarks.formats import is_known
 from benchmarks.limits import Limits, Shape, measure_limits
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "two-shapes.jpg"
-WORKERS = Path(__file__).parent / "workers"
 LLAMA_PYTHON, OPENVINO_PYTHON = "DSVL_LLAMA_PYTHON", "DSVL_OPENVINO_PYTHON"
 
 Figures = dict[str, Any]
@@ -28,14 +27,14 @@ class Peer:
     """llama.cpp or OpenVINO, if another interpreter has it.
 
     Attributes:
-        worker: the script that makes and asks its models.
+        worker: the module that makes and asks its models.
         python: that interpreter.
         models: the folder where its models are kept.
         checkpoint: whose shape they have.
         threads: for prompts and steps alike.
     """
 
-    worker: Path
+    worker: str
     python: str
     models: Path
     checkpoint: str
@@ -51,7 +50,7 @@ class Peer:
         return self._run("ask", "--kind", kind, *counts)
 
     def _run(self, mode: str, *arguments: str) -> Figures:
-        command = [self.python, str(self.worker), mode, self.checkpoint, str(self.models)]
+        command = [self.python, "-m", f"benchmarks.workers.{self.worker}", mode, self.checkpoint, str(self.models)]
         return read_figures([*command, "--threads", str(self.threads), *arguments], quiet=True)
 
 
@@ -100,8 +99,8 @@ class Setup:
             rounds=args.rounds,
             repeats=args.repeats,
             results=args.results,
-            llama=find_peer(args, "llama", "llama.py", LLAMA_PYTHON),
-            openvino=find_peer(args, "openvino", "openvino_peer.py", OPENVINO_PYTHON),
+            llama=find_peer(args, "llama", "llama", LLAMA_PYTHON),
+            openvino=find_peer(args, "openvino", "openvino_peer", OPENVINO_PYTHON),
             skipped_formats=tuple(skipped),
         )
 
@@ -171,7 +170,7 @@ def find_peer(args: argparse.Namespace, name: str, worker: str, variable: str) -
     models = getattr(args, f"{name}_models")
     if not python or models is None:
         return None
-    return Peer(WORKERS / worker, python, models, resolve_folder(args.checkpoint), args.threads)
+    return Peer(worker, python, models, resolve_folder(args.checkpoint), args.threads)
 
 
 def resolve_folder(checkpoint: str) -> str:

@@ -35,7 +35,7 @@ def test_a_peer_needs_an_interpreter_and_a_folder(
     monkeypatch.setenv(f"DSVL_{peer.upper()}_PYTHON", "/other/python")
     found = parse(f"--{peer}-models", str(tmp_path), "--formats", "bf16")
     assert getattr(found, peer).python == "/other/python"
-    assert getattr(found, peer).worker.is_file()
+    assert (Path("benchmarks/workers") / f"{getattr(found, peer).worker}.py").is_file()
     assert not any(f"{name} is skipped" in line for line in found.skipped)
 
 
