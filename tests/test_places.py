@@ -73,6 +73,12 @@ def test_a_file_never_becomes_one_of_the_standard_streams(closed: str, tmp_path:
     assert int(file.read_text()) > 2
 
 
+@pytest.mark.parametrize("command", [["describe", "examples/red-circle.png", "--model", "tiny", "-q"], ["doctor"]])
+def test_an_answer_to_a_closed_stdout_is_an_error(command: list[str]) -> None:
+    ended = run([*COMMAND, *command], ">&-")
+    assert (ended.returncode, "stdout is closed" in ended.stderr) == (ExitStatus.ERROR, True)
+
+
 def test_rows_cannot_go_to_a_closed_stdout(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -175,6 +175,13 @@ def _tell(run: _Run, pictures: Sequence[Picture], *, stream: bool) -> Reply:
         return reply
     received: list[Chunk] = []
     answer: AnswerStream | None = None
+
+    def end(answer: AnswerStream, reply: Reply) -> None:
+        if not stream:
+            answer.write(reply.text)
+        answer.close(interrupted=reply.finish_reason == "interrupted")
+
+    is_ended = False
     try:
         for chunk in run.chunks(pictures):
             # Only now: without an answer, nothing is written.
@@ -182,12 +189,15 @@ def _tell(run: _Run, pictures: Sequence[Picture], *, stream: bool) -> Reply:
             received.append(chunk)
             if stream:
                 answer.write(chunk.text)
+            if (
+                chunk.finish_reason is not None
+            ):  # the last one: the model may still have to save something, and to say so
+                is_ended = True
+                end(answer, Reply.of(received))
     finally:
         reply = Reply.of(received)
-        if answer is not None:
-            if not stream:
-                answer.write(reply.text)
-            answer.close(interrupted=reply.finish_reason == "interrupted")
+        if answer is not None and not is_ended:
+            end(answer, reply)
     return reply
 
 

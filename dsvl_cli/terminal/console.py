@@ -16,14 +16,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
+from dsvl_cli.errors import DsvlError
 from dsvl_cli.terminal.sanitize import sanitize, sanitize_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from rich.console import Console as RichConsole
-
-    from dsvl_cli.errors import DsvlError
 
 _ERASE_LINE = "\r\x1b[K"
 # A redrawn line must stay one line, however wide the terminal renders its characters.
@@ -53,8 +52,15 @@ class Environment:
 
     @classmethod
     def system(cls) -> Environment:
-        """Return the real ones; a stream closed before the start reads as empty, or discards what is written."""
-        return cls(sys.stdin or io.StringIO(), sys.stdout or io.StringIO(), sys.stderr or io.StringIO(), os.environ)
+        """Return the real ones. If closed before the start, stdin is empty, stdout an error, and stderr discards."""
+        return cls(sys.stdin or io.StringIO(), sys.stdout or _Closed(), sys.stderr or io.StringIO(), os.environ)
+
+
+class _Closed(io.StringIO):
+    """Stands for a stdout that is closed: answers must not vanish."""
+
+    def write(self, _text: str, /) -> int:
+        raise DsvlError("stdout is closed", "redirect it to a file, a pipe or the null device")
 
 
 class Console:
@@ -141,19 +147,26 @@ class Console:
         """Write text to stdout that is already safe, including our own control sequences."""
         with self._lock:
             self.clear_redrawn_line()
-            stream = self.environment.stdout
-            buffer = getattr(stream, "buffer", None)
-            if buffer is None:
-                stream.write(text)
-                stream.flush()
-                return
-            if self.answer_is_terminal:
-                data = text.encode(stream.encoding or "utf-8", "replace")
-            else:
-                data = text.encode("utf-8", "surrogateescape")
+            try:
+                self._write_answer(text)
+            except OSError as exc:
+                exc.filename = exc.filename or "stdout"
+                raise
+
+    def _write_answer(self, text: str) -> None:
+        stream = self.environment.stdout
+        buffer = getattr(stream, "buffer", None)
+        if buffer is None:
+            stream.write(text)
             stream.flush()
-            buffer.write(data)
-            buffer.flush()
+            return
+        if self.answer_is_terminal:
+            data = text.encode(stream.encoding or "utf-8", "replace")
+        else:
+            data = text.encode("utf-8", "surrogateescape")
+        stream.flush()
+        buffer.write(data)
+        buffer.flush()
 
     def status(self, text: str) -> None:
         """Print a line to stderr, unless quiet."""

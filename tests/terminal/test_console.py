@@ -214,12 +214,14 @@ def test_a_closed_pipe_is_left_to_the_caller() -> None:
         Console(environment).write("text")
 
 
-def test_streams_that_were_closed_at_the_start_swallow_what_they_get(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_streams_that_were_closed_at_the_start_stdout_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("stdin", "stdout", "stderr"):
         monkeypatch.setattr(sys, name, None)
     console = Console(Environment.system())
-    console.write("text")
+    with pytest.raises(DsvlError, match="stdout is closed"):  # an answer must not vanish
+        console.write("text")
     console.status("text")
+    assert console.environment.stdin.read() == ""
 
 
 def test_a_piped_command_does_not_import_rich() -> None:

@@ -36,6 +36,10 @@ class Aside:
                 system.replace(path, place / path.name)
         sync_folder(self._folder)
 
+    def exists(self) -> bool:
+        """Whether something is set aside."""
+        return bool(self._find())
+
     def restore(self) -> None:
         """Put back what was set aside last; do nothing if there is nothing."""
         for place in self._find()[-1:]:

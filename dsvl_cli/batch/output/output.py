@@ -143,6 +143,7 @@ class KeptOutput:
         self.trials = Trials(trials_path_of(self.path))
 
     def __enter__(self) -> KeptOutput:
+        self._check_before_touching()
         with explained(self.shown):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             if os.path.islink(self._lock.lock_file):
@@ -160,9 +161,17 @@ class KeptOutput:
             raise
         return self
 
-    def _begin(self) -> None:
+    def _check_before_touching(self) -> None:
         if self.shown.is_symlink() and not self.shown.exists():
             raise DsvlError(f"{self.shown} is a link to a file that does not exist", "name the file itself")
+        if not self.path.parent.is_dir() or self._aside.exists():
+            return
+        if self._overwrite:
+            self._check_replaceable()
+        else:
+            self._check()
+
+    def _begin(self) -> None:
         own = (self.path, self.journal.path, settings_path_of(self.path))
         remove_leftovers(find_leftovers(self.path.parent), *own)
         if not _has_content(self.journal.path):  # killed between the old rows and the first new one
@@ -263,6 +272,7 @@ class KeptOutput:
                     "write elsewhere with -o, or start over with --overwrite",
                 )
         if stored is None or not _has_content(self.journal.path):
+            self._check_replaceable()  # otherwise the hint would lead to that refusal
             raise DsvlError(
                 f"{self.shown} already exists and is not from `dsvl batch`",
                 "write elsewhere with -o, or replace it with --overwrite",

@@ -25,7 +25,7 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from dsvl_cli.batch.item import Item
 from dsvl_cli.engine.options import RULES, SamplingParams
-from dsvl_cli.engine.pictures.access import FOREIGN, Access, check_inside, shown_address
+from dsvl_cli.engine.pictures.access import FOREIGN, Access, check_inside, is_url, shown_address
 from dsvl_cli.engine.pictures.images import MAX_BYTES, is_address, read_file
 from dsvl_cli.errors import DsvlError, ImageError
 
@@ -295,6 +295,8 @@ def _picture(url: str, path: str, access: Access) -> bytes:
 
         return fetch_picture(url, access)[0]
     if _is_path(url):
+        if is_url(url) and url[:7].lower() != "file://":
+            raise ImageError(f"{shown_address(url)}: only addresses of http, https, data and file are read")
         name = _resolve(url, path)
         check_inside(name, os.path.dirname(path), access)
         return read_file(Path(name), name)

@@ -123,7 +123,7 @@ class PrefixStore:
                     start = end
         except OSError as exc:
             self._can_save = False
-            self._listener.note(f"the prompt cannot be cached on disk: {exc.strerror or exc}")
+            self._listener.note(f"the prompt cannot be cached in {self.folder.path}: {exc.strerror or exc}")
         _touch(paths)
 
     def _hash_prefixes(self, keys: Sequence[TokenKey]) -> list[str]:

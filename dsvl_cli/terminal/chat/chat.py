@@ -302,6 +302,8 @@ class Chat:
             complete = not interrupted
         except ContextOverflow as exc:
             ways = "use /drop N or /undo, or leave out the oldest exchanges with /set overflow drop-oldest (--overflow)"
+            if len(messages) == 1:
+                ways = "shorten it, or use fewer pictures"
             raise ContextOverflow(exc.prompt_tokens, exc.context_length, ways) from exc
         finally:
             reply = Reply.of(received)

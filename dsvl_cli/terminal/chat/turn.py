@@ -47,7 +47,7 @@ def show_answer(
     or Ctrl-C comes before any text, nothing is written.
     """
     answer: AnswerStream | None = None
-    complete = interrupted = False
+    complete = interrupted = is_ended = False
     with ExitStack() as waiting:
         waiting.enter_context(console.working("reading"))
         try:
@@ -61,6 +61,10 @@ def show_answer(
                     waiting.close()
                     answer = answer or open_answer()
                     answer.write(chunk.text)
+                if chunk.finish_reason is not None and answer is not None:
+                    # The last one, but the model may still have to save something.
+                    is_ended = True
+                    answer.close()
             complete = True
         except KeyboardInterrupt:
             interrupted = True
@@ -70,6 +74,6 @@ def show_answer(
             waiting.close()
             if answer is None and complete:
                 answer = open_answer()
-            if answer is not None:
+            if answer is not None and not is_ended:
                 answer.close(interrupted)
     return interrupted

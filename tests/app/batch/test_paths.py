@@ -283,6 +283,7 @@ def test_an_output_that_is_a_link_leads_only_to_an_output(
     assert batch("photos", "-o", name) == 1
     assert batch("photos", "-o", name, "--overwrite") == 1
     assert (place / "victim").read_text() == "precious"
+    assert not list(place.glob(".*"))  # a refused run leaves nothing behind
     (place / "victim").unlink()
     assert batch("photos", "-o", name) == 1
     assert not (place / "victim").exists()

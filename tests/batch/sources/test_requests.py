@@ -267,6 +267,12 @@ def test_a_request_reads_nothing_outside_its_folder(tmp_path: Path, url: str) ->
     assert scanned(folder, line, access=Access(outside=True))[0].read() == (RED,)
 
 
+def test_an_address_of_another_kind_is_not_looked_for_as_a_file(tmp_path: Path) -> None:
+    line = request(content=[image("ftp://me:secret@example.org/a.png")])
+    said = refusal(scanned(tmp_path, line)[0])
+    assert said.endswith("ftp://example.org/a.png: only addresses of http, https, data and file are read")
+
+
 @pytest.mark.fault("an address of this machine or its network")
 def test_addresses_of_requests_and_lists_must_be_public(tmp_path: Path) -> None:
     url = "http://127.0.0.1:9/a.png"

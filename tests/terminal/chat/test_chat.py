@@ -222,6 +222,12 @@ def test_a_full_context_offers_ways_out_and_keeps_the_message() -> None:
     assert desk.texts() == ["one", "You said: one"]
 
 
+def test_a_message_too_long_by_itself_is_to_be_shortened() -> None:
+    told = Desk(FakeModel(context_length=10)).do("a b c d e f g h i j k l")
+    assert "shorten it" in told
+    assert "/undo" not in told
+
+
 def test_the_oldest_exchanges_are_left_out_if_so_wished() -> None:
     desk = Desk(FakeModel(context_length=20), settings=ChatSettings(overflow="drop-oldest"))
     desk.chat.dialogue.conversation.system = "be kind"
