@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import difflib
 import functools
 import glob
 import hashlib
 import io
-import itertools
 import logging
 import math
 import os
@@ -24,13 +22,13 @@ import stat
 import sys
 import threading
 import warnings
-from bisect import bisect_left
 from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from dsvl_cli.engine.conversation import Picture
 from dsvl_cli.engine.pictures.access import Access, shown_address
+from dsvl_cli.engine.pictures.missing import suggest_name
 from dsvl_cli.engine.pictures.patterns import match_files
 from dsvl_cli.engine.pictures.signatures import SAVE_AS_PNG, damaged, is_heic, not_a_picture
 from dsvl_cli.engine.pictures.tiff import count_pages, has_absurd_offsets
@@ -55,7 +53,6 @@ _MANY_SCANS = 30
 _MAX_SCANNED_PIXELS = 1_500_000_000  # about 4 seconds of decoding
 _CACHED_PICTURES = 32  # a batch decodes this many ahead
 _CACHED_BYTES = 256 * 2**20
-_COMPARED = 10  # names compared for a hint, before and after where it would be
 MAX_CACHED_PIXELS = _CACHED_BYTES // 4  # Pillow stores RGB in 4 bytes
 _silence = logging.NullHandler()
 
@@ -107,7 +104,7 @@ def read_file(path: Path, name: str) -> bytes:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
     except FileNotFoundError as exc:
-        raise ImageError(f"{name}: no such file", _similar_name(path)) from exc
+        raise ImageError(f"{name}: no such file", suggest_name(path)) from exc
     except PermissionError as exc:
         raise ImageError(f"{name}: permission denied") from exc
     except OSError as exc:
@@ -258,33 +255,6 @@ def _natural(path: str) -> list[tuple[int, int, str]]:
 
 def _folder_hint(name: str) -> str:
     return f"pass the pictures in it, such as {shlex.quote(name.rstrip('/'))}/*.jpg"
-
-
-def _similar_name(path: Path) -> str | None:
-    try:
-        names, reversed_names = _list_names(str(path.parent), path.parent.stat().st_mtime_ns)
-    except (OSError, ValueError):
-        return None
-    # Comparing with thousands of names would take 0.1 s and more: only those with a similar beginning or end.
-    candidates = {
-        *_neighbours(names, path.name),
-        *(name[::-1] for name in _neighbours(reversed_names, path.name[::-1])),
-    }
-    similar = difflib.get_close_matches(path.name, sorted(candidates), n=1, cutoff=0.75)
-    return f"did you mean {path.with_name(similar[0])}?" if similar else None
-
-
-@functools.lru_cache(maxsize=1)
-def _list_names(folder: str, _changed: int) -> tuple[list[str], list[str]]:
-    """List a folder for hints, once for all names missing in it: names in order, and reversed ones in order."""
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in itertools.islice(entries, 5_000)]
-    return sorted(names), sorted(name[::-1] for name in names)
-
-
-def _neighbours(names: list[str], name: str) -> list[str]:
-    index = bisect_left(names, name)
-    return names[max(0, index - _COMPARED) : index + _COMPARED]
 
 
 def _too_large(name: str, limit: str = f"{MAX_BYTES // 2**20} MiB") -> ImageError:
