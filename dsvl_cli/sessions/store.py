@@ -71,6 +71,7 @@ class SessionStore:
         self.path = path
         self._connection: sqlite3.Connection | None = None
         self._seen: dict[str, int] = {}  # the revision of each session loaded or saved here
+        self._created: set[str] = set()  # ids that were given out
         self._saved: dict[str, list[Message]] = {}  # the messages of that revision, which need not be read again
 
     def __enter__(self) -> SessionStore:
@@ -89,8 +90,13 @@ class SessionStore:
 
     def create(self) -> str:
         """Return an id for a new session, which is stored by the first `save` with a message."""
-        suffix = "".join(secrets.choice(_ID_LETTERS) for _ in range(3))
-        return f"{time.strftime('%Y%m%d-%H%M')}-{suffix}"
+        while True:
+            suffix = "".join(secrets.choice(_ID_LETTERS) for _ in range(3))
+            session_id = f"{time.strftime('%Y%m%d-%H%M')}-{suffix}"
+            # One of this store would be taken for the same session, and its conversation replaced.
+            if session_id not in self._seen and session_id not in self._created:
+                self._created.add(session_id)
+                return session_id
 
     def save(self, session_id: str, conversation: Conversation, model: str) -> str:
         """Update the stored session to a conversation, writing only the messages from the first change on.

@@ -216,6 +216,22 @@ def test_names_are_unique(store: SessionStore) -> None:
     assert store.load(second).name is None
 
 
+@pytest.mark.parametrize("is_saved", [False, True])
+def test_an_id_that_is_drawn_twice_is_given_once(
+    store: SessionStore, is_saved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters = iter("aaaaaaaaabbb")
+    monkeypatch.setattr("dsvl_cli.sessions.store.secrets.choice", lambda _: next(letters))
+    monkeypatch.setattr("dsvl_cli.sessions.store.time.strftime", lambda _: "20260101-0000")
+    first = store.create()
+    if is_saved:
+        store.save(first, talk(question("one")), "tiny")
+    second = store.create()
+    store.save(first, talk(question("one")), "tiny")
+    store.save(second, talk(question("two")), "tiny")
+    assert [store.load(each).conversation.messages[0].text for each in (first, second)] == ["one", "two"]
+
+
 def test_search_finds_words_anywhere(store: SessionStore) -> None:
     first = store.save(store.create(), talk(question("Où est le CAFÉ?"), answer("the red fox jumps")), "tiny")
     second = store.save(store.create(), talk(question(picture("receipt.jpg"), "总数是多少？")), "tiny")
