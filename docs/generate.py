@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import typer
-from rich.text import Text
 
 from dsvl_cli.cli import app
 from dsvl_cli.commands.tree import Argument, Command, Option, read_commands
@@ -83,21 +82,12 @@ def _render_options(options: Iterable[Option]) -> list[str]:
 
 
 def _render_epilog(epilog: str, heading: str) -> Iterator[str]:
-    """Yield the examples as one block of a shell, with what is said about them as comments; then what follows them."""
-    block: list[str] = []
-    after: list[str] = []
-    for paragraph in re.split(r"\n\s*\n", epilog.strip()):
-        text = Text.from_markup(paragraph).plain
-        if paragraph.startswith("[dim]"):
-            after.append(text)
-        elif not paragraph.startswith("[bold]") and "dsvl " in text and "`" not in text:
-            block += ["" for _ in after[:1] if block] + [f"# {comment}" for comment in after] + [f"$ {text}"]
-            after = []
-        elif not paragraph.startswith("[bold]"):
-            after.append(text)
-    if block:
-        yield from ("", f"{heading} Examples", "", "```sh", *block, "```")
-    for text in after:
+    """Yield the examples as one block of a shell, then what follows them."""
+    lines = epilog.strip().split("\n")
+    end = max((number for number, line in enumerate(lines, 1) if line.startswith("$ ")), default=0)
+    if end:
+        yield from ("", f"{heading} Examples", "", "```sh", *lines[:end], "```")
+    for text in filter(None, lines[end:]):
         yield from ("", _prose(text))
 
 

@@ -66,7 +66,7 @@ app = typer.Typer(
     epilog="Start with `dsvl describe picture.jpg`. For help on a command: dsvl COMMAND --help",
     add_completion=False,  # the wheel installs the scripts of completions/
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -1,7 +1,8 @@
 """The errors that are reported to the user.
 
     DsvlError              a message, and a hint that says what to do; exit status 1
-    ├── UsageError         the command line itself is wrong; exit status 2
+    ├── UsageError         the command line or a setting is wrong; exit status 2
+    │   └── SettingError   ... the value of one setting; the command line adds where it is set
     ├── ImageError         one picture cannot be read; the commands continue with the others
     │   └── NotFetched     ... because its address is not fetched offline; a stored row of it is not stale for that
     ├── ContextOverflow    the prompt does not fit into the model's context; chat offers to drop something
@@ -50,6 +51,33 @@ class UsageError(DsvlError):
     """The command line is contradictory or asks for something that does not exist."""
 
     status = ExitStatus.USAGE
+
+
+class SettingError(UsageError):
+    """A setting has a value that it cannot have.
+
+    Args:
+        setting: its name, such as `top_p`.
+        value: the wrong value.
+        problem: `it must be ...`, or the whole message if `is_whole`.
+        hint: what the user can do about it.
+        is_whole: whether `problem` names the value itself.
+    """
+
+    def __init__(
+        self, setting: str, value: object, problem: str, hint: str | None = None, *, is_whole: bool = False
+    ) -> None:
+        super().__init__(problem if is_whole else f"{setting} is {value!r}; {problem}", hint)
+        self.setting = setting
+        self.value = value
+        self.problem = problem
+        self.is_whole = is_whole
+
+    def at(self, origin: str, text: str) -> str:
+        """Return the message for a setting that the user made as `origin`, such as `DSVL_TOP_P`, with this text."""
+        if not self.is_whole:
+            return f"{origin} is {text}; {self.problem}"
+        return self.problem if origin.startswith("-") else f"{self.problem} ({origin})"
 
 
 class ImageError(DsvlError):

@@ -8,29 +8,20 @@ from dsvl_cli.commands import batch_options, options
 from dsvl_cli.commands.options import LOADING, SAMPLING
 
 HELP_EPILOG = """
-[bold]Examples[/bold]
+# Caption a folder and its subfolders. After a crash or Ctrl-C, the same command resumes.
+$ dsvl batch photos -r -o captions.jsonl
 
-[dim]Caption a folder and its subfolders. After a crash or Ctrl-C, the same command resumes.[/dim]
+# Write a table; write a text file beside each picture; ask several questions, one column each.
+$ dsvl batch photos -o captions.csv -p "What is in this picture?"
+$ dsvl batch photos -o photos --existing skip
+$ dsvl batch photos -o answers.parquet --ask questions.toml
 
-dsvl batch photos -r -o captions.jsonl
+# Read paths from a pipe, write rows to a pipe.
+$ find . -name '*.jpg' | dsvl batch --files-from - -o - | jq .text
 
-[dim]Write a table; write a text file beside each picture; ask several questions, one column each.[/dim]
-
-dsvl batch photos -o captions.csv -p "What is in this picture?"
-
-dsvl batch photos -o photos --existing skip
-
-dsvl batch photos -o answers.parquet --ask questions.toml
-
-[dim]Read paths from a pipe, write rows to a pipe.[/dim]
-
-find . -name '*.jpg' | dsvl batch --files-from - -o - | jq .text
-
-[dim]Retry what failed; list what is out of date.[/dim]
-
-dsvl batch photos -o captions.jsonl --retry-errors
-
-dsvl batch --check captions.jsonl
+# Retry what failed; list what is out of date.
+$ dsvl batch photos -o captions.jsonl --retry-errors
+$ dsvl batch --check captions.jsonl
 """
 
 

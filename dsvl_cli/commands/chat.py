@@ -12,25 +12,18 @@ from dsvl_cli.engine.options import DEFAULT_OVERFLOW, Overflow
 
 _CONVERSATION = "Conversation"
 
-# Typer joins the lines of a paragraph, hence the empty lines.
 HELP_EPILOG = """
-[bold]Examples[/bold]
+# Start with two pictures. `tiny` is built in: a toy model that knows drawn shapes and numbers.
+$ dsvl chat a.png b.png --model tiny
 
-[dim]Start with two pictures. `tiny` is built in: a toy model that knows drawn shapes and numbers.[/dim]
+# Continue the last conversation, or one by its name.
+$ dsvl chat --continue
+$ dsvl chat --session holiday
 
-dsvl chat a.png b.png --model tiny
+# Run a script: each line is a message or a command.
+$ printf '/image a.png\\nWhat is it?\\n' | dsvl chat --model tiny --no-save
 
-[dim]Continue the last conversation, or one by its name.[/dim]
-
-dsvl chat --continue
-
-dsvl chat --session holiday
-
-[dim]Run a script: each line is a message or a command.[/dim]
-
-printf '/image a.png\\nWhat is it?\\n' | dsvl chat --model tiny --no-save
-
-[dim]In the chat: drop a picture onto the prompt to attach it, Ctrl-C stops an answer, /help shows the rest.[/dim]
+In the chat: drop a picture onto the prompt to attach it, Ctrl-C stops an answer, /help shows the rest.
 """
 
 

@@ -10,31 +10,21 @@ from dsvl_cli.commands import options
 from dsvl_cli.commands.options import LOADING, SAMPLING
 from dsvl_cli.engine.options import DEFAULT_PROMPT
 
-# Typer joins the lines of a paragraph, hence the empty lines.
 HELP_EPILOG = """
-[bold]Examples[/bold]
+# Describe a picture. `tiny` is built in: a toy model that knows drawn shapes and numbers.
+$ dsvl describe photo.jpg
+$ dsvl describe drawing.png --model tiny
 
-[dim]Describe a picture. `tiny` is built in: a toy model that knows drawn shapes and numbers.[/dim]
+# Ask a question; use pipes; print JSON.
+$ dsvl describe receipt.jpg -p "What is the total?"
+$ cat photo.jpg | dsvl describe - | tee caption.txt
+$ dsvl describe *.png --json | jq -r .text
 
-dsvl describe photo.jpg
+# Ask about several pictures together. <image> marks where each one goes; without it, they come first.
+$ dsvl describe a.png b.png -p "How do <image> and <image> differ?"
+$ dsvl describe a.png b.png c.png --together -p "Which is the odd one out?"
 
-dsvl describe drawing.png --model tiny
-
-[dim]Ask a question; use pipes; print JSON.[/dim]
-
-dsvl describe receipt.jpg -p "What is the total?"
-
-cat photo.jpg | dsvl describe - | tee caption.txt
-
-dsvl describe *.png --json | jq -r .text
-
-[dim]Ask about several pictures together. <image> marks where each one goes; without it, they come first.[/dim]
-
-dsvl describe a.png b.png -p "How do <image> and <image> differ?"
-
-dsvl describe a.png b.png c.png --together -p "Which is the odd one out?"
-
-[dim]Defaults can be set in the environment, such as DSVL_MODEL=tiny, or in config.toml: see dsvl doctor.[/dim]
+Defaults can be set in the environment, such as DSVL_MODEL=tiny, or in config.toml: see dsvl doctor.
 """
 
 

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from dsvl_cli.commands.base import Command, Commands, Group
+
 
 class LazyCommands(Mapping[str, TyperCommand | TyperGroup]):
     """Commands by name, each built on first access.
@@ -31,11 +33,11 @@ class LazyCommands(Mapping[str, TyperCommand | TyperGroup]):
             module = import_module(place)
             app = target = getattr(module, attribute)
             if not isinstance(target, typer.Typer):
-                app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+                app = Commands()
                 app.command(epilog=getattr(module, "HELP_EPILOG", None))(target)
             self._built[name] = typer.main.get_command(app)
             self._built[name].name = name
-            _simplify_help(self._built[name])
+            _join_lines(self._built[name])
         return self._built[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -45,7 +47,7 @@ class LazyCommands(Mapping[str, TyperCommand | TyperGroup]):
         return len(self._places)
 
 
-class LazyGroup(TyperGroup):
+class LazyGroup(Group):
     """A base class of groups with lazy commands.
 
     Attributes:
@@ -59,17 +61,13 @@ class LazyGroup(TyperGroup):
         commands = LazyCommands({name: place for name, (_, place) in self.listed.items()})
         super().__init__(**{**attributes, "commands": commands})
 
-    def get_params(self, ctx: Any) -> list[Any]:
-        """Return the parameters, simplified for the help."""
-        return [_simplify_parameter(parameter) for parameter in super().get_params(ctx)]
-
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         """Return the names, in the order of the help."""
         return list(self.listed)
 
     def get_command(self, ctx: typer.Context, cmd_name: str) -> TyperCommand | None:  # type: ignore[override]
         """Return a placeholder for the command, enough to list it."""
-        return TyperCommand(cmd_name, help=self.listed[cmd_name][0]) if cmd_name in self.listed else None
+        return Command(cmd_name, help=self.listed[cmd_name][0]) if cmd_name in self.listed else None
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
         """Return the command to run."""
@@ -77,22 +75,8 @@ class LazyGroup(TyperGroup):
         return name, command and self.commands[command.name or ""], rest
 
 
-def _simplify_help(command: Any) -> None:
-    """Simplify the parameters in the help of a command and its subcommands; let the help's paragraphs wrap freely."""
+def _join_lines(command: Any) -> None:
+    """Let the paragraphs of a command's help, and of its subcommands', wrap freely."""
     command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in (command.help or "").split("\n\n"))
-    read_params = command.get_params
-    command.get_params = lambda ctx: [_simplify_parameter(parameter) for parameter in read_params(ctx)]
     for child in getattr(command, "commands", {}).values():
-        _simplify_help(child)
-
-
-def _simplify_parameter(parameter: Any) -> Any:
-    """Show `IMAGE...` instead of `{IMAGE...}...` in the usage, `a | b` for `<a|b>`, and no types such as `<bool>`."""
-    if parameter.param_type_name == "argument":
-        shown = parameter.metavar if parameter.required else f"[{parameter.metavar}]"
-        parameter.get_usage_pieces = lambda *_, **__: [shown]
-    if parameter.param_type_name == "argument" or parameter.is_flag:
-        parameter.display_type_rich = lambda *_, **__: None
-    elif parameter.metavar is None:
-        parameter.display_type_rich = lambda ctx: parameter.display_type(ctx).strip("<>").replace("|", " | ")
-    return parameter
+        _join_lines(child)

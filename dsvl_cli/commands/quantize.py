@@ -12,15 +12,10 @@ from dsvl_cli.commands.options import LOADING
 from dsvl_cli.engine.options import Quantization
 
 HELP_EPILOG = """
-[bold]Examples[/bold]
-
-[dim]Quantize to 4 bits; quantize to 8 bits and verify the copy; use a copy.[/dim]
-
-dsvl quantize 1.3b 1.3b-nf4 --format 4bit
-
-dsvl quantize 1.3b 1.3b-int8 --format bnb-int8 --verify photo.jpg diagram.png
-
-dsvl describe photo.jpg --model ./1.3b-nf4
+# Quantize to 4 bits; quantize to 8 bits and verify the copy; use a copy.
+$ dsvl quantize 1.3b 1.3b-nf4 --format 4bit
+$ dsvl quantize 1.3b 1.3b-int8 --format bnb-int8 --verify photo.jpg
+$ dsvl describe photo.jpg --model ./1.3b-nf4
 """
 
 

@@ -7,14 +7,10 @@ from typing import Annotated
 
 import typer
 
+from dsvl_cli.commands.base import Commands
 from dsvl_cli.commands.options import Debug, Json, make_console
 
-app = typer.Typer(
-    help="List, show, search, export and remove saved conversations.",
-    add_completion=False,
-    no_args_is_help=False,
-    rich_markup_mode="rich",
-)
+app = Commands(help="List, show, search, export and remove saved conversations.")
 
 Session = Annotated[str, typer.Argument(metavar="SESSION", help="Its id, a prefix of the id, or its name.")]
 

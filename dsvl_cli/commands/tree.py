@@ -76,7 +76,7 @@ class Command:
         path: all its words, including `dsvl`.
         children: the name and description of each subcommand.
         help: its full help, with empty lines between paragraphs.
-        epilog: the text after the options, with rich markup.
+        epilog: the text after the options: examples, whose lines begin with `$`, comments on them with `#`, and prose.
     """
 
     path: str

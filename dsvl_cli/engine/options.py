@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
-from dsvl_cli.errors import UsageError
+from dsvl_cli.errors import SettingError, UsageError
 
 DEFAULT_GROUP_SIZE = 128
 DEFAULT_MODEL = "1.3b"
@@ -262,7 +262,7 @@ def check_value(name: str, value: Any) -> None:
 
 def refuse(name: str, value: object, hint: str | None = None) -> UsageError:
     """Make the error that says what the value of a setting must be."""
-    return UsageError(f"{name} is {value!r}; it must be {RULES[name]}", hint)
+    return SettingError(name, value, f"it must be {RULES[name]}", hint)
 
 
 def draw_seed() -> int:

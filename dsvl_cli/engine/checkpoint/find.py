@@ -30,7 +30,7 @@ from dsvl_cli.engine.checkpoint.layouts import (
 )
 from dsvl_cli.engine.checkpoint.originals import find_original, refuse_folder, refuse_original, suggest_alias
 from dsvl_cli.engine.storage.contents import hash_file
-from dsvl_cli.errors import DsvlError, UsageError
+from dsvl_cli.errors import DsvlError, SettingError, UsageError
 
 if TYPE_CHECKING:
     from dsvl_cli.engine.options import LoadOptions
@@ -123,8 +123,7 @@ def resolve_model(model: str) -> Path | str:
     a folder.
 
     Raises:
-        UsageError: it is neither.
-        DsvlError: it is a path, but not of a folder.
+        SettingError: it is neither, or a path that is not a folder's.
     """
     alias = model.lower()
     if alias == EMBEDDED:
@@ -136,14 +135,17 @@ def resolve_model(model: str) -> Path | str:
     if os.path.isdir(path):
         return Path(path).resolve()
     if os.path.exists(path):
-        raise DsvlError(f"{model} is a file, but a model is a folder", f"try --model {Path(path).parent}")
+        problem, way = f"{model} is a file, but a model is a folder", f"try --model {Path(path).parent}"
+        raise SettingError("model", model, problem, way, is_whole=True)
     if model.startswith((".", "~", os.sep)) or model.endswith("/") or model.count("/") > 1 or "\\" in model:
-        raise DsvlError(f"there is no folder {model}", "check the path; a model from the hub is written org/name")
+        problem, way = f"there is no folder {model}", "check the path; a model from the hub is written org/name"
+        raise SettingError("model", model, problem, way, is_whole=True)
     if _HUB_ID.fullmatch(model):
         return model
     near = suggest_alias(alias) or next(iter(difflib.get_close_matches(alias, ALIASES, n=1, cutoff=0.4)), None)
     guess = f"did you mean {near}? " if near else ""
-    raise UsageError(f"there is no model {model!r}", f"{guess}use {', '.join(ALIASES)}, a hub id org/name, or a folder")
+    ways = f"{guess}use {', '.join(ALIASES)}, a hub id org/name, or a folder"
+    raise SettingError("model", model, f"there is no model {model!r}", ways, is_whole=True)
 
 
 def _find_on_hub(repo: str, options: LoadOptions, listener: Listener) -> Path:
