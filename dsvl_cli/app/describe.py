@@ -145,7 +145,7 @@ def answer_all(
     """
     question = Question.read(images, prompt, system, together=together)
     run = _Run(console, load, question, sampling, as_json=as_json)
-    failed = 0
+    failed = cut = 0
     for sources in question.groups:
         try:
             pictures = run.read(sources)
@@ -160,12 +160,25 @@ def answer_all(
             continue
         if len(question.groups) > 1 and not as_json and sources is not question.groups[-1]:
             console.write("\n")
+        if reply.finish_reason == "length" and not as_json:  # there, `finish_reason` says so
+            cut += 1
+            if len(question.groups) == 1:
+                console.status(f"the answer was {_describe_cut(reply, sampling)}")
         if reply.notice:
             console.status(reply.notice)
         if show_stats and reply.stats:
             console.status(describe_stats(reply.stats))
+    if cut and len(question.groups) > 1:
+        limit = f"{sampling.max_new_tokens:,} tokens or where the context is full: --max-new-tokens N changes the limit"
+        console.status(f"{cut} of {len(question.groups)} answers were cut off at {limit}")
     if failed:
         raise SomeFailed(f"{failed} of {len(question.groups)} failed")
+
+
+def _describe_cut(reply: Reply, sampling: SamplingParams) -> str:
+    if reply.stats is not None and reply.stats.generated_tokens < sampling.max_new_tokens:
+        return "cut off: the model's context is full"
+    return f"cut off at {sampling.max_new_tokens:,} tokens: --max-new-tokens N changes the limit"
 
 
 def _tell(run: _Run, pictures: Sequence[Picture], *, stream: bool) -> Reply:

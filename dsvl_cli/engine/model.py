@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from dsvl_cli.engine.checkpoint.find import Checkpoint, find_checkpoint, list_weights
+from dsvl_cli.engine.checkpoint.find import EMBEDDED_FOLDER, Checkpoint, find_checkpoint, list_weights
 from dsvl_cli.engine.checkpoint.layouts import read_end_ids, vision_settings
 from dsvl_cli.engine.checkpoint.watch import Watch
 from dsvl_cli.engine.conversation import Chunk, Conversation, Outcome, Picture, Request
@@ -18,16 +18,18 @@ from dsvl_cli.engine.generation.sampling import Sampler
 from dsvl_cli.engine.machine.detect import detect_machine
 from dsvl_cli.engine.machine.plan import Plan, make_plan
 from dsvl_cli.engine.network.kv_cache import PrefixCache
-from dsvl_cli.engine.network.loading import can_map, load_network
+from dsvl_cli.engine.network.loading import load_network
 from dsvl_cli.engine.network.network import Network
 from dsvl_cli.engine.network.soundness import check_once
 from dsvl_cli.engine.options import LoadOptions, SamplingParams
 from dsvl_cli.engine.pictures.images import decode
 from dsvl_cli.engine.progress import Listener, Silence
 from dsvl_cli.engine.quantization.formats import (
+    can_map,
     check_stored_format,
     resolve_recipe,
 )
+from dsvl_cli.engine.storage.daily import is_due
 from dsvl_cli.engine.text.detokenizer import Answer
 from dsvl_cli.engine.text.prompt import PreparedPrompt, PromptFormat
 from dsvl_cli.errors import DsvlError, MemoryShortage, is_out_of_memory
@@ -241,6 +243,8 @@ def load_model(
     prefix_store = None
     if options.cache:
         prefix_store = PrefixStore(identify(checkpoint, plan, recipe, network.decoder), network.decoder, listener)
+    if checkpoint.path == EMBEDDED_FOLDER and is_due("tiny"):  # last, so that no error comes after it
+        listener.note("tiny is a demo model: it knows drawn shapes and numbers, not photographs")
     return VisionLanguageModel(checkpoint, network, prompt_format, plan, prefix_store, watch)
 
 

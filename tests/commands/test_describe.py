@@ -48,7 +48,22 @@ def test_the_answer_says_what_is_there(capsys: pytest.CaptureFixture[str], pictu
     assert all(word in captured.out.lower() for word in words)
     assert captured.out.endswith("\n")
     assert captured.out.count("\n") == 1
-    assert "demo model" in captured.err
+
+
+def test_the_note_about_tiny_comes_once_a_day_and_not_before_an_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DSVL_CACHE_DIR", str(tmp_path))
+    assert describe(CIRCLE, "--dtype", "float16", "--attn", "flash_attention_2") == 1
+    assert "demo model" not in capsys.readouterr().err
+    for times in (1, 0):
+        assert describe(CIRCLE) == 0
+        assert (
+            capsys.readouterr().err.count("tiny is a demo model: it knows drawn shapes and numbers, not photo") == times
+        )
+    (tmp_path / "shown" / "tiny.txt").write_text("2000-01-01")
+    assert describe(CIRCLE) == 0
+    assert "demo model" in capsys.readouterr().err
 
 
 def test_a_question_is_answered(capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,6 +209,21 @@ def test_what_does_not_fit_is_told_with_the_counts(capsys: pytest.CaptureFixture
     assert captured.out == ""
 
 
+def test_an_answer_that_was_cut_off_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert describe(CIRCLE, "--max-new-tokens", "3") == 0
+    captured = capsys.readouterr()
+    assert "the answer was cut off at 3 tokens" in captured.err
+    assert "--max-new-tokens" in captured.err
+    assert describe(CIRCLE, STAR, "--max-new-tokens", "3") == 0
+    assert capsys.readouterr().err.count("2 of 2 answers were cut off at 3 tokens") == 1
+    assert describe(CIRCLE, "--max-new-tokens", "3", "--json") == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["finish_reason"] == "length"
+    assert "cut off" not in captured.err
+    assert describe(CIRCLE) == 0
+    assert "cut off" not in capsys.readouterr().err
+
+
 def test_an_unknown_model_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["describe", CIRCLE, "--model", "tinny"]) != 0
     assert "tiny" in capsys.readouterr().err
@@ -204,7 +234,8 @@ def run(*arguments: str, data: bytes | None = None) -> subprocess.CompletedProce
     return subprocess.run(command, input=data, capture_output=True, timeout=240, check=False)
 
 
-def test_a_pipe_gets_the_answer_and_nothing_else() -> None:
+def test_a_pipe_gets_the_answer_and_nothing_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DSVL_CACHE_DIR", str(tmp_path))
     result = run("-", data=Path(CIRCLE).read_bytes())
     assert result.returncode == 0
     assert result.stdout.decode().rstrip("\n").count("\n") == 0

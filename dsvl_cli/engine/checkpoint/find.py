@@ -103,9 +103,7 @@ def find_checkpoint(options: LoadOptions, listener: Listener) -> Checkpoint:
     if isinstance(where, Path):
         if options.revision is not None:
             raise UsageError(f"--revision needs a model from the hub, but {options.model} is a local one")
-        if where == EMBEDDED_FOLDER:
-            listener.note("tiny is a demo model: it knows drawn shapes and numbers, not photographs")
-        elif _HUB_ID.fullmatch(options.model) and not options.model.startswith("."):
+        if _HUB_ID.fullmatch(options.model) and not options.model.startswith("."):
             listener.note(
                 f"{options.model} is a folder here, which is used in place of the hub's model of that name"
                 f" (--model ./{options.model} says so)"
@@ -164,13 +162,14 @@ def _find_on_hub(repo: str, options: LoadOptions, listener: Listener) -> Path:
     return hub.download(repo, options.revision, listener, accept)
 
 
-def check_folder(name: str, folder: Path, repo: str | None = None) -> Checkpoint:
-    """Check that a folder has a complete model that dsvl supports, reading only the headers of the weights.
+def check_folder(name: str, folder: Path, repo: str | None = None, *, identify: bool = True) -> Checkpoint:
+    """Check that a folder has a complete model that dsvl supports.
 
     Args:
         name: as the user gave it.
         folder: with `config.json` and the other files.
         repo: its hub id, if it has one.
+        identify: read the whole weights for the fingerprint, which is empty otherwise, and not only their headers.
 
     Raises:
         DsvlError: something is missing, damaged or unsupported.
@@ -202,7 +201,7 @@ def check_folder(name: str, folder: Path, repo: str | None = None) -> Checkpoint
         weight_bytes=sum(path.stat().st_size for path in weights),
         parameters=sum(math.prod(entry.shape) for entry in entries),
         config=config,
-        fingerprint=_take_fingerprint(folder, weights),
+        fingerprint=_take_fingerprint(folder, weights) if identify else "",
         commit=folder.name if folder.parent.name == "snapshots" else None,
         stored_dtype=_find_dtype(entries),
         has_own_head={EMBEDDINGS, HEAD} <= stored,

@@ -38,7 +38,7 @@ from dsvl_cli.engine.network.weights import (
     read_decoder,
 )
 from dsvl_cli.engine.progress import Listener
-from dsvl_cli.engine.quantization.formats import FORMATS, Recipe, find_stored_format
+from dsvl_cli.engine.quantization.formats import FORMATS, Recipe, can_map, find_stored_format
 from dsvl_cli.errors import DsvlError, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -98,16 +98,6 @@ def load_network(
             "use --quantization bnb-nf4 or bnb-int8",
         )
     return _load_module(checkpoint, plan, config, recipe if stored is None else None, kernels, listener, force=force)
-
-
-def can_map(checkpoint: Checkpoint, recipe: Recipe | None) -> bool:
-    """Whether our decoder might use the checkpoint's weights memory-mapped on a CPU; its tensors are not checked."""
-    stored = find_stored_format(checkpoint)
-    return (
-        checkpoint.model_type == "deepseek_vl"
-        and stored in (None, "bnb-int8")
-        and (recipe is None or not recipe.format.is_stored or stored is not None)
-    )
 
 
 def _check_own(

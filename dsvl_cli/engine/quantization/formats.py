@@ -300,6 +300,16 @@ def _read_format(config: dict[str, Any]) -> str | None:
     return None
 
 
+def can_map(checkpoint: Checkpoint, recipe: Recipe | None) -> bool:
+    """Whether our decoder might use the checkpoint's weights memory-mapped on a CPU; its tensors are not checked."""
+    stored = find_stored_format(checkpoint)
+    return (
+        checkpoint.model_type == "deepseek_vl"
+        and stored in (None, "bnb-int8")
+        and (recipe is None or not recipe.format.is_stored or stored is not None)
+    )
+
+
 def check_stored_format(checkpoint: Checkpoint, requested: Recipe | None, device: str, dtype: str) -> None:
     """Refuse a quantized checkpoint that cannot run here, or for which another format is requested.
 
