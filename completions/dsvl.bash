@@ -3,12 +3,19 @@
 # BEGIN of what generate.py writes
 _dsvl_command() {
     case $1 in
-        'dsvl') commands='chat describe batch quantize doctor sessions' options='--version,-V --help,-h' ;;
+        'dsvl') commands='chat describe batch quantize models doctor config sessions' options='--version,-V --help,-h' ;;
         'dsvl chat') commands='' options='--continue,-c --session --no-save --overflow --system,-s --max-new-tokens,--max-tokens --temperature,--temp --top-p --top-k --min-p --repetition-penalty --seed +--stop --model,-m --profile --revision --offline --device --dtype --attn-implementation,--attn --device-map --threads --quantization --group-size --include-vision --include-head --cache --force --json --plain --quiet,-q --verbose,-v --debug --help,-h' ;;
         'dsvl describe') commands='' options='--prompt,-p --together --system,-s --max-new-tokens,--max-tokens --temperature,--temp --top-p --top-k --min-p --repetition-penalty --seed +--stop --model,-m --profile --revision --offline --device --dtype --attn-implementation,--attn --device-map --threads --quantization --group-size --include-vision --include-head --cache --force --json --no-stream --stats --plain --quiet,-q --verbose,-v --debug --help,-h' ;;
         'dsvl batch') commands='' options='--recursive,-r +--ext --follow-links --column --files-from --allow-private-addresses --allow-outside-paths --prompt,-p --prompt-file --ask --out,-o --format --existing --overwrite --report --batch-size --retry-errors --retry-suspect --max-errors --dry-run --check --system,-s --max-new-tokens,--max-tokens --temperature,--temp --top-p --top-k --min-p --repetition-penalty --seed +--stop --model,-m --profile --revision --offline --device --dtype --attn-implementation,--attn --device-map --threads --quantization --group-size --include-vision --include-head --force --plain --quiet,-q --verbose,-v --debug --help,-h' ;;
         'dsvl quantize') commands='' options='--format,--quantization,-f --group-size --include-vision --include-head --overwrite --verify --profile --revision --offline --device --threads --force --json --plain --quiet,-q --verbose,-v --debug --help,-h' ;;
+        'dsvl models') commands='list rm' options='--json --debug --help,-h' ;;
+        'dsvl models list') commands='' options='--json --debug --help,-h' ;;
+        'dsvl models rm') commands='' options='--yes,-y --debug --help,-h' ;;
         'dsvl doctor') commands='' options='--profile --measure --json --debug --help,-h' ;;
+        'dsvl config') commands='example path edit' options='--help,-h' ;;
+        'dsvl config example') commands='' options='--debug --help,-h' ;;
+        'dsvl config path') commands='' options='--debug --help,-h' ;;
+        'dsvl config edit') commands='' options='--debug --help,-h' ;;
         'dsvl sessions') commands='list show search export rm' options='--help,-h' ;;
         'dsvl sessions list') commands='' options='--limit,-n --json --debug --help,-h' ;;
         'dsvl sessions show') commands='' options='--debug --help,-h' ;;
@@ -33,6 +40,7 @@ _dsvl_kind() {
         'dsvl batch|--format') kind=format ;;
         'dsvl batch|--existing') kind=existing ;;
         'dsvl quantize|1') kind=model ;;
+        'dsvl models rm|'[0-9]*) kind=names ;;
         *) return 1 ;;
     esac
 }
@@ -51,6 +59,7 @@ _dsvl_values() {
         format) values='jsonl csv parquet openai txt' paths= ;;
         existing) values='skip overwrite append prepend' paths= ;;
         model) values='tiny 1.3b 7b 1.3b-base 7b-base' paths= ;;
+        names) values='tiny 1.3b 7b 1.3b-base 7b-base' paths= ;;
         *) values='' paths='' ;;
     esac
 }

@@ -23,7 +23,7 @@ function __dsvl_paths
 end
 
 # BEGIN of what generate.py writes
-set -g __dsvl_commands 'dsvl' 'dsvl chat' 'dsvl describe' 'dsvl batch' 'dsvl quantize' 'dsvl doctor' 'dsvl sessions' 'dsvl sessions list' 'dsvl sessions show' 'dsvl sessions search' 'dsvl sessions export' 'dsvl sessions rm'
+set -g __dsvl_commands 'dsvl' 'dsvl chat' 'dsvl describe' 'dsvl batch' 'dsvl quantize' 'dsvl models' 'dsvl models list' 'dsvl models rm' 'dsvl doctor' 'dsvl config' 'dsvl config example' 'dsvl config path' 'dsvl config edit' 'dsvl sessions' 'dsvl sessions list' 'dsvl sessions show' 'dsvl sessions search' 'dsvl sessions export' 'dsvl sessions rm'
 set -g __dsvl_extensions 'jpg|jpeg|jpe|jfif|mpo|png|apng|webp|gif|bmp|tif|tiff|ppm|pgm|pbm|pnm|pfm|ico|avif|jp2|j2k|heic|heif'
 
 function __dsvl_values
@@ -89,6 +89,12 @@ function __dsvl_values
             printf '%s\t%s\n' '7b' 'deepseek-community/deepseek-vl-7b-chat'
             printf '%s\t%s\n' '1.3b-base' 'deepseek-community/deepseek-vl-1.3b-base'
             printf '%s\t%s\n' '7b-base' 'deepseek-community/deepseek-vl-7b-base'
+        case names
+            printf '%s\t%s\n' 'tiny' 'the model embedded in dsvl'
+            printf '%s\t%s\n' '1.3b' 'deepseek-community/deepseek-vl-1.3b-chat'
+            printf '%s\t%s\n' '7b' 'deepseek-community/deepseek-vl-7b-chat'
+            printf '%s\t%s\n' '1.3b-base' 'deepseek-community/deepseek-vl-1.3b-base'
+            printf '%s\t%s\n' '7b-base' 'deepseek-community/deepseek-vl-7b-base'
     end
 end
 
@@ -97,7 +103,9 @@ complete -c dsvl -n "__dsvl_at 'dsvl'" -a chat -d 'Chat about pictures; the conv
 complete -c dsvl -n "__dsvl_at 'dsvl'" -a describe -d 'Describe pictures, or answer a question about them.'
 complete -c dsvl -n "__dsvl_at 'dsvl'" -a batch -d 'Ask about many pictures: one row per picture, with an answer or an error.'
 complete -c dsvl -n "__dsvl_at 'dsvl'" -a quantize -d 'Write a quantized copy of a model: a folder that transformers can load anywhere.'
+complete -c dsvl -n "__dsvl_at 'dsvl'" -a models -d 'List the models that can be named, and whether each would fit; remove downloaded ones.'
 complete -c dsvl -n "__dsvl_at 'dsvl'" -a doctor -d 'Show what dsvl finds on this machine, and what it would choose.'
+complete -c dsvl -n "__dsvl_at 'dsvl'" -a config -d 'Print an example of config.toml or its path, or open it in your editor.'
 complete -c dsvl -n "__dsvl_at 'dsvl'" -a sessions -d 'List, show, search, export and remove saved conversations.'
 complete -c dsvl -n "__dsvl_at 'dsvl'" -l version -s V -d 'Show the version.'
 complete -c dsvl -n "__dsvl_at 'dsvl'" -l help -s h -d 'Show this message and exit.'
@@ -241,11 +249,33 @@ complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l quiet -s q -d 'No status mess
 complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l verbose -s v -d 'Show what was chosen (device, dtype, attention), and why.'
 complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l debug -d 'Show the traceback of an error.'
 complete -c dsvl -n "__dsvl_at 'dsvl quantize'" -l help -s h -d 'Show this message and exit.'
+complete -c dsvl -n "__dsvl_at 'dsvl models'" -a list -d 'List the aliases, the models of the hub cache and of this folder, and the packed weights in dsvl\'s cache.'
+complete -c dsvl -n "__dsvl_at 'dsvl models'" -a rm -d 'Remove downloaded models from the hub cache, or packed weights, after asking.'
+complete -c dsvl -n "__dsvl_at 'dsvl models'" -l json -d 'Print one JSON object per line.'
+complete -c dsvl -n "__dsvl_at 'dsvl models'" -l debug -d 'Show the traceback of an error.'
+complete -c dsvl -n "__dsvl_at 'dsvl models'" -l help -s h -d 'Show this message and exit.'
+complete -c dsvl -n "__dsvl_at 'dsvl models list'" -l json -d 'Print one JSON object per line.'
+complete -c dsvl -n "__dsvl_at 'dsvl models list'" -l debug -d 'Show the traceback of an error.'
+complete -c dsvl -n "__dsvl_at 'dsvl models list'" -l help -s h -d 'Show this message and exit.'
+complete -c dsvl -n "__dsvl_at 'dsvl models rm'" -a '(__dsvl_values names)'
+complete -c dsvl -n "__dsvl_at 'dsvl models rm'" -l yes -s y -d 'Do not ask; needed where there is no terminal.'
+complete -c dsvl -n "__dsvl_at 'dsvl models rm'" -l debug -d 'Show the traceback of an error.'
+complete -c dsvl -n "__dsvl_at 'dsvl models rm'" -l help -s h -d 'Show this message and exit.'
 complete -c dsvl -n "__dsvl_at 'dsvl doctor'" -l profile -x -a '(__dsvl_values text)' -d 'Show the settings under this profile.'
 complete -c dsvl -n "__dsvl_at 'dsvl doctor'" -l measure -d 'Time the implementations of products on this CPU again, and store the fastest ones.'
 complete -c dsvl -n "__dsvl_at 'dsvl doctor'" -l json -d 'Print one JSON object per line.'
 complete -c dsvl -n "__dsvl_at 'dsvl doctor'" -l debug -d 'Show the traceback of an error.'
 complete -c dsvl -n "__dsvl_at 'dsvl doctor'" -l help -s h -d 'Show this message and exit.'
+complete -c dsvl -n "__dsvl_at 'dsvl config'" -a example -d 'Print a complete config.toml: every setting with its meaning, commented out.'
+complete -c dsvl -n "__dsvl_at 'dsvl config'" -a path -d 'Print where config.toml is, or would be.'
+complete -c dsvl -n "__dsvl_at 'dsvl config'" -a edit -d 'Open config.toml in $VISUAL or $EDITOR, and check it afterwards.'
+complete -c dsvl -n "__dsvl_at 'dsvl config'" -l help -s h -d 'Show this message and exit.'
+complete -c dsvl -n "__dsvl_at 'dsvl config example'" -l debug -d 'Show the traceback of an error.'
+complete -c dsvl -n "__dsvl_at 'dsvl config example'" -l help -s h -d 'Show this message and exit.'
+complete -c dsvl -n "__dsvl_at 'dsvl config path'" -l debug -d 'Show the traceback of an error.'
+complete -c dsvl -n "__dsvl_at 'dsvl config path'" -l help -s h -d 'Show this message and exit.'
+complete -c dsvl -n "__dsvl_at 'dsvl config edit'" -l debug -d 'Show the traceback of an error.'
+complete -c dsvl -n "__dsvl_at 'dsvl config edit'" -l help -s h -d 'Show this message and exit.'
 complete -c dsvl -n "__dsvl_at 'dsvl sessions'" -a list -d 'List the conversations, most recent first.'
 complete -c dsvl -n "__dsvl_at 'dsvl sessions'" -a show -d 'Print a conversation as Markdown.'
 complete -c dsvl -n "__dsvl_at 'dsvl sessions'" -a search -d 'Search the text of conversations.'

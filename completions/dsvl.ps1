@@ -15,10 +15,11 @@ $dsvlValues = @{
     format = @{ Paths = ''; Words = @(@('jsonl', ''), @('csv', ''), @('parquet', ''), @('openai', ''), @('txt', '')) }
     existing = @{ Paths = ''; Words = @(@('skip', ''), @('overwrite', ''), @('append', ''), @('prepend', '')) }
     model = @{ Paths = ''; Words = @(@('tiny', 'the model embedded in dsvl'), @('1.3b', 'deepseek-community/deepseek-vl-1.3b-chat'), @('7b', 'deepseek-community/deepseek-vl-7b-chat'), @('1.3b-base', 'deepseek-community/deepseek-vl-1.3b-base'), @('7b-base', 'deepseek-community/deepseek-vl-7b-base')) }
+    names = @{ Paths = ''; Words = @(@('tiny', 'the model embedded in dsvl'), @('1.3b', 'deepseek-community/deepseek-vl-1.3b-chat'), @('7b', 'deepseek-community/deepseek-vl-7b-chat'), @('1.3b-base', 'deepseek-community/deepseek-vl-1.3b-base'), @('7b-base', 'deepseek-community/deepseek-vl-7b-base')) }
 }
 $dsvlCommands = @{
     'dsvl' = @{
-        Commands = @(@('chat', 'Chat about pictures; the conversation is saved.'), @('describe', 'Describe pictures, or answer a question about them.'), @('batch', 'Ask about many pictures: one row per picture, with an answer or an error.'), @('quantize', 'Write a quantized copy of a model: a folder that transformers can load anywhere.'), @('doctor', 'Show what dsvl finds on this machine, and what it would choose.'), @('sessions', 'List, show, search, export and remove saved conversations.'))
+        Commands = @(@('chat', 'Chat about pictures; the conversation is saved.'), @('describe', 'Describe pictures, or answer a question about them.'), @('batch', 'Ask about many pictures: one row per picture, with an answer or an error.'), @('quantize', 'Write a quantized copy of a model: a folder that transformers can load anywhere.'), @('models', 'List the models that can be named, and whether each would fit; remove downloaded ones.'), @('doctor', 'Show what dsvl finds on this machine, and what it would choose.'), @('config', 'Print an example of config.toml or its path, or open it in your editor.'), @('sessions', 'List, show, search, export and remove saved conversations.'))
         Arguments = @()
         Options = @(
             @{ Names = @('--version', '-V'); Kind = $null; Repeatable = $False; Help = 'Show the version.' }
@@ -184,6 +185,33 @@ $dsvlCommands = @{
             @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
         )
     }
+    'dsvl models' = @{
+        Commands = @(@('list', 'List the aliases, the models of the hub cache and of this folder, and the packed weights in dsvl''s cache.'), @('rm', 'Remove downloaded models from the hub cache, or packed weights, after asking.'))
+        Arguments = @()
+        Options = @(
+            @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'Print one JSON object per line.' }
+            @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
+            @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
+        )
+    }
+    'dsvl models list' = @{
+        Commands = @()
+        Arguments = @()
+        Options = @(
+            @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'Print one JSON object per line.' }
+            @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
+            @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
+        )
+    }
+    'dsvl models rm' = @{
+        Commands = @()
+        Arguments = @('names')
+        Options = @(
+            @{ Names = @('--yes', '-y'); Kind = $null; Repeatable = $False; Help = 'Do not ask; needed where there is no terminal.' }
+            @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
+            @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
+        )
+    }
     'dsvl doctor' = @{
         Commands = @()
         Arguments = @()
@@ -191,6 +219,37 @@ $dsvlCommands = @{
             @{ Names = @('--profile'); Kind = 'text'; Repeatable = $False; Help = 'Show the settings under this profile.' }
             @{ Names = @('--measure'); Kind = $null; Repeatable = $False; Help = 'Time the implementations of products on this CPU again, and store the fastest ones.' }
             @{ Names = @('--json'); Kind = $null; Repeatable = $False; Help = 'Print one JSON object per line.' }
+            @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
+            @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
+        )
+    }
+    'dsvl config' = @{
+        Commands = @(@('example', 'Print a complete config.toml: every setting with its meaning, commented out.'), @('path', 'Print where config.toml is, or would be.'), @('edit', 'Open config.toml in $VISUAL or $EDITOR, and check it afterwards.'))
+        Arguments = @()
+        Options = @(
+            @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
+        )
+    }
+    'dsvl config example' = @{
+        Commands = @()
+        Arguments = @()
+        Options = @(
+            @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
+            @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
+        )
+    }
+    'dsvl config path' = @{
+        Commands = @()
+        Arguments = @()
+        Options = @(
+            @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
+            @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
+        )
+    }
+    'dsvl config edit' = @{
+        Commands = @()
+        Arguments = @()
+        Options = @(
             @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
             @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
         )

@@ -25,7 +25,7 @@ _NOTE = "<!-- Written by docs/generate.py out of the command line itself: change
 _STATUSES = {
     ExitStatus.OK: "success",
     ExitStatus.ERROR: "an error, in one line with a hint; or some pictures failed",
-    ExitStatus.USAGE: "the command line is wrong",
+    ExitStatus.USAGE: "the command line or a setting is wrong",
     ExitStatus.BUG: "a bug in dsvl; `--debug` shows the traceback",
     ExitStatus.HANGUP: "the terminal was closed (SIGHUP)",
     ExitStatus.INTERRUPTED: "Ctrl-C (SIGINT)",

@@ -35,9 +35,17 @@ _COMMANDS = {
         "Write a quantized copy of a model: a folder that transformers can load anywhere.",
         "dsvl_cli.commands.quantize:quantize",
     ),
+    "models": (
+        "List the models that can be named, and whether each would fit; remove downloaded ones.",
+        "dsvl_cli.commands.models:app",
+    ),
     "doctor": (
         "Show what dsvl finds on this machine, and what it would choose.",
         "dsvl_cli.commands.doctor:doctor",
+    ),
+    "config": (
+        "Print an example of config.toml or its path, or open it in your editor.",
+        "dsvl_cli.commands.config:app",
     ),
     "sessions": (
         "List, show, search, export and remove saved conversations.",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import tomllib
 import typing
 from collections.abc import Iterator
@@ -44,8 +46,8 @@ class Files:
         if folder is not None:
             (self.pictures / ".dsvl.toml").write_text(folder, encoding="utf-8", newline="")
 
-    def read(self, profile: str | None = None) -> config.Config:
-        return read_config({"DSVL_CONFIG_DIR": str(self.user)}, profile, self.pictures)
+    def read(self, profile: str | None = None, command: str | None = None) -> config.Config:
+        return read_config({"DSVL_CONFIG_DIR": str(self.user)}, profile, self.pictures, command)
 
     def fail(self, profile: str | None = None) -> DsvlError:
         with pytest.raises(DsvlError) as caught:
@@ -119,7 +121,13 @@ def test_a_profile_that_is_not_there_is_a_usage_error(files: Files, user: str | 
     [
         ("[sampling]\ntempersture = 1", 2, "tempersture", "did you mean temperature?"),
         ("\n[samplign]\ntop_k = 1", 2, "[samplign]", "did you mean sampling?"),
-        ("# x\ntop_k = 1", 2, "is not in a table", "[sampling]"),
+        ("# x\ntop_q = 1", 2, "there is no setting top_q", "did you mean top_"),
+        ("xyzzy = 1", 1, "there is no setting xyzzy", "dsvl config example"),
+        ("[xyzzy]", 1, "there is no table [xyzzy]", "dsvl config example"),
+        ("top_k = 1\n[sampling]\ntop_k = 2", 3, "set twice, here and in line 1", "remove one"),
+        ("[chat]\nquiet = 1", 2, "quiet is 1", None),
+        ("[describe]\noverflow = 'error'", 2, "no setting overflow in [describe]", "belongs in [chat]"),
+        ("[chat.sampling]\ntop_k = 1", 1, "no setting sampling in [chat]", "right below"),
         ("[output]\ntop_k = 1", 2, "no setting top_k in [output]", "belongs in [sampling]"),
         ("[sampling]\nmax-new-tokens = 1", 2, "max-new-tokens", "max_new_tokens"),
         ("[loading]\ndtype = 'bf16'", 2, 'dtype is "bf16"', "bfloat16"),
@@ -138,7 +146,12 @@ def test_a_profile_that_is_not_there_is_a_usage_error(files: Files, user: str | 
         ("[sampling]\nseed = -1", 2, "2^63", "seed = 0"),
         ("sampling = 3", 1, "must be a table", "[sampling]"),
         ("[profiles]\nfast = 3", 2, "must be a table", "[profiles.fast]"),
-        ("[profiles.fast.sampling]\ntop_k = 1", 1, "no setting sampling", "right below"),
+        ("profiles = 3", 1, "must be a table", "[profiles]"),
+        ("aliases = 3", 1, "must be a table", "[aliases]"),
+        ("[profiles.fast]\ntop_k = 1\n[profiles.fast.sampling]\ntop_k = 1", 4, "set twice", None),
+        ("[profiles.fast.output]\ntop_k = 1", 2, "top_k in [profiles.fast.output]", "in [profiles.fast.sampling]"),
+        ("[profiles.fast.xyzzy]", 1, "there is no table [profiles.fast.xyzzy]", "dsvl config example"),
+        ("[profiles.fast.profiles]", 1, "there is no table [profiles.fast.profiles]", None),
         ("[profiles.fast]\n\ntop_k = -1", 3, "at least 0", "top_k = 0"),
         ("[aliases]\nwork = './here'", 2, "full path", None),
         ("[aliases]\n1.3b = 'a/b'", 2, "alias 1", "quotes"),
@@ -150,9 +163,70 @@ def test_what_is_wrong_is_told_with_its_line_and_the_nearest(
 ) -> None:
     files.write(text)
     error = files.fail()
+    assert isinstance(error, UsageError)
     assert error.message.startswith(f"{files.user / 'config.toml'}:{line}: ")
     assert message in error.message
     assert hint is None or hint in (error.hint or "")
+
+
+PLACES = ["", "[{0}]\n", "[describe]\n", "[profiles.p]\n", "[profiles.p.{0}]\n", "[profiles.p.describe]\n"]
+
+
+@pytest.mark.parametrize("name", [name for name in ALL_SETTINGS if name not in SETTINGS["chat"]])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_setting_may_be_at_the_top_in_a_table_or_in_a_commands_own(files: Files, name: str, place: str) -> None:
+    table = next(table for table in SETTINGS if name in SETTINGS[table])
+    value = find_right_value(name)
+    files.write(f"{place.format(table)}{name} = {json.dumps(value)}\n")
+    profile = "p" if "profiles" in place else None
+    counts_for = {command: files.read(profile, command).values for command in (None, "describe", "chat", "batch")}
+    for command, found in counts_for.items():
+        assert (name in found) == ("describe" not in place or command == "describe")
+    assert counts_for["describe"][name].value == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "top_k = 1\n[describe]\ntop_k = 2",
+        "[sampling]\ntop_k = 1\n[describe]\ntop_k = 2",
+        "[describe]\ntop_k = 1\n[profiles.p]\ntop_k = 2",
+        "[profiles.p]\ntop_k = 1\n[profiles.p.describe]\ntop_k = 2",
+    ],
+)
+def test_a_commands_own_table_counts_before_the_others_and_a_profile_before_all(files: Files, text: str) -> None:
+    files.write(f"{text}\n" + ("" if "profiles" in text else "[profiles.p]\n"))
+    assert files.read("p", "describe").values["top_k"].value == 2
+    files.write(folder="top_k = 3")
+    assert files.read("p", "describe").values["top_k"].value == 3
+    files.write(folder="top_k = 3\n[describe]\ntop_k = 4")
+    assert files.read("p", "describe").values["top_k"].value == 4
+
+
+@pytest.mark.parametrize("name", ALL_SETTINGS)
+@pytest.mark.parametrize("place", ["", "[profiles.p]\n"])
+@pytest.mark.parametrize("table", [*SETTINGS, "describe"])
+def test_a_hint_shows_a_form_that_is_taken(files: Files, name: str, place: str, table: str) -> None:
+    prefix = "profiles.p." if place else ""
+    line = f"{name} = {json.dumps(find_right_value(name))}\n"
+    files.write(f"{place}[{prefix}{table}]\n{line}")
+    refused = None
+    try:
+        files.read()
+    except UsageError as error:
+        refused = error
+    if refused is not None:
+        header = re.search(r"belongs in (\[[\w.]+\])$", refused.hint or "")
+        assert header, refused.hint
+        files.write(f"{place}{header[1]}\n{line}")
+        files.read()
+
+
+def find_right_value(name: str) -> Any:
+    setting = ALL_SETTINGS[name]
+    if setting.offered:
+        return setting.offered[-1]
+    return {bool: True, str: "text", list: ["text"], int: 1, float: 1}[setting.kind]
 
 
 # What may stand before a key, in any order: lookalikes of it.
@@ -192,7 +266,9 @@ def test_every_way_to_write_a_key_has_its_line(files: Files, text: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOADING)
-@pytest.mark.parametrize("form", ["{}", "[sampling]\n{}", "[output]\n{}", "[loading]\n{}", "[profiles.x]\n{}"])
+@pytest.mark.parametrize(
+    "form", ["{}", "[sampling]\n{}", "[output]\n{}", "[loading]\n{}", "[profiles.x]\n{}", "[describe]\n{}"]
+)
 def test_a_folder_chooses_neither_the_model_nor_the_code(files: Files, name: str, form: str) -> None:
     files.write(folder=form.format(f"{name} = 'auto'"))
     error = files.fail()
@@ -200,7 +276,9 @@ def test_a_folder_chooses_neither_the_model_nor_the_code(files: Files, name: str
     assert "must not choose the model" in error.message
 
 
-@pytest.mark.parametrize("text", ["[aliases]\n'1.3b' = '/evil'", "[chat]\nno_save = true", "loading = 1"])
+@pytest.mark.parametrize(
+    "text", ["[aliases]\n'1.3b' = '/evil'", "[chat]\nno_save = true", "no_save = true", "loading = 1"]
+)
 def test_a_folder_has_no_aliases_and_no_chat(files: Files, text: str) -> None:
     files.write(folder=text)
     assert "must not be set here" in files.fail().message

@@ -36,8 +36,8 @@ ALLOWED = {
 
 # The rooms of engine/, top to bottom: each uses only those further down. The last four import no torch.
 ROOMS = (
-    "diagnosis", "conversion", "model", "generation", "network", "quantization", "kernels", "text", "pictures",
-    "machine", "checkpoint", "storage", "conversation", "progress", "options", "units",
+    "diagnosis", "inventory", "conversion", "model", "generation", "network", "quantization", "kernels", "text",
+    "pictures", "machine", "checkpoint", "storage", "conversation", "progress", "options", "units",
 )  # fmt: skip
 
 

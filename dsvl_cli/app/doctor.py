@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import faulthandler
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from dsvl_cli import __version__, config
+from dsvl_cli.app.models import describe_state
 from dsvl_cli.engine import diagnosis
 from dsvl_cli.engine.diagnosis import Fact, Finding, examine, hide_secrets, is_secret
+from dsvl_cli.engine.inventory import list_models
 from dsvl_cli.engine.units import format_bytes
 from dsvl_cli.errors import DsvlError, ExitStatus
 from dsvl_cli.settings import ALL_SETTINGS, Setting
@@ -19,6 +23,7 @@ from dsvl_cli.terminal.sanitize import sanitize_line
 from dsvl_cli.terminal.table import align
 
 if TYPE_CHECKING:
+    from dsvl_cli.engine.machine.detect import Machine
     from dsvl_cli.terminal.console import Console
 
 # DSVL_ variables that are not settings, and foreign variables that affect dsvl.
@@ -35,7 +40,7 @@ _LONGEST = 300  # characters of a value in the report
 
 
 def run_doctor(console: Console, profile: str | None, *, as_json: bool, measure: bool = False) -> ExitStatus:
-    """Run all probes, print the report section by section, and return whether dsvl can work.
+    """Run all probes, print the verdict and then the report, and return whether dsvl can work.
 
     Args:
         console: where the report goes.
@@ -44,29 +49,47 @@ def run_doctor(console: Console, profile: str | None, *, as_json: bool, measure:
         measure: time the implementations of products on the CPU again.
     """
     hide = partial(hide_secrets, variables=console.environment.variables)
-    page: dict[str, Any] = {}
-    problems: list[DsvlError] = []
+    found: dict[str, Finding] = {}
+    _report_crashes(console)
     for title, probe in _probes(console, profile, measure=measure):
-        # Each section is written at once, and probes that might crash the process come last.
         with console.working(title):
-            found = examine(probe)
-        page[title] = {fact.name: fact.value for fact in found.facts}
-        problems += [DsvlError(f"{title}: {error.message}", error.hint) for error in found.problems]
-        if not as_json:
-            _write_section(
-                console, title, [(fact.name.removesuffix("_bytes"), hide(str(fact))) for fact in found.facts]
-            )
-    page["problems"] = [{"message": error.message, "hint": error.hint} for error in problems]
+            found[title] = examine(probe)
+    # What the reader wants to know first.
+    found = {"models": found.pop("models"), **found}
+    problems = [
+        DsvlError(f"{title}: {error.message}", error.hint)
+        for title, finding in found.items()
+        for error in finding.problems
+    ]
     if as_json:
+        page = {
+            "verdict": "problems" if problems else "fine",
+            **{title: {fact.name: fact.value for fact in finding.facts} for title, finding in found.items()},
+            "problems": [{"message": error.message, "hint": error.hint} for error in problems],
+        }
         console.write(json.dumps(hide(page)) + "\n")
-    else:
+        return ExitStatus.ERROR if problems else ExitStatus.OK
+    if problems:
         rows = [(str(number), hide(_sentence(error))) for number, error in enumerate(problems, 1)]
-        _write_section(console, "problems", rows or [("none", "")])
+        _write_section(console, "1 problem" if len(problems) == 1 else f"{len(problems)} problems", rows)
+    else:
+        console.heading("fine: nothing keeps dsvl from working here")
+        console.write("\n")
+    for title, finding in found.items():
+        rows = [(fact.name.removesuffix("_bytes"), hide(str(fact))) for fact in finding.facts]
+        _write_section(console, title, rows)
     return ExitStatus.ERROR if problems else ExitStatus.OK
 
 
+def _report_crashes(console: Console) -> None:
+    """Let a crash of the process name the library: a broken one may end it before anything is printed."""
+    with suppress(OSError, ValueError, AttributeError):
+        if not faulthandler.is_enabled():
+            faulthandler.enable(console.environment.stderr)
+
+
 def _probes(console: Console, profile: str | None, *, measure: bool) -> Iterator[tuple[str, Callable[[], Finding]]]:
-    """Yield the title and the probe of each section."""
+    """Yield the title and the probe of each section; those that might crash the process come last."""
     variables = console.environment.variables
     yield "dsvl", lambda: Finding([Fact("version", __version__)])
     yield "packages", lambda: diagnosis.check_packages(diagnosis.find_requirements())
@@ -85,6 +108,7 @@ def _probes(console: Console, profile: str | None, *, measure: bool) -> Iterator
         return diagnosis.describe_choices(machines[0])
 
     yield "choices", describe_choices
+    yield "models", lambda: _describe_models(variables, machines[0] if machines else None)
     yield "quantization", lambda: diagnosis.describe_quantization(machines[0].devices if machines else ("cpu",))
 
     def describe_products() -> Finding:
@@ -93,6 +117,20 @@ def _probes(console: Console, profile: str | None, *, measure: bool) -> Iterator
         return diagnosis.describe_products(machines[0], renew=measure)
 
     yield "products", describe_products
+
+
+def _describe_models(variables: Mapping[str, str], machine: Machine | None) -> Finding:
+    """Return which models are on this machine, and which would fit; without torch, the latter is unknown."""
+    try:
+        aliases = config.read_config(variables).aliases
+    except DsvlError:  # a problem of the settings
+        aliases = {}
+    facts = []
+    for entry in list_models(aliases, machine):
+        fits = None if entry.fit is None else entry.fit.fits
+        value = {"here": entry.path is not None, "fits": fits, "problem": entry.problem}
+        facts.append(Fact(entry.name, value, describe_state(entry)))
+    return Finding(facts)
 
 
 def _write_section(console: Console, title: str, rows: list[tuple[str, str]]) -> None:
@@ -179,6 +217,12 @@ def _describe_settings(variables: Mapping[str, str], profile: str | None) -> Fin
         else:
             continue
         facts.append(Fact(name, {"value": value, "from": place}, f"{value} (from {place})"))
+    for command in config.COMMANDS if not problems else ():
+        own = config.read_config(variables, profile, command=command).values
+        for name, each in own.items():
+            if found.values.get(name) != each:
+                fact = {"value": each.value, "from": each.place}
+                facts.append(Fact(f"{command}: {name}", fact, f"{each.value} (from {each.place})"))
     return Finding([*facts, Fact("others", "built-in defaults")], problems)
 
 

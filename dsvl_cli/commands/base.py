@@ -41,6 +41,9 @@ class Command(TyperCommand):
             super().parse_args(ctx, args)
         except typer.TyperException as exc:
             raise usage.explain(exc, self, ctx, self.arguments) from exc
+        except DsvlError as error:
+            usage.name_origins(error, self, ctx)
+            raise
         if ctx.args and not ctx.resilient_parsing:
             raise usage.refuse_extra(self, ctx)
         return ctx.args

@@ -32,6 +32,9 @@ def doctor(
 ) -> int:
     """Show what dsvl finds on this machine, and what it would choose.
 
+    The report begins with the verdict: fine, or the problems and what to do about them. Then follow the models that are
+    here or would fit, and the details.
+
     Nothing is downloaded, and secrets are hidden. The exit status is 1 if anything would keep dsvl from working. Please
     include this report in bug reports.
     """

@@ -61,7 +61,8 @@ class _Page:
         arguments = [found for found in parameters if found.param_type_name == "argument"]
         words = [describe_usage(found) for found in arguments]
         if hasattr(command, "list_commands"):
-            words.append("COMMAND ...")
+            is_optional = command.invoke_without_command and ctx.parent is not None
+            words.append("[COMMAND ...]" if is_optional else "COMMAND ...")
         usage = " ".join([ctx.command_path, "[OPTIONS]", *words])
         yield from self._wrap(f"Usage: {usage}", "", " " * len("Usage: "))
         for paragraph in (command.help or "").split("\n\n"):

@@ -82,7 +82,7 @@ def complete_picture(incomplete: str) -> list[str]:
 def _use_config(ctx: typer.Context, profile: str | None) -> str | None:
     """Make the settings in files the defaults of this command; `--help` and completion never get here."""
     if not ctx.resilient_parsing:
-        config = read_config(os.environ, profile)
+        config = read_config(os.environ, profile, command=ctx.info_name)
         ctx.obj = config
         ctx.default_map = {name: found.value for name, found in config.values.items()}
     return profile
@@ -98,6 +98,15 @@ def read_aliases(ctx: typer.Context) -> Mapping[str, str]:
     """Return the user's model aliases, in lower case, with what they stand for."""
     config = ctx.find_object(Config)
     return {} if config is None else config.aliases
+
+
+def read_own_aliases() -> Mapping[str, str]:
+    """Return the user's model aliases for a command without a profile.
+
+    Raises:
+        DsvlError: a file with settings is wrong.
+    """
+    return read_config(os.environ).aliases
 
 
 def _setting(panel: str, *names: str, help: str, **more: Any) -> Any:  # noqa: A002

@@ -18,8 +18,8 @@ from dsvl_cli.settings import ALL_SETTINGS
 from dsvl_cli.terminal.console import Console, Environment
 
 SECTIONS = [
-    "dsvl", "packages", "computer", "terminal", "environment", "settings", "conversations", "embedded model",
-    "hub cache", "cache folder", "choices", "quantization", "products", "problems",
+    "models", "dsvl", "packages", "computer", "terminal", "environment", "settings", "conversations", "embedded model",
+    "hub cache", "cache folder", "choices", "quantization", "products",
 ]  # fmt: skip
 MACHINE = Machine(memory_free=16 * 10**9, cuda=(Gpu("NVIDIA \x1b[31mH200", 140 * 10**9, (9, 0)),))
 SECRET = "hf_QQQQQQQQQQQQQQQQ"
@@ -61,8 +61,7 @@ def test_a_sound_machine_has_a_whole_page(page: Page) -> None:
     status, out = page()
     assert status == 0
     titles = [line for line in out.splitlines() if line and not line.startswith(" ")]
-    assert titles == SECTIONS
-    assert out.rstrip().endswith("none")
+    assert titles == ["fine: nothing keeps dsvl from working here", *SECTIONS]
     assert max(map(len, out.splitlines())) <= 120
     assert "cuda:0" in out
     assert "\x1b" not in out
@@ -71,7 +70,8 @@ def test_a_sound_machine_has_a_whole_page(page: Page) -> None:
 def test_json_has_the_same_sections(page: Page) -> None:
     status, found = as_json(page)
     assert status == 0
-    assert list(found) == SECTIONS
+    assert list(found) == ["verdict", *SECTIONS, "problems"]
+    assert found["verdict"] == "fine"
     assert found["problems"] == []
     assert found["choices"]["device"]["value"] == "cuda:0"
     assert found["choices"]["device"]["reason"]
@@ -148,7 +148,8 @@ def test_a_broken_part_hides_no_other(page: Page, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(f"dsvl_cli.engine.diagnosis.{part}", fail)
     status, found = as_json(page)
     assert status == 1
-    assert list(found) == SECTIONS
+    assert list(found) == ["verdict", *SECTIONS, "problems"]
+    assert found["verdict"] == "problems"
     assert "it is broken" in found["problems"][0]["message"]
     assert found["quantization"]
 
@@ -160,8 +161,8 @@ def test_a_problem_is_on_the_page_with_its_hint(page: Page, monkeypatch: pytest.
     monkeypatch.setattr("dsvl_cli.engine.diagnosis.find_machine", fail)
     status, out = page()
     assert status == 1
-    words = " ".join(out.split("problems\n")[1].split())
-    assert words == "1 choices: torch cannot be imported: OSError: no libtorch; install it anew"
+    words = " ".join(out.split("\n\n")[0].split())
+    assert words == "1 problem 1 choices: torch cannot be imported: OSError: no libtorch; install it anew"
     assert "cpu bnb-nf4" in out
 
 
@@ -187,6 +188,31 @@ def test_every_value_says_where_it_comes_from(page: Page, monkeypatch: pytest.Mo
     assert settings["stats"] == {"value": True, "from": ".dsvl.toml:2"}
     assert settings[".dsvl.toml"] == str(tmp_path / ".dsvl.toml")
     assert set(settings) & set(ALL_SETTINGS) == {"top_p", "top_k", "seed", "stats"}
+
+
+def test_the_models_say_whether_they_are_here_and_would_fit(
+    page: Page, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("dsvl_cli.engine.diagnosis.find_machine", lambda: Machine(memory_free=8 * 10**9))
+    (tmp_path / "config.toml").write_text("[aliases]\nwork = 'org/name'\ngone = '/no/such'\n")
+    models = as_json(page)[1]["models"]
+    assert models["tiny"] == {"here": True, "fits": True, "problem": None}
+    assert models["1.3b"] == {"here": False, "fits": True, "problem": None}
+    assert models["7b"] == {"here": False, "fits": False, "problem": None}
+    assert models["work"] == {"here": False, "fits": None, "problem": None}
+    assert "/no/such" in models["gone"]["problem"]
+    lines = page()[1].split("\nmodels\n")[1].splitlines()
+    told = " ".join(" ".join(lines[: lines.index("")]).split())
+    assert "7b deepseek-community/deepseek-vl-7b-chat: not on this machine, 14.7 GB to download; does not fit" in told
+    assert "fits with --quantization 4bit" not in told
+
+
+def test_settings_of_single_commands_are_listed_with_them(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("top_k = 5\n[chat]\ntop_k = 6\n")
+    settings = as_json(page)[1]["settings"]
+    assert settings["top_k"]["value"] == 5
+    assert settings["chat: top_k"] == {"value": 6, "from": f"{tmp_path / 'config.toml'}:3"}
+    assert "describe: top_k" not in settings
 
 
 def test_a_profile_that_is_not_there_is_a_problem(page: Page) -> None:

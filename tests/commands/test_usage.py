@@ -18,6 +18,7 @@ from dsvl_cli.engine.checkpoint.find import find_checkpoint
 from dsvl_cli.engine.options import RULES, Bound, LoadOptions, NotEmpty
 from dsvl_cli.engine.progress import Silence
 from dsvl_cli.errors import ExitStatus
+from dsvl_cli.settings import ALL_SETTINGS, SETTINGS
 
 PARSER_WORDS = re.compile(r"Invalid value|No such|Missing |Got unexpected|valid integer|unable to|Error|\bNone\b|Try ")
 
@@ -108,6 +109,40 @@ def test_a_wrong_variable_is_named_and_not_an_option_that_nobody_used(
     told = fails(*words, *needed(command))
     assert told.startswith(f"error: {option.envvar} is {value}; it must be ")
     assert "--" not in told
+
+
+@pytest.mark.parametrize("form", ["{}\n", "[profiles.p]\n{}\n", "# a comment\n[{table}]\n{}\n"])
+@pytest.mark.parametrize("name", ALL_SETTINGS)
+def test_a_wrong_value_in_a_file_is_named_with_its_line(fails: Failing, tmp_path: Path, name: str, form: str) -> None:
+    rule = ALL_SETTINGS[name].rule
+    value = '"perhaps"' if rule is None and ALL_SETTINGS[name].kind is bool else "-5"
+    path = tmp_path / "config.toml"
+    table = next(table for table in SETTINGS if name in SETTINGS[table])
+    path.write_text(form.format(f"{name} = {value}", table=table))
+    line = form.count("\n")
+    told = fails("chat")
+    assert told.startswith(f"error: {path}:{line}: {name} is {value}; it must be ")
+
+
+def test_a_value_from_a_file_that_the_engine_refuses_is_named_with_its_line(
+    fails: Failing, finding: None, tmp_path: Path
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("\nmodel = 'nope'\n")
+    assert fails("describe", "x.png").startswith(f"error: there is no model 'nope' ({path}:2: model)\n")
+    path.write_text("[profiles.p]\nrevision = 'main'\n")
+    told = fails("describe", "x.png", "-m", "tiny", "--profile", "p")
+    assert told.startswith(f"error: {path}:2 (profile p): revision needs a model from the hub")
+
+
+@pytest.mark.parametrize("way", ["option", "variable"])
+def test_a_profile_that_is_not_there_is_named_as_it_was_written(
+    fails: Failing, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    if way == "variable":
+        monkeypatch.setenv("DSVL_PROFILE", "fast")
+    told = fails("describe", "x.png", *(["--profile", "fast"] if way == "option" else []))
+    assert told.startswith(f"error: there is no profile 'fast'{' (DSVL_PROFILE)' if way == 'variable' else ''}\n")
 
 
 @pytest.mark.parametrize(("words", "command", "option"), VALUED, ids=VALUED_IDS)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsvl_cli.errors import DsvlError
+from dsvl_cli.terminal.editor import run_editor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,15 +19,14 @@ def edit_text(text: str, variables: Mapping[str, str]) -> str:
     Raises:
         DsvlError: the editor cannot be started or failed.
     """
-    command = variables.get("VISUAL") or variables.get("EDITOR") or ("notepad" if os.name == "nt" else "vi")
     # A private folder (0700): an editor's backup files are deleted with it.
     with tempfile.TemporaryDirectory(prefix="dsvl-") as folder:
         path = Path(folder, "message.md")
         path.write_text(text, encoding="utf-8")
         try:
-            subprocess.run([*shlex.split(command, posix=os.name != "nt"), str(path)], check=True, env=dict(variables))
+            run_editor(path, variables)
             return path.read_text(encoding="utf-8")
+        except DsvlError as exc:
+            raise DsvlError(f"{exc.message}; nothing was sent", exc.hint) from exc
         except (OSError, ValueError) as exc:
-            raise DsvlError(f"the editor {command} cannot be used: {exc}", "set EDITOR to another editor") from exc
-        except subprocess.CalledProcessError as exc:
-            raise DsvlError(f"{command} exited with status {exc.returncode}; nothing was sent") from exc
+            raise DsvlError(f"what the editor left cannot be read: {exc}", "nothing was sent") from exc
