@@ -22,7 +22,9 @@ _BOLD, _DIM, _END = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 def render_help(command: Any, ctx: Any) -> str:
     """Return the help page of a command for this terminal."""
     console = Console(Environment.system())
-    return "\n".join(_Page(min(console.width, _WIDEST), styled=console.colour).lines(command, ctx))
+    # Most pipes from here lead to a pager on the same terminal.
+    width = console.width if console.answer_is_terminal else console.status_width
+    return "\n".join(_Page(min(width, _WIDEST), styled=console.colour).lines(command, ctx))
 
 
 def describe_metavar(parameter: Any, choices: list[str]) -> str:
@@ -35,7 +37,7 @@ def describe_metavar(parameter: Any, choices: list[str]) -> str:
     if metavar and not (choices and len(metavar) > _LONGEST_METAVAR):
         return metavar
     shortest = min((name for name in parameter.opts if name.startswith("--")), key=len)
-    return shortest.rpartition("-")[2].upper()
+    return str(shortest).rpartition("-")[2].upper()
 
 
 def list_choices(parameter: Any, ctx: Any) -> list[str]:
@@ -134,7 +136,7 @@ class _Page:
                 yield from self._wrap(line) if line else [""]
 
     def _wrap(self, text: str, first: str = "", rest: str = "") -> Iterator[str]:
-        width = max(self._width, len(rest) + 16)
+        width = max(self._width, len(rest) + 12)
         lines = textwrap.wrap(
             text, width, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
         )

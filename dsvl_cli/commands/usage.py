@@ -17,7 +17,7 @@ from dsvl_cli.engine.options import RULES, NotEmpty
 from dsvl_cli.errors import DsvlError, SettingError, UsageError
 
 _SWITCH = "true or false"
-_LIST, _TEXT = (str(NotEmpty(kind)) for kind in (list, str))  # on the command line, each text is given by itself
+_LIST, _TEXT = str(NotEmpty(list[str])), str(NotEmpty(str))  # on the command line, each text is given by itself
 # What people type for a command or option that has another name here.
 _OTHER_NAMES = {
     "help": "--help", "version": "--version", "caption": "describe", "ask": "describe", "run": "chat", "ls": "list",

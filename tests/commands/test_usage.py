@@ -34,12 +34,15 @@ def walk(command: Any, *words: str, parent: Any = None) -> Iterator[tuple[tuple[
 
 
 WALKED = list(walk(typer.main.get_command(app)))
-OPTIONS = [
-    (words, command, option)
-    for words, command, context in WALKED
-    for option in command.get_params(context)
-    if option.param_type_name == "option" and option.name != "help"
-]
+# Each once: what several commands share is one declaration.
+OPTIONS = list(
+    {
+        (tuple(option.opts), option.help): (words, command, option)
+        for words, command, context in WALKED
+        for option in command.get_params(context)
+        if option.param_type_name == "option" and option.name != "help"
+    }.values()
+)
 IDS = [f"{' '.join(words)} {option.opts[0]}" for words, _, option in OPTIONS]
 VALUED = [case for case in OPTIONS if not case[2].is_flag]
 VALUED_IDS = [name for case, name in zip(OPTIONS, IDS, strict=True) if case in VALUED]
