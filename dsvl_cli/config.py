@@ -39,6 +39,11 @@ from dsvl_cli.errors import DsvlError, SettingError, UsageError
 from dsvl_cli.settings import ALL_SETTINGS, SETTINGS, find_nearest, parse_toml
 
 FOLDER_FILE = ".dsvl.toml"
+# Variables that are not settings.
+OWN_VARIABLES = (
+    "DSVL_PROFILE", "DSVL_DEBUG", "DSVL_CONFIG_DIR", "DSVL_DATA_DIR", "DSVL_CACHE_DIR", "DSVL_NATIVE",
+    "DSVL_KERNEL_FLAGS",
+)  # fmt: skip
 _LARGEST = 20_000  # bytes per file
 _DEEP_KEY = re.compile(r"""(?m)(?:^[ \t\[]*|[{,]\s*)[\w"'-]+(?:[ \t]*\.[ \t]*[\w"'-]+){20}""")
 _MOST_WORK = 20_000  # lines to parse in search of a key
@@ -117,6 +122,15 @@ def config_folder(variables: Mapping[str, str]) -> Path:
         return user_config_path("dsvl", appauthor=False, roaming=True)
     except RuntimeError as exc:
         raise _NoHome("there is no home folder for config.toml", "set HOME or DSVL_CONFIG_DIR") from exc
+
+
+def find_unknown_variables(variables: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the variables called `DSVL_...` that mean nothing to dsvl, each with the name that was probably meant."""
+    import difflib
+
+    known = [*OWN_VARIABLES, *(f"DSVL_{name.upper()}" for name in ALL_SETTINGS if name != "stop")]
+    unknown = [name for name, value in variables.items() if name.startswith("DSVL_") and value and name not in known]
+    return {name: next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.8)), None) for name in unknown}
 
 
 def read_config(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import faulthandler
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -26,11 +25,7 @@ if TYPE_CHECKING:
     from dsvl_cli.engine.machine.detect import Machine
     from dsvl_cli.terminal.console import Console
 
-# DSVL_ variables that are not settings, and foreign variables that affect dsvl.
-_OWN = (
-    "DSVL_PROFILE", "DSVL_DEBUG", "DSVL_CONFIG_DIR", "DSVL_DATA_DIR", "DSVL_CACHE_DIR", "DSVL_NATIVE",
-    "DSVL_KERNEL_FLAGS",
-)  # fmt: skip
+# Foreign variables that affect dsvl.
 _FOREIGN = (
     "HF_", "HUGGING", "TRANSFORMERS_", "XDG_C", "XDG_DATA_HOME", "CUDA_VISIBLE", "OMP_", "MKL_", "NO_COLOR", "COLUMNS",
     "HTTP_PROXY", "HTTPS_PROXY",
@@ -166,6 +161,7 @@ def _describe_terminal(console: Console) -> Finding:
 def _check_environment(variables: Mapping[str, str]) -> Finding:
     """Return the variables that affect dsvl, and report unknown names and wrong values."""
     known = {f"DSVL_{name.upper()}": setting for name, setting in ALL_SETTINGS.items() if name != "stop"}
+    unknown = config.find_unknown_variables(variables)
     facts, problems = [], []
     for name, value in sorted(variables.items()):
         if not value or not name.upper().startswith(("DSVL_", *_FOREIGN)):
@@ -173,9 +169,9 @@ def _check_environment(variables: Mapping[str, str]) -> Finding:
         text = "set" if is_secret(name) else value
         if name in known:
             problems += check_variable(name, value, known[name])
-        elif name.startswith("DSVL_") and name not in _OWN:
-            near = difflib.get_close_matches(name, [*known, *_OWN], n=1)
-            facts.append(Fact(name, text, f"{text} (unknown to dsvl{f'; did you mean {near[0]}?' if near else ''})"))
+        elif name in unknown:
+            near = unknown[name]
+            facts.append(Fact(name, text, f"{text} (unknown to dsvl{f'; did you mean {near}?' if near else ''})"))
             continue
         facts.append(Fact(name, text))
     return Finding(facts or [Fact("variables", None, "none that affects dsvl")], problems)

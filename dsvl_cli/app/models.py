@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -59,7 +60,9 @@ def print_models(console: Console, aliases: Mapping[str, str], *, as_json: bool)
     ]
     table += _summarize_packed(packed)
     safe = [tuple(map(sanitize_line, row)) for row in [("NAME", "SIZE", "FORMAT", ""), *table]]
-    console.write("".join(f"{line}\n" for line in align(safe, console.width)))
+    # No line is broken between a number and its unit.
+    whole = [(*row[:-1], re.sub(r"(?<=\d) (?=[kMGT]?B\b)", "\xa0", row[-1])) for row in safe]
+    console.write("".join(f"{line}\n".replace("\xa0", " ") for line in align(whole, console.width)))
 
 
 def describe_state(entry: ModelEntry, *, with_target: bool = True) -> str:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dsvl_cli.config import FOLDER_FILE, Config, read_config
+from dsvl_cli.config import FOLDER_FILE, Config, find_unknown_variables, read_config
 from dsvl_cli.engine.options import (
     DEVICES,
     RULES,
@@ -261,12 +261,18 @@ def given(ctx: typer.Context) -> frozenset[str]:
 
 
 def make_console(ctx: typer.Context | None = None) -> Console:
-    """Build the console from a command's values, and say which texts a file in the current folder has set."""
+    """Build the console from a command's values.
+
+    It says which texts a file in the current folder has set, and which variables are probably misspelt.
+    """
     values = {} if ctx is None else ctx.params
     flags = {name: values.get(name, False) for name in ("verbose", "quiet", "plain")}
     console = Console(Environment.system(), **flags)
     if ctx is not None and (places := _folder_texts(ctx)):
         console.status(f"{' and '.join(places)} from {FOLDER_FILE} in this folder")
+    for name, near in find_unknown_variables(os.environ).items() if ctx is not None else ():
+        if near is not None:
+            console.status(f"{name} is not used; did you mean {near}?")
     return console
 
 

@@ -36,7 +36,7 @@ def test_names_choices_and_examples_are_whole_at_every_width(page: Page, command
     lines = page(command, width)
     text = "\n".join(lines)
     assert lines[0].startswith(f"Usage: {command.path} [OPTIONS]")
-    assert not re.search(r"<(?!image>)|\]\.\.\.|\[\[|[╭│╰─]|\x1b|\xa0", text)
+    assert not re.search(r"<(?!image>)|\]\.\.\.|\[\[|[╭│╰─]|\[/|\[dim|\[bold|\x1b|\xa0", text)
     words = set(re.split(r"[\s,]+|(?<=\w)\.(?=\s|$)", text))
     for option in command.options:
         assert {*option.names} <= words, option.names

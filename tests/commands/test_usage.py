@@ -239,6 +239,18 @@ def test_what_the_engine_refuses_names_the_variable(
     assert fails("describe", "x.png", *arguments).startswith(f"error: {told}\n")
 
 
+@pytest.mark.usefixtures("finding")
+@pytest.mark.parametrize(
+    ("variable", "near"), [("DSVL_TEMPRATURE", "DSVL_TEMPERATURE"), ("DSVL_MODLE", "DSVL_MODEL"), ("DSVL_OTHER", None)]
+)
+def test_a_misspelt_variable_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, variable: str, near: str | None
+) -> None:
+    monkeypatch.setenv(variable, "x")
+    assert main(["describe", "x.png", "-m", "tiny"]) == 0
+    assert capsys.readouterr().err == (f"{variable} is not used; did you mean {near}?\n" if near else "")
+
+
 @given(st.data())
 def test_options_are_read_as_the_parser_reads_them(data: st.DataObject) -> None:
     _, command, context = next(found for found in WALKED if found[0] == ("describe",))
