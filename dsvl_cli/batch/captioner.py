@@ -32,7 +32,7 @@ from dsvl_cli.engine.conversation import (
 )
 from dsvl_cli.engine.options import SamplingParams
 from dsvl_cli.engine.pictures.bounded import BoundedDecoder
-from dsvl_cli.errors import DsvlError, ImageError
+from dsvl_cli.errors import DsvlError, ImageError, UsageError
 
 Judge = Callable[[str, str, FinishReason], str | None]
 
@@ -374,7 +374,8 @@ def _compose(task: _Task, prompt: str) -> tuple[Part, ...]:
 
 
 def _failure(error: DsvlError) -> Failure:
-    return Failure(type(error).__name__, error.message)
+    kind = UsageError if isinstance(error, UsageError) else type(error)  # readers of rows know no finer one
+    return Failure(kind.__name__, error.message)
 
 
 def _as_generator(outcomes: Iterator[Outcome]) -> Generator[Outcome, None, None]:

@@ -90,7 +90,7 @@ def test_an_existing_model_is_replaced_only_when_asked_for(tmp_path: Path, capfd
         (["tiny", "out", "--format", "int4"], 1, "bnb-nf4"),
         (["tiny", "out", "--format", "int8"], 1, "bnb-int8"),
         (["tiny", "out", "--include-head"], 1, "head"),
-        (["tiny", "out", "--group-size", "7"], 2, "group_size"),
+        (["tiny", "out", "--group-size", "7"], 2, "--group-size is 7"),
         (["nothing", "out"], 2, "nothing"),
     ],
 )
