@@ -16,19 +16,21 @@ _dsvl_command() {
         'dsvl config example') commands='' options='--debug --help,-h' ;;
         'dsvl config path') commands='' options='--debug --help,-h' ;;
         'dsvl config edit') commands='' options='--debug --help,-h' ;;
-        'dsvl sessions') commands='list show search export rm' options='--help,-h' ;;
+        'dsvl sessions') commands='list show search export rename rm' options='--help,-h' ;;
         'dsvl sessions list') commands='' options='--limit,-n --json --debug --help,-h' ;;
         'dsvl sessions show') commands='' options='--debug --help,-h' ;;
         'dsvl sessions search') commands='' options='--json --debug --help,-h' ;;
         'dsvl sessions export') commands='' options='--pictures-beside --overwrite --debug --help,-h' ;;
-        'dsvl sessions rm') commands='' options='--debug --help,-h' ;;
+        'dsvl sessions rename') commands='' options='--debug --help,-h' ;;
+        'dsvl sessions rm') commands='' options='--yes,-y --debug --help,-h' ;;
     esac
 }
 
 _dsvl_kind() {
     case $1 in
-        'dsvl chat|--session' | 'dsvl chat|--system' | 'dsvl chat|-s' | 'dsvl chat|--max-new-tokens' | 'dsvl chat|--max-tokens' | 'dsvl chat|--temperature' | 'dsvl chat|--temp' | 'dsvl chat|--top-p' | 'dsvl chat|--top-k' | 'dsvl chat|--min-p' | 'dsvl chat|--repetition-penalty' | 'dsvl chat|--seed' | 'dsvl chat|--stop' | 'dsvl chat|--profile' | 'dsvl chat|--revision' | 'dsvl chat|--threads' | 'dsvl chat|--group-size' | 'dsvl describe|--prompt' | 'dsvl describe|-p' | 'dsvl describe|--system' | 'dsvl describe|-s' | 'dsvl describe|--max-new-tokens' | 'dsvl describe|--max-tokens' | 'dsvl describe|--temperature' | 'dsvl describe|--temp' | 'dsvl describe|--top-p' | 'dsvl describe|--top-k' | 'dsvl describe|--min-p' | 'dsvl describe|--repetition-penalty' | 'dsvl describe|--seed' | 'dsvl describe|--stop' | 'dsvl describe|--profile' | 'dsvl describe|--revision' | 'dsvl describe|--threads' | 'dsvl describe|--group-size' | 'dsvl batch|--ext' | 'dsvl batch|--column' | 'dsvl batch|--prompt' | 'dsvl batch|-p' | 'dsvl batch|--batch-size' | 'dsvl batch|--max-errors' | 'dsvl batch|--system' | 'dsvl batch|-s' | 'dsvl batch|--max-new-tokens' | 'dsvl batch|--max-tokens' | 'dsvl batch|--temperature' | 'dsvl batch|--temp' | 'dsvl batch|--top-p' | 'dsvl batch|--top-k' | 'dsvl batch|--min-p' | 'dsvl batch|--repetition-penalty' | 'dsvl batch|--seed' | 'dsvl batch|--stop' | 'dsvl batch|--profile' | 'dsvl batch|--revision' | 'dsvl batch|--threads' | 'dsvl batch|--group-size' | 'dsvl quantize|--group-size' | 'dsvl quantize|--profile' | 'dsvl quantize|--revision' | 'dsvl quantize|--threads' | 'dsvl quantize|2' | 'dsvl doctor|--profile' | 'dsvl sessions list|--limit' | 'dsvl sessions list|-n' | 'dsvl sessions show|1' | 'dsvl sessions search|'[0-9]* | 'dsvl sessions export|1' | 'dsvl sessions rm|'[0-9]*) kind=text ;;
+        'dsvl chat|--session' | 'dsvl sessions show|1' | 'dsvl sessions export|1' | 'dsvl sessions rename|1' | 'dsvl sessions rm|'[0-9]*) kind=sessions ;;
         'dsvl chat|--overflow') kind=overflow ;;
+        'dsvl chat|--system' | 'dsvl chat|-s' | 'dsvl chat|--max-new-tokens' | 'dsvl chat|--max-tokens' | 'dsvl chat|--temperature' | 'dsvl chat|--temp' | 'dsvl chat|--top-p' | 'dsvl chat|--top-k' | 'dsvl chat|--min-p' | 'dsvl chat|--repetition-penalty' | 'dsvl chat|--seed' | 'dsvl chat|--stop' | 'dsvl chat|--profile' | 'dsvl chat|--revision' | 'dsvl chat|--threads' | 'dsvl chat|--group-size' | 'dsvl describe|--prompt' | 'dsvl describe|-p' | 'dsvl describe|--system' | 'dsvl describe|-s' | 'dsvl describe|--max-new-tokens' | 'dsvl describe|--max-tokens' | 'dsvl describe|--temperature' | 'dsvl describe|--temp' | 'dsvl describe|--top-p' | 'dsvl describe|--top-k' | 'dsvl describe|--min-p' | 'dsvl describe|--repetition-penalty' | 'dsvl describe|--seed' | 'dsvl describe|--stop' | 'dsvl describe|--profile' | 'dsvl describe|--revision' | 'dsvl describe|--threads' | 'dsvl describe|--group-size' | 'dsvl batch|--ext' | 'dsvl batch|--column' | 'dsvl batch|--prompt' | 'dsvl batch|-p' | 'dsvl batch|--batch-size' | 'dsvl batch|--max-errors' | 'dsvl batch|--system' | 'dsvl batch|-s' | 'dsvl batch|--max-new-tokens' | 'dsvl batch|--max-tokens' | 'dsvl batch|--temperature' | 'dsvl batch|--temp' | 'dsvl batch|--top-p' | 'dsvl batch|--top-k' | 'dsvl batch|--min-p' | 'dsvl batch|--repetition-penalty' | 'dsvl batch|--seed' | 'dsvl batch|--stop' | 'dsvl batch|--profile' | 'dsvl batch|--revision' | 'dsvl batch|--threads' | 'dsvl batch|--group-size' | 'dsvl quantize|--group-size' | 'dsvl quantize|--profile' | 'dsvl quantize|--revision' | 'dsvl quantize|--threads' | 'dsvl quantize|2' | 'dsvl doctor|--profile' | 'dsvl sessions list|--limit' | 'dsvl sessions list|-n' | 'dsvl sessions search|'[0-9]* | 'dsvl sessions rename|'[0-9]*) kind=text ;;
         'dsvl chat|--model' | 'dsvl chat|-m' | 'dsvl describe|--model' | 'dsvl describe|-m' | 'dsvl batch|--model' | 'dsvl batch|-m') kind=model_folders ;;
         'dsvl chat|--device' | 'dsvl describe|--device' | 'dsvl batch|--device' | 'dsvl quantize|--device') kind=device ;;
         'dsvl chat|--dtype' | 'dsvl describe|--dtype' | 'dsvl batch|--dtype') kind=dtype ;;
@@ -47,6 +49,7 @@ _dsvl_kind() {
 
 _dsvl_values() {
     case $1 in
+        sessions) values='' paths=sessions ;;
         overflow) values='error drop-oldest' paths= ;;
         model_folders) values='tiny 1.3b 7b 1.3b-base 7b-base' paths=folders ;;
         device) values='auto cpu cuda cuda:0 mps xpu' paths= ;;
@@ -122,7 +125,11 @@ _dsvl() {
     if _dsvl_kind "$command|${option:-$position}"; then
         _dsvl_values "$kind"
         _dsvl_offer $values
-        [[ -n $paths ]] && _dsvl_offer_paths
+        case $paths in
+            '') ;;
+            sessions) _dsvl_offer_sessions ;;
+            *) _dsvl_offer_paths ;;
+        esac
     elif [[ -n $commands ]]; then
         _dsvl_offer $commands
     elif [[ -z $option ]]; then
@@ -162,6 +169,19 @@ _dsvl_offer_paths() {
             COMPREPLY+=("${path#"$prefix"}")
         fi
     done < <(compgen -f -- "$typed")
+}
+
+# Titles are shown beside the ids unless there is only one.
+_dsvl_offer_sessions() {
+    local title found=()
+    while IFS=$'\t' read -r word title; do
+        [[ $word == "$typed"* ]] && found+=("$start$word  ${title//\// }")
+    done < <(dsvl sessions list --limit 50 2>/dev/null | awk -F'\t' '
+        { title = $2 == "" ? $7 : $2; gsub(/[[:cntrl:]]/, " ", title); print $1 "\t" title }')
+    [[ ${#found[@]} -eq 1 ]] && found=("${found[0]%%  *}")
+    for word in "${found[@]}"; do
+        COMPREPLY+=("${word#"$prefix"}")
+    done
 }
 
 complete -o filenames -F _dsvl dsvl

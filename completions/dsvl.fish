@@ -9,7 +9,7 @@ function __dsvl_at
     test "$path" = "$argv[1]"
 end
 
-# Offer paths: pictures, files or folders.
+# Offer paths (pictures, files or folders) or saved conversations.
 function __dsvl_paths
     set -l typed (string replace -r -- '^--[^=]*=' '' (commandline -ct))
     switch $argv[1]
@@ -19,15 +19,20 @@ function __dsvl_paths
             complete -C "'' $typed" | string match -r -i -- ".*(?:/|\.(?:$__dsvl_extensions))(?:\t.*)?\$"
         case files
             complete -C "'' $typed"
+        case sessions
+            dsvl sessions list --limit 50 2>/dev/null | awk -F'\t' '
+                { title = $2 == "" ? $7 : $2; gsub(/[[:cntrl:]]/, " ", title); print $1 "\t" title }'
     end
 end
 
 # BEGIN of what generate.py writes
-set -g __dsvl_commands 'dsvl' 'dsvl chat' 'dsvl describe' 'dsvl batch' 'dsvl quantize' 'dsvl models' 'dsvl models list' 'dsvl models rm' 'dsvl doctor' 'dsvl config' 'dsvl config example' 'dsvl config path' 'dsvl config edit' 'dsvl sessions' 'dsvl sessions list' 'dsvl sessions show' 'dsvl sessions search' 'dsvl sessions export' 'dsvl sessions rm'
+set -g __dsvl_commands 'dsvl' 'dsvl chat' 'dsvl describe' 'dsvl batch' 'dsvl quantize' 'dsvl models' 'dsvl models list' 'dsvl models rm' 'dsvl doctor' 'dsvl config' 'dsvl config example' 'dsvl config path' 'dsvl config edit' 'dsvl sessions' 'dsvl sessions list' 'dsvl sessions show' 'dsvl sessions search' 'dsvl sessions export' 'dsvl sessions rename' 'dsvl sessions rm'
 set -g __dsvl_extensions 'jpg|jpeg|jpe|jfif|mpo|png|apng|webp|gif|bmp|tif|tiff|ppm|pgm|pbm|pnm|pfm|ico|avif|jp2|j2k|heic|heif'
 
 function __dsvl_values
     switch $argv[1]
+        case sessions
+            __dsvl_paths sessions
         case overflow
             printf '%s\t%s\n' 'error' ''
             printf '%s\t%s\n' 'drop-oldest' ''
@@ -106,12 +111,12 @@ complete -c dsvl -n "__dsvl_at 'dsvl'" -a quantize -d 'Write a quantized copy of
 complete -c dsvl -n "__dsvl_at 'dsvl'" -a models -d 'List the models that can be named, and whether each would fit; remove downloaded ones.'
 complete -c dsvl -n "__dsvl_at 'dsvl'" -a doctor -d 'Show what dsvl finds on this machine, and what it would choose.'
 complete -c dsvl -n "__dsvl_at 'dsvl'" -a config -d 'Print an example of config.toml or its path, or open it in your editor.'
-complete -c dsvl -n "__dsvl_at 'dsvl'" -a sessions -d 'List, show, search, export and remove saved conversations.'
+complete -c dsvl -n "__dsvl_at 'dsvl'" -a sessions -d 'List, show, search, name, export and remove saved conversations.'
 complete -c dsvl -n "__dsvl_at 'dsvl'" -l version -s V -d 'Show the version.'
 complete -c dsvl -n "__dsvl_at 'dsvl'" -l help -s h -d 'Show this message and exit.'
 complete -c dsvl -n "__dsvl_at 'dsvl chat'" -a '(__dsvl_values pictures)'
-complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l continue -s c -d 'Continue the last conversation.'
-complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l session -x -a '(__dsvl_values text)' -d 'Continue this conversation; see dsvl sessions list.'
+complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l continue -s c -d 'Continue the last conversation, with its model and settings.'
+complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l session -x -a '(__dsvl_values sessions)' -d 'Continue this conversation, by its id or name; see dsvl sessions list.'
 complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l no-save -d 'Save nothing to disk, not even with --cache.'
 complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l overflow -x -a '(__dsvl_values overflow)' -d 'When the context is full: stop with an error, or drop the oldest turns.'
 complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l system -s s -x -a '(__dsvl_values text)' -d 'System prompt, in place of the model\'s default; \'\' for none.'
@@ -280,22 +285,30 @@ complete -c dsvl -n "__dsvl_at 'dsvl sessions'" -a list -d 'List the conversatio
 complete -c dsvl -n "__dsvl_at 'dsvl sessions'" -a show -d 'Print a conversation as Markdown.'
 complete -c dsvl -n "__dsvl_at 'dsvl sessions'" -a search -d 'Search the text of conversations.'
 complete -c dsvl -n "__dsvl_at 'dsvl sessions'" -a export -d 'Write a conversation with its pictures to a file.'
-complete -c dsvl -n "__dsvl_at 'dsvl sessions'" -a rm -d 'Remove conversations permanently.'
+complete -c dsvl -n "__dsvl_at 'dsvl sessions'" -a rename -d 'Name a conversation, or give it another name.'
+complete -c dsvl -n "__dsvl_at 'dsvl sessions'" -a rm -d 'Remove conversations permanently, after asking.'
 complete -c dsvl -n "__dsvl_at 'dsvl sessions'" -l help -s h -d 'Show this message and exit.'
 complete -c dsvl -n "__dsvl_at 'dsvl sessions list'" -l limit -s n -x -a '(__dsvl_values text)' -d 'Show only the last N.'
 complete -c dsvl -n "__dsvl_at 'dsvl sessions list'" -l json -d 'Print one JSON object per line.'
 complete -c dsvl -n "__dsvl_at 'dsvl sessions list'" -l debug -d 'Show the traceback of an error.'
 complete -c dsvl -n "__dsvl_at 'dsvl sessions list'" -l help -s h -d 'Show this message and exit.'
+complete -c dsvl -n "__dsvl_at 'dsvl sessions show'" -a '(__dsvl_values sessions)'
 complete -c dsvl -n "__dsvl_at 'dsvl sessions show'" -l debug -d 'Show the traceback of an error.'
 complete -c dsvl -n "__dsvl_at 'dsvl sessions show'" -l help -s h -d 'Show this message and exit.'
 complete -c dsvl -n "__dsvl_at 'dsvl sessions search'" -l json -d 'Print one JSON object per line.'
 complete -c dsvl -n "__dsvl_at 'dsvl sessions search'" -l debug -d 'Show the traceback of an error.'
 complete -c dsvl -n "__dsvl_at 'dsvl sessions search'" -l help -s h -d 'Show this message and exit.'
+complete -c dsvl -n "__dsvl_at 'dsvl sessions export'" -a '(__dsvl_values sessions)'
 complete -c dsvl -n "__dsvl_at 'dsvl sessions export'" -a '(__dsvl_values files)'
 complete -c dsvl -n "__dsvl_at 'dsvl sessions export'" -l pictures-beside -d 'Write the pictures to a folder beside FILE instead of embedding them.'
 complete -c dsvl -n "__dsvl_at 'dsvl sessions export'" -l overwrite -d 'Replace FILE if it exists.'
 complete -c dsvl -n "__dsvl_at 'dsvl sessions export'" -l debug -d 'Show the traceback of an error.'
 complete -c dsvl -n "__dsvl_at 'dsvl sessions export'" -l help -s h -d 'Show this message and exit.'
+complete -c dsvl -n "__dsvl_at 'dsvl sessions rename'" -a '(__dsvl_values sessions)'
+complete -c dsvl -n "__dsvl_at 'dsvl sessions rename'" -l debug -d 'Show the traceback of an error.'
+complete -c dsvl -n "__dsvl_at 'dsvl sessions rename'" -l help -s h -d 'Show this message and exit.'
+complete -c dsvl -n "__dsvl_at 'dsvl sessions rm'" -a '(__dsvl_values sessions)'
+complete -c dsvl -n "__dsvl_at 'dsvl sessions rm'" -l yes -s y -d 'Do not ask; needed where there is no terminal.'
 complete -c dsvl -n "__dsvl_at 'dsvl sessions rm'" -l debug -d 'Show the traceback of an error.'
 complete -c dsvl -n "__dsvl_at 'dsvl sessions rm'" -l help -s h -d 'Show this message and exit.'
 # END of what generate.py writes

@@ -3,6 +3,7 @@
 # BEGIN of what generate.py writes
 $dsvlExtensions = 'jpg|jpeg|jpe|jfif|mpo|png|apng|webp|gif|bmp|tif|tiff|ppm|pgm|pbm|pnm|pfm|ico|avif|jp2|j2k|heic|heif'
 $dsvlValues = @{
+    sessions = @{ Paths = 'sessions'; Words = @() }
     overflow = @{ Paths = ''; Words = @(@('error', ''), @('drop-oldest', '')) }
     model_folders = @{ Paths = 'folders'; Words = @(@('tiny', 'the model embedded in dsvl'), @('1.3b', 'deepseek-community/deepseek-vl-1.3b-chat'), @('7b', 'deepseek-community/deepseek-vl-7b-chat'), @('1.3b-base', 'deepseek-community/deepseek-vl-1.3b-base'), @('7b-base', 'deepseek-community/deepseek-vl-7b-base')) }
     device = @{ Paths = ''; Words = @(@('auto', ''), @('cpu', ''), @('cuda', ''), @('cuda:0', ''), @('mps', ''), @('xpu', '')) }
@@ -19,7 +20,7 @@ $dsvlValues = @{
 }
 $dsvlCommands = @{
     'dsvl' = @{
-        Commands = @(@('chat', 'Chat about pictures; the conversation is saved.'), @('describe', 'Describe pictures, or answer a question about them.'), @('batch', 'Ask about many pictures: one row per picture, with an answer or an error.'), @('quantize', 'Write a quantized copy of a model: a folder that transformers can load anywhere.'), @('models', 'List the models that can be named, and whether each would fit; remove downloaded ones.'), @('doctor', 'Show what dsvl finds on this machine, and what it would choose.'), @('config', 'Print an example of config.toml or its path, or open it in your editor.'), @('sessions', 'List, show, search, export and remove saved conversations.'))
+        Commands = @(@('chat', 'Chat about pictures; the conversation is saved.'), @('describe', 'Describe pictures, or answer a question about them.'), @('batch', 'Ask about many pictures: one row per picture, with an answer or an error.'), @('quantize', 'Write a quantized copy of a model: a folder that transformers can load anywhere.'), @('models', 'List the models that can be named, and whether each would fit; remove downloaded ones.'), @('doctor', 'Show what dsvl finds on this machine, and what it would choose.'), @('config', 'Print an example of config.toml or its path, or open it in your editor.'), @('sessions', 'List, show, search, name, export and remove saved conversations.'))
         Arguments = @()
         Options = @(
             @{ Names = @('--version', '-V'); Kind = $null; Repeatable = $False; Help = 'Show the version.' }
@@ -30,8 +31,8 @@ $dsvlCommands = @{
         Commands = @()
         Arguments = @('pictures')
         Options = @(
-            @{ Names = @('--continue', '-c'); Kind = $null; Repeatable = $False; Help = 'Continue the last conversation.' }
-            @{ Names = @('--session'); Kind = 'text'; Repeatable = $False; Help = 'Continue this conversation; see dsvl sessions list.' }
+            @{ Names = @('--continue', '-c'); Kind = $null; Repeatable = $False; Help = 'Continue the last conversation, with its model and settings.' }
+            @{ Names = @('--session'); Kind = 'sessions'; Repeatable = $False; Help = 'Continue this conversation, by its id or name; see dsvl sessions list.' }
             @{ Names = @('--no-save'); Kind = $null; Repeatable = $False; Help = 'Save nothing to disk, not even with --cache.' }
             @{ Names = @('--overflow'); Kind = 'overflow'; Repeatable = $False; Help = 'When the context is full: stop with an error, or drop the oldest turns.' }
             @{ Names = @('--system', '-s'); Kind = 'text'; Repeatable = $False; Help = 'System prompt, in place of the model''s default; '''' for none.' }
@@ -255,7 +256,7 @@ $dsvlCommands = @{
         )
     }
     'dsvl sessions' = @{
-        Commands = @(@('list', 'List the conversations, most recent first.'), @('show', 'Print a conversation as Markdown.'), @('search', 'Search the text of conversations.'), @('export', 'Write a conversation with its pictures to a file.'), @('rm', 'Remove conversations permanently.'))
+        Commands = @(@('list', 'List the conversations, most recent first.'), @('show', 'Print a conversation as Markdown.'), @('search', 'Search the text of conversations.'), @('export', 'Write a conversation with its pictures to a file.'), @('rename', 'Name a conversation, or give it another name.'), @('rm', 'Remove conversations permanently, after asking.'))
         Arguments = @()
         Options = @(
             @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
@@ -273,7 +274,7 @@ $dsvlCommands = @{
     }
     'dsvl sessions show' = @{
         Commands = @()
-        Arguments = @('text')
+        Arguments = @('sessions')
         Options = @(
             @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
             @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
@@ -290,7 +291,7 @@ $dsvlCommands = @{
     }
     'dsvl sessions export' = @{
         Commands = @()
-        Arguments = @('text', 'files')
+        Arguments = @('sessions', 'files')
         Options = @(
             @{ Names = @('--pictures-beside'); Kind = $null; Repeatable = $False; Help = 'Write the pictures to a folder beside FILE instead of embedding them.' }
             @{ Names = @('--overwrite'); Kind = $null; Repeatable = $False; Help = 'Replace FILE if it exists.' }
@@ -298,10 +299,19 @@ $dsvlCommands = @{
             @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
         )
     }
+    'dsvl sessions rename' = @{
+        Commands = @()
+        Arguments = @('sessions', 'text')
+        Options = @(
+            @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
+            @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
+        )
+    }
     'dsvl sessions rm' = @{
         Commands = @()
-        Arguments = @('text')
+        Arguments = @('sessions')
         Options = @(
+            @{ Names = @('--yes', '-y'); Kind = $null; Repeatable = $False; Help = 'Do not ask; needed where there is no terminal.' }
             @{ Names = @('--debug'); Kind = $null; Repeatable = $False; Help = 'Show the traceback of an error.' }
             @{ Names = @('--help', '-h'); Kind = $null; Repeatable = $False; Help = 'Show this message and exit.' }
         )
@@ -378,6 +388,14 @@ Register-ArgumentCompleter -Native -CommandName dsvl -ScriptBlock {
     }
     $paths = $dsvlValues[$kind].Paths
     if (-not $paths) { return }
+    if ($paths -eq 'sessions') {
+        foreach ($line in @(dsvl sessions list --limit 50 2>$null)) {
+            $fields = $line -split "`t"
+            $title = if ($fields[1]) { $fields[1] } else { $fields[6] }
+            if ($fields[0].StartsWith($typed, 'Ordinal')) { New-Result ($start + $fields[0]) ($title -replace '\p{C}', ' ') }
+        }
+        return
+    }
     $unquoted = $typed.Trim("'", '"')
     foreach ($found in [System.Management.Automation.CompletionCompleters]::CompleteFilename($unquoted)) {
         $isFolder = $found.ResultType -eq 'ProviderContainer'

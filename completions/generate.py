@@ -1,7 +1,8 @@
 """Bring the completion scripts of all shells up to date with the commands of `dsvl`.
 
 `python completions/generate.py` rewrites, in each script, what stands between the lines `BEGIN` and `END`; the rest is
-written by hand. With `--check` it only compares. The scripts know everything beforehand, so Tab starts no Python.
+written by hand. With `--check` it only compares. The scripts know everything beforehand, so Tab starts no Python,
+except to list the saved conversations.
 
 What an option completes comes from its declaration, see `dsvl_cli.commands.tree`. So a new command or option needs no
 change here.

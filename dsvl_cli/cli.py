@@ -48,7 +48,7 @@ _COMMANDS = {
         "dsvl_cli.commands.config:app",
     ),
     "sessions": (
-        "List, show, search, export and remove saved conversations.",
+        "List, show, search, name, export and remove saved conversations.",
         "dsvl_cli.commands.sessions:app",
     ),
 }

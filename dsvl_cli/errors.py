@@ -7,6 +7,7 @@
     │   └── NotFetched     ... because its address is not fetched offline; a stored row of it is not stale for that
     ├── ContextOverflow    the prompt does not fit into the model's context; chat offers to drop something
     ├── MemoryShortage     not enough memory for a single answer; named in the batch row
+    ├── DoesNotFit         not enough memory to load a model; chat may release the one that it has
     └── SomeFailed         some inputs failed, and each was reported; exit status 1, nothing more is printed
 
 A subclass exists only if some code reacts to it. Library errors are wrapped where they occur with
@@ -108,6 +109,19 @@ class ContextOverflow(DsvlError):
 
 class MemoryShortage(DsvlError):
     """There is not enough memory even for a single answer."""
+
+
+class DoesNotFit(DsvlError):
+    """There is not enough memory to load a model.
+
+    Args:
+        message, hint: as for every error.
+        lacking_bytes: how much more memory it needs.
+    """
+
+    def __init__(self, message: str, hint: str | None, lacking_bytes: int) -> None:
+        super().__init__(message, hint)
+        self.lacking_bytes = lacking_bytes
 
 
 class SomeFailed(DsvlError):

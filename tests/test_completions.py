@@ -146,6 +146,51 @@ def test_bash_completes(folder: Path, words: list[str], offered: set[str]) -> No
     assert set(_complete_in_bash(folder, *words)) == offered
 
 
+@pytest.fixture
+def conversations(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A `dsvl` that lists two saved conversations, in a folder on the search path."""
+    program = folder / ".bin" / "dsvl"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(
+        "#!/bin/sh\n"
+        "printf '20260101-0900-bcd\\tmy cat\\tt\\t2\\t1\\ttiny\\tWhat is this?\\n'\n"
+        "printf '20260102-1000-xyz\\t\\tt\\t2\\t0\\ttiny\\ta/b \\033[31m c: d\\n'\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "words", [["chat", "--session"], ["sessions", "rm"], ["sessions", "show"], ["sessions", "rename"]]
+)
+def test_bash_offers_conversations_with_their_titles(conversations: Path, words: list[str]) -> None:
+    offered = _complete_in_bash(conversations, "dsvl", *words, "")
+    assert offered == ["20260101-0900-bcd  my cat", "20260102-1000-xyz  a b  [31m c: d"]
+    assert _complete_in_bash(conversations, "dsvl", *words, "20260102") == ["20260102-1000-xyz"]
+    assert _complete_in_bash(conversations, "dsvl", *words, "x") == []
+
+
+def test_fish_offers_conversations_with_their_titles(conversations: Path) -> None:
+    offered = _complete_in_fish(conversations, "dsvl sessions rm 2026")
+    assert offered == ["20260101-0900-bcd\tmy cat", "20260102-1000-xyz\ta/b  [31m c: d"]
+
+
+def test_zsh_offers_conversations_with_their_titles(conversations: Path) -> None:
+    script = """
+        zmodload zsh/zpty && zpty shell "$1 -f -i"
+        ask() { zpty -w shell "$1" }
+        ask "PS1=; unsetopt beep; fpath=($2 \\$fpath); autoload -Uz compinit; compinit -u -D; print REA''DY"
+        zpty -r shell answer '*READY*'
+        zpty -w -n shell $'dsvl sessions show 2026\\t'
+        zpty -r shell answer '*my cat*'
+        print -r -- $answer
+    """
+    zsh = _find("zsh")
+    done = _run(zsh, "-f", "-c", script, "zsh", zsh, _SCRIPTS, folder=conversations)
+    assert "20260101-0900-bcd" in done.stdout, done.stdout + done.stderr
+
+
 def test_fish_completes(folder: Path) -> None:
     assert _complete_in_fish(folder, "dsvl chat -m 1.3b-") == ["1.3b-base\t" + ALIASES["1.3b-base"]]
     assert _complete_in_fish(folder, "dsvl chat --dtype=b") == ["--dtype=bfloat16"]

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from dsvl_cli.engine.checkpoint.catalogue import Catalogue, refuse_base
+from dsvl_cli.engine.checkpoint.find import find_checkpoint
 from dsvl_cli.engine.options import DEFAULT_OVERFLOW
 from dsvl_cli.errors import DsvlError, ExitStatus, ImageError, UsageError
 from dsvl_cli.terminal.chat.attachments import PictureSources
 from dsvl_cli.terminal.chat.chat import Chat, Services
-from dsvl_cli.terminal.chat.conversation_store import ConversationStore, NoStore
+from dsvl_cli.terminal.chat.conversation_store import ConversationStore, Export, NoStore
 from dsvl_cli.terminal.chat.input.repl import Lines, Repl
-from dsvl_cli.terminal.chat.loading import BackgroundModel, LoadModel
+from dsvl_cli.terminal.chat.loading import BackgroundModel, LoadModel, ModelChoice
+from dsvl_cli.terminal.chat.restoring import AnyModel, CommandLine, ModelCatalogue, Restored
 from dsvl_cli.terminal.chat.script import NoAnswer, ScriptLines, json_writer
 from dsvl_cli.terminal.chat.settings import ChatSettings
 from dsvl_cli.terminal.plain import open_answer
@@ -25,7 +30,7 @@ from dsvl_cli.terminal.progress import ConsoleListener
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dsvl_cli.engine.conversation import ChatModel, Conversation, Picture
+    from dsvl_cli.engine.conversation import ChatModel, Picture
     from dsvl_cli.engine.options import LoadOptions, Overflow, SamplingParams
     from dsvl_cli.engine.progress import Listener
     from dsvl_cli.sessions.session import SavedSession
@@ -47,6 +52,7 @@ def run_chat(
     as_json: bool = False,
     aliases: Mapping[str, str] = MappingProxyType({}),
     load: LoadModel | None = None,
+    given: frozenset[str] = frozenset(),
 ) -> ExitStatus:
     """Chat: at a terminal with a line editor, otherwise with each line of stdin as a message.
 
@@ -60,16 +66,18 @@ def run_chat(
         options: which model to load, and how.
         sampling: sampling parameters, until changed with `/set`.
         overflow: what to do when the conversation no longer fits into the context, until changed with `/set`.
-        system: replaces the checkpoint's default system prompt.
+        system: replaces the checkpoint's default system prompt in a new conversation.
         go_on: continue the most recent conversation.
         session: the id or name of a conversation to continue.
         save: save the conversation; if False, nothing else is saved to disk either.
         as_json: print each turn as one JSON object.
         aliases: the user's model aliases, also accepted by `/model`.
         load: loads a model by name; the engine's loader by default.
+        given: the names of the parameters that were set on the command line itself, or by a profile that it names: they
+            win over what a conversation brings back.
 
     Raises:
-        DsvlError: there is no such conversation, or options conflict.
+        DsvlError: there is no such conversation, its model is not on this machine, or options conflict.
         KeyboardInterrupt: Ctrl-C in a script.
     """
     from dsvl_cli.sessions.store import SessionStore, default_store_path
@@ -80,18 +88,28 @@ def run_chat(
     options = replace(options, cache=options.cache and save)
     with SessionStore(path) as store:
         kept = _find_session(store, go_on=go_on, session=session)
+        catalogue = AnyModel() if load else Catalogue(aliases, options.revision)
         loading = BackgroundModel(load or _engine_loader(options, aliases), ConsoleListener(console))
-        services = _services(console, store if save else NoStore(), aliases, offline=options.offline, as_json=as_json)
+        services = _services(
+            console,
+            store if save else NoStore(),
+            aliases,
+            catalogue,
+            offline=options.offline,
+            as_json=as_json,
+        )
         settings = ChatSettings(sampling, overflow)
-        chat = Chat(console, loading, services, settings, system=system, scripted=not _is_interactive(console))
+        line = CommandLine(options, system, given)
+        chat = Chat(console, loading, services, settings, line=line, scripted=not _is_interactive(console))
+        choice = ModelChoice(options.model)
         if kept is not None:
-            chat.open(kept)
-            messages, pictures = len(kept.conversation.messages), len(kept.conversation.pictures)
-            chat.advise(f"continuing {kept.heading} ({messages} messages, {pictures} pictures)")
-            if system is not None:
-                chat.dialogue.conversation.system = system
+            restored = chat.open(kept)
+            _check_model(restored, kept)
+            choice = restored.choice
+            chat.advise(_greeting(kept, has_others=go_on and len(store.list(2)) > 1))
+            chat.show_restored(restored)
         lines = _open_lines(chat, path.with_name("history") if save else None)
-        loading.start(options.model)  # not earlier: importing in two threads at once is slower
+        loading.start(choice.name, choice.options)  # not earlier: importing in two threads at once is slower
         return Repl(chat, lines).run(images)
 
 
@@ -107,15 +125,16 @@ def _find_session(store: SessionStore, *, go_on: bool, session: str | None) -> S
 
 
 def _engine_loader(options: LoadOptions, aliases: Mapping[str, str]) -> LoadModel:
-    def load(name: str, listener: Listener) -> ChatModel:
+    def load(name: str, listener: Listener, **others: Any) -> ChatModel:
         # torch takes seconds to import; this runs in the background.
         _open_torch_libraries()
         from dsvl_cli.engine.model import load_model
 
-        model = load_model(replace(options, model=aliases.get(name.lower(), name)), listener)
-        if not model.has_chat:
-            raise DsvlError(f"{name} is a base model: it completes text and cannot chat", _chat_model_hint(name))
-        return model
+        wanted = replace(options, model=aliases.get(name.lower(), name), **others)
+        checkpoint = find_checkpoint(wanted, listener)
+        if not checkpoint.has_chat:
+            raise refuse_base(name)
+        return load_model(wanted, listener, checkpoint)
 
     return load
 
@@ -139,20 +158,43 @@ def _open_torch_libraries() -> None:
     open_library(bytes(folder / "libtorch_cpu.so"), os.RTLD_NOW)
 
 
-def _chat_model_hint(name: str) -> str:
-    return f"use {name.removesuffix('-base')}" if name.endswith("-base") else "use 1.3b or 7b, or another chat model"
+def _check_model(restored: Restored, kept: SavedSession) -> None:
+    """Refuse to go on with another model than the conversation's unless it is asked for.
+
+    Raises:
+        DsvlError: the conversation's model is not on this machine.
+    """
+    obstacle = restored.obstacle
+    if obstacle is not None:
+        another = f"`dsvl chat --session {kept.id} --model NAME` continues with another model"
+        hint = f"{another}; {obstacle.hint}" if obstacle.hint else another
+        raise DsvlError(f"{kept.heading}: {obstacle.message}", hint)
+
+
+def _greeting(kept: SavedSession, *, has_others: bool) -> str:
+    messages, pictures = len(kept.conversation.messages), len(kept.conversation.pictures)
+    shown = f"{pictures} {'picture' if pictures == 1 else 'pictures'}"
+    others = "; dsvl sessions list shows the others" if has_others else ""
+    return f"continuing {kept.heading} ({messages} messages, {shown}){others}"
 
 
 def _services(
-    console: Console, store: ConversationStore, aliases: Mapping[str, str], *, offline: bool, as_json: bool
+    console: Console,
+    store: ConversationStore,
+    aliases: Mapping[str, str],
+    catalogue: ModelCatalogue,
+    *,
+    offline: bool,
+    as_json: bool,
 ) -> Services:
     from dsvl_cli.engine.checkpoint.find import ALIASES
 
     sources = _picture_sources(offline=offline)
     models = tuple(dict.fromkeys([*aliases, *ALIASES]))
+    export = partial(_export, store)
     if as_json:
-        return Services(sources, store, _export, NoAnswer, json_writer(console), models)
-    return Services(sources, store, _export, lambda: open_answer(console), models=models)
+        return Services(sources, store, export, NoAnswer, json_writer(console), models, catalogue)
+    return Services(sources, store, export, lambda: open_answer(console), models=models, catalogue=catalogue)
 
 
 def _picture_sources(*, offline: bool) -> PictureSources:
@@ -171,12 +213,17 @@ def _picture_sources(*, offline: bool) -> PictureSources:
     )
 
 
-def _export(conversation: Conversation, model: str, path: Path, embed: bool) -> None:
+def _export(store: ConversationStore, export: Export) -> None:
     from dsvl_cli.sessions.export import export_session
     from dsvl_cli.sessions.session import SavedSession
+    from dsvl_cli.sessions.store import SessionStore
 
-    now = datetime.now(UTC)
-    export_session(SavedSession("", None, model, now, now, conversation), path, embed=embed)
+    begun = now = datetime.now(UTC)
+    if export.session_id and isinstance(store, SessionStore):
+        with suppress(DsvlError):  # removed meanwhile
+            begun = store.find(export.session_id).created
+    session = SavedSession(export.session_id or "", export.name, export.model, begun, now, export.conversation)
+    export_session(session, export.path, embed=export.embed, overwrite=export.overwrite)
 
 
 def _is_interactive(console: Console) -> bool:

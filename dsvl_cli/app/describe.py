@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from dsvl_cli.errors import ContextOverflow, ImageError, SomeFailed, UsageError
 from dsvl_cli.terminal.console import Console
 from dsvl_cli.terminal.plain import AnswerStream, open_answer
 from dsvl_cli.terminal.progress import ConsoleListener
+from dsvl_cli.terminal.waiting import CTRL_C_STOPS, ReadingWait, Wait
 
 if TYPE_CHECKING:
     from dsvl_cli.engine.model import VisionLanguageModel
@@ -81,7 +83,8 @@ class _Run:
     @cached_property
     def model(self) -> VisionLanguageModel:
         """The model."""
-        with self.console.working("loading the model"):
+        loading = f"loading {self.load.model}"
+        with self.console.working(Wait(loading, CTRL_C_STOPS, loading)):
             from dsvl_cli.engine.model import load_model
 
             return load_model(self.load, ConsoleListener(self.console))
@@ -95,20 +98,33 @@ class _Run:
 
     def read(self, sources: Sequence[str]) -> list[Picture]:
         """Read the pictures of one conversation, and report notes about them."""
-        pictures = [read_picture(source, offline=self.load.offline) for source in sources]
+        with self.console.working(Wait("opening the picture", CTRL_C_STOPS)):  # a download may be slow
+            pictures = [read_picture(source, offline=self.load.offline) for source in sources]
         for picture in pictures:
             for note in picture.notes:
                 self.console.status(f"{picture.name}: {note}")
         return pictures
 
-    def chunks(self, pictures: Sequence[Picture]) -> Iterator[Chunk]:
-        """Stream the answer, with a spinner until its first token."""
+    def chunks(self, pictures: Sequence[Picture], *, stream: bool) -> Iterator[Chunk]:
+        """Stream the answer; show the wait for its first token, and for the others as well unless `stream`."""
         conversation = Conversation([Message("user", compose_parts(self.prompt, pictures))], self.question.system)
-        chunks = self.model.stream(conversation, self.sampling)
-        with self.console.working("looking"):
+        reading = ReadingWait("reading", CTRL_C_STOPS, "reading")
+        chunks = self.model.stream(conversation, self.sampling, reading.update)
+        with self.console.working(reading):
             first = next(chunks)
+        self.console.enter_state("answering")
         yield first
-        yield from chunks
+        if stream:
+            yield from chunks
+            return
+        answering = Wait("answering", CTRL_C_STOPS)
+        with ExitStack() as waiting:
+            waiting.enter_context(self.console.working(answering))
+            for number, chunk in enumerate(chunks, 2):
+                answering.what = f"answering, {number:,} tokens"
+                if chunk.finish_reason is not None:
+                    waiting.close()  # the answer is written now
+                yield chunk
 
 
 def answer_all(
@@ -183,7 +199,7 @@ def _describe_cut(reply: Reply, sampling: SamplingParams) -> str:
 
 def _tell(run: _Run, pictures: Sequence[Picture], *, stream: bool) -> Reply:
     if run.as_json:
-        reply = Reply.of(run.chunks(pictures))
+        reply = Reply.of(run.chunks(pictures, stream=False))
         run.console.write(_to_json(_row(run, pictures, reply)))
         return reply
     received: list[Chunk] = []
@@ -196,7 +212,7 @@ def _tell(run: _Run, pictures: Sequence[Picture], *, stream: bool) -> Reply:
 
     is_ended = False
     try:
-        for chunk in run.chunks(pictures):
+        for chunk in run.chunks(pictures, stream=stream):
             # Only now: without an answer, nothing is written.
             answer = answer or open_answer(run.console, plain=run.console.plain)
             received.append(chunk)

@@ -183,13 +183,11 @@ def _find_removable(
 
 
 def _is_confirmed(console: Console, found: Sequence[_Removable]) -> bool:
-    environment = console.environment
-    if not (console.status_is_terminal and environment.stdin.isatty()):
+    if not console.can_ask:
         raise UsageError("there is no terminal to ask whether to remove for good", "add --yes to remove without asking")
     for each in found:
         console.say(f"{each.name}  {format_bytes(each.size_bytes)}")
-    console.say(f"remove {'it' if len(found) == 1 else f'these {len(found)}'} for good? [y/N]")
-    return environment.stdin.readline().strip().lower() in ("y", "yes")
+    return console.ask(f"remove {'it' if len(found) == 1 else f'these {len(found)}'} for good?")
 
 
 def _summarize_packed(packed: Sequence[PackedWeights]) -> list[tuple[str, str, str, str]]:

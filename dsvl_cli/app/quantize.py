@@ -14,6 +14,7 @@ from dsvl_cli.errors import DsvlError, SomeFailed, UsageError
 from dsvl_cli.terminal.console import Console
 from dsvl_cli.terminal.progress import ConsoleListener
 from dsvl_cli.terminal.table import align
+from dsvl_cli.terminal.waiting import CTRL_C_STOPS, Wait
 
 if TYPE_CHECKING:
     from dsvl_cli.engine.checkpoint.find import Checkpoint
@@ -47,7 +48,7 @@ def quantize_model(
     from dsvl_cli.engine.pictures.images import expand_sources, read_picture
 
     pictures = [read_picture(source, offline=load.offline) for source in expand_sources(images)]
-    with console.working("quantizing"):
+    with console.working(Wait("quantizing", CTRL_C_STOPS, "quantizing")):
         from dsvl_cli.engine.conversion.convert import quantize_checkpoint
         from dsvl_cli.engine.quantization.formats import resolve_recipe
 
@@ -72,7 +73,7 @@ def quantize_model(
         from dsvl_cli.engine.conversion.compare import draw_pictures
         from dsvl_cli.engine.conversion.verify import verify_checkpoint
 
-        with console.working("verifying"):
+        with console.working(Wait("verifying", CTRL_C_STOPS, "verifying")):
             copy = check_folder(str(out), written.path)
             verification = verify_checkpoint(source, copy, load, pictures or draw_pictures(), listener)
     if as_json:

@@ -1,4 +1,4 @@
-"""`dsvl sessions`: lists, shows, searches, exports and removes saved conversations."""
+"""`dsvl sessions`: lists, shows, searches, names, exports and removes saved conversations."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from itertools import count
 from typing import TYPE_CHECKING
 
+from dsvl_cli.errors import UsageError
 from dsvl_cli.sessions.export import export_session
 from dsvl_cli.sessions.markdown import escape_line, to_markdown
 from dsvl_cli.sessions.store import SessionStore, default_store_path
@@ -76,13 +77,43 @@ def write_session(console: Console, key: str, path: Path, *, embed: bool = True,
     console.status(f"wrote {path}")
 
 
-def remove_sessions(console: Console, keys: Sequence[str]) -> None:
-    """Remove conversations permanently; if one cannot be found, none is removed."""
+def rename_session(console: Console, key: str, name: str) -> None:
+    """Name a conversation, or give it another name."""
+    with _open_store(console) as store:
+        session = store.find(key)
+        store.rename(session.id, name)
+    console.status(f"{session.id} is now named {' '.join(name.split())}")
+
+
+def remove_sessions(console: Console, keys: Sequence[str], *, yes: bool = False) -> None:
+    """Remove conversations permanently, after asking; if one cannot be found, none is removed.
+
+    Args:
+        console: where to ask.
+        keys: ids, prefixes of ids, or names.
+        yes: do not ask.
+
+    Raises:
+        UsageError: there is no terminal to ask on.
+        DsvlError: one of them does not exist.
+    """
     with _open_store(console) as store:
         sessions = {session.id: session for session in map(store.find, keys)}
+        if not yes and not _is_confirmed(console, list(sessions.values())):
+            console.status("nothing is removed")
+            return
         for session in sessions.values():
             store.delete(session.id)
             console.status(f"removed {session.id}  {_label(session)}")
+
+
+def _is_confirmed(console: Console, sessions: Sequence[SessionSummary]) -> bool:
+    if not console.can_ask:
+        raise UsageError("there is no terminal to ask whether to remove for good", "add --yes to remove without asking")
+    for session in sessions:
+        console.say(f"{session.id}  {_label(session)} ({session.messages} messages)")
+    what = "this conversation" if len(sessions) == 1 else f"these {len(sessions)} conversations"
+    return console.ask(f"remove {what} for good?")
 
 
 def _open_store(console: Console) -> SessionStore:

@@ -40,15 +40,20 @@ def chat(
     ] = None,
     go_on: Annotated[
         bool,
-        typer.Option("--continue", "-c", rich_help_panel=_CONVERSATION, help="Continue the last conversation."),
+        typer.Option(
+            "--continue",
+            "-c",
+            rich_help_panel=_CONVERSATION,
+            help="Continue the last conversation, with its model and settings.",
+        ),
     ] = False,
     session: Annotated[
         str | None,
         typer.Option(
             "--session",
-            metavar="ID|NAME",
+            metavar="SESSION",
             rich_help_panel=_CONVERSATION,
-            help="Continue this conversation; see dsvl sessions list.",
+            help="Continue this conversation, by its id or name; see dsvl sessions list.",
         ),
     ] = None,
     no_save: Annotated[
@@ -119,4 +124,5 @@ def chat(
         save=not no_save,
         as_json=as_json,
         aliases=options.read_aliases(ctx),
+        given=options.chosen(ctx),
     )

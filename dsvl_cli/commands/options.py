@@ -260,6 +260,16 @@ def given(ctx: typer.Context) -> frozenset[str]:
     return frozenset(name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE")
 
 
+def chosen(ctx: typer.Context) -> frozenset[str]:
+    """Return the names of the parameters set on the command line, or by a profile that is named there."""
+    names = given(ctx)
+    config = ctx.find_object(Config)
+    if config is None or "profile" not in names:
+        return names
+    sources = {name: ctx.get_parameter_source(name) for name, value in config.values.items() if value.profile}
+    return names.union(name for name, source in sources.items() if source is not None and source.name == "DEFAULT_MAP")
+
+
 def make_console(ctx: typer.Context | None = None) -> Console:
     """Build the console from a command's values.
 

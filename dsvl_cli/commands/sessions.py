@@ -10,7 +10,7 @@ import typer
 from dsvl_cli.commands.base import Commands
 from dsvl_cli.commands.options import Debug, Json, make_console
 
-app = Commands(help="List, show, search, export and remove saved conversations.")
+app = Commands(help="List, show, search, name, export and remove saved conversations.")
 
 Session = Annotated[str, typer.Argument(metavar="SESSION", help="Its id, a prefix of the id, or its name.")]
 
@@ -67,11 +67,24 @@ def export(
 
 
 @app.command()
-def rm(
-    sessions: Annotated[list[str], typer.Argument(metavar="SESSION...", help="Ids, prefixes of ids, or names.")],
+def rename(
+    session: Session,
+    title: Annotated[list[str], typer.Argument(metavar="TITLE...", help="The new name; quotes are not needed.")],
     debug: Debug = False,
 ) -> None:
-    """Remove conversations permanently."""
+    """Name a conversation, or give it another name."""
+    from dsvl_cli.app.sessions import rename_session
+
+    rename_session(make_console(), session, " ".join(title))
+
+
+@app.command()
+def rm(
+    sessions: Annotated[list[str], typer.Argument(metavar="SESSION...", help="Ids, prefixes of ids, or names.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed where there is no terminal.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Remove conversations permanently, after asking."""
     from dsvl_cli.app.sessions import remove_sessions
 
-    remove_sessions(make_console(), sessions)
+    remove_sessions(make_console(), sessions, yes=yes)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-_PATHS = {"IMAGE": "pictures", "FILE": "files", "PATH": "files", "FOLDER": "folders"}
+_PATHS = {"IMAGE": "pictures", "FILE": "files", "PATH": "files", "FOLDER": "folders", "SESSION": "sessions"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from dsvl_cli.engine.options import IMAGE_MARK, SamplingParams
+from dsvl_cli.engine.progress import OnReading
 from dsvl_cli.errors import DsvlError, UsageError
 
 if TYPE_CHECKING:
@@ -240,6 +241,10 @@ class BatchModel(Protocol):
         """Whether this is a chat model; a base checkpoint only completes text."""
         ...
 
+    def choose_batch_size(self) -> int:
+        """Estimate how many requests can be answered together in the free memory."""
+        ...
+
     def answer_all(self, requests: Iterable[Request], batch_size: int | None = None) -> Iterator[Outcome]:
         """Answer many requests, several at a time, yielding each outcome as soon as it is ready.
 
@@ -273,15 +278,27 @@ class ChatModel(Protocol):
         """The maximum number of tokens of prompt and answer together."""
         ...
 
-    def stream(self, conversation: Conversation, sampling: SamplingParams) -> Iterator[Chunk]:
+    def stream(
+        self, conversation: Conversation, sampling: SamplingParams, on_reading: OnReading | None = None
+    ) -> Iterator[Chunk]:
         """Stream the answer to the last message, or the continuation of the last answer.
 
         Closing the iterator stops the work; the conversation is not changed.
+
+        Args:
+            conversation: ends with what to answer or to continue.
+            sampling: how to choose the tokens.
+            on_reading: told how far the prompt has been read, before the first token.
 
         Raises:
             ContextOverflow: before any work, if the prompt does not fit.
             ImageError: a picture cannot be decoded.
         """
+        ...
+
+    @property
+    def held_bytes(self) -> int:
+        """About how much memory becomes free when the model is released; 0 if its weights are memory-mapped."""
         ...
 
     def count_tokens(self, conversation: Conversation) -> int:

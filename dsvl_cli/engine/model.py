@@ -16,14 +16,14 @@ from dsvl_cli.engine.generation.generate import Row, check_length, generate, gen
 from dsvl_cli.engine.generation.prefix_store import PrefixStore, StoredPrefixCache, identify
 from dsvl_cli.engine.generation.sampling import Sampler
 from dsvl_cli.engine.machine.detect import detect_machine
-from dsvl_cli.engine.machine.plan import Plan, make_plan
+from dsvl_cli.engine.machine.plan import DTYPE_BYTES, Plan, make_plan
 from dsvl_cli.engine.network.kv_cache import PrefixCache
 from dsvl_cli.engine.network.loading import load_network
 from dsvl_cli.engine.network.network import Network
 from dsvl_cli.engine.network.soundness import check_once
 from dsvl_cli.engine.options import LoadOptions, SamplingParams
 from dsvl_cli.engine.pictures.images import decode
-from dsvl_cli.engine.progress import Listener, Silence
+from dsvl_cli.engine.progress import Listener, OnReading, Silence
 from dsvl_cli.engine.quantization.formats import (
     can_map,
     check_stored_format,
@@ -106,6 +106,14 @@ class VisionLanguageModel:
         """The device that it runs on, such as `cpu` or `cuda:0`."""
         return self.plan.device
 
+    @property
+    def held_bytes(self) -> int:
+        """About how much memory becomes free when the model is released; 0 if its weights are memory-mapped."""
+        if self.network.module is None:
+            is_mapped = self.checkpoint.is_quantized or self.checkpoint.stored_dtype == self.plan.dtype
+            return 0 if is_mapped else self.checkpoint.parameters * DTYPE_BYTES[self.plan.dtype]
+        return sum(tensor.nbytes for tensor in (*self.network.module.parameters(), *self.network.module.buffers()))
+
     def image_tokens(self) -> int:
         """The number of tokens per picture."""
         return self.format.num_image_tokens
@@ -122,11 +130,18 @@ class VisionLanguageModel:
         """The picture as the model sees it: resized and padded, RGB, `(side, side)` pixels."""
         return self.network.image_processor.view(decode(picture))
 
-    def stream(self, conversation: Conversation, sampling: SamplingParams) -> Iterator[Chunk]:
+    def stream(
+        self, conversation: Conversation, sampling: SamplingParams, on_reading: OnReading | None = None
+    ) -> Iterator[Chunk]:
         """Stream the answer to the last message, or the continuation of the last answer.
 
         Closing the iterator stops the work; the conversation is not changed. In float32 the answer is the same as
         that of a freshly loaded model for the same token ids.
+
+        Args:
+            conversation: ends with what to answer or to continue.
+            sampling: how to choose the tokens.
+            on_reading: told how far the prompt has been read, before the first token.
 
         Raises:
             ContextOverflow: before any work, if the prompt does not fit.
@@ -137,7 +152,7 @@ class VisionLanguageModel:
         self._watch.check()
         row = self._row(0, conversation, sampling)
         try:
-            yield from generate(self.network, row, self._prefix_cache)
+            yield from generate(self.network, row, self._prefix_cache, on_reading)
         except Exception as exc:
             if not is_out_of_memory(exc):
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +14,26 @@ class Choice:
     what: str
     value: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How far a prompt has been read.
+
+    Attributes:
+        tokens: how many tokens are read, those from a cache included.
+        total: how many the prompt has.
+        picture: the picture that is being encoded, from 1; 0 if none is.
+        pictures: how many there are to encode.
+    """
+
+    tokens: int
+    total: int
+    picture: int = 0
+    pictures: int = 0
+
+
+OnReading = Callable[[Reading], None]
 
 
 class Listener(Protocol):

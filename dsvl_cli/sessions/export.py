@@ -57,7 +57,7 @@ def export_session(session: SavedSession, path: Path, *, embed: bool = True, ove
     beside = {} if embed else _file_names(session)
     for target in (path, folder) if beside else (path,):
         if not overwrite and os.path.lexists(target):
-            raise DsvlError(f"{target} already exists", "choose another name, or allow overwriting it")
+            raise DsvlError(f"{target} already exists", "choose another name, or add --overwrite")
 
     def address(picture: Picture) -> str:
         if embed:

@@ -75,6 +75,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE INDEX parts_by_picture ON parts (picture) WHERE picture IS NOT NULL",
     ),
+    # A JSON object; NULL in sessions of format 1.
+    ("ALTER TABLE sessions ADD COLUMN settings BLOB",),
 )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -24,6 +25,7 @@ class SavedSession:
         model: the model's name as the user gave it.
         created, updated: the first and the last save, with a time zone.
         conversation: the messages, including the pictures' bytes.
+        settings: JSON values by name: how answers were sampled and the model was loaded; empty if not known.
     """
 
     id: str
@@ -32,6 +34,7 @@ class SavedSession:
     created: datetime
     updated: datetime
     conversation: Conversation
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def heading(self) -> str:

@@ -98,13 +98,16 @@ class SessionStore:
                 self._created.add(session_id)
                 return session_id
 
-    def save(self, session_id: str, conversation: Conversation, model: str) -> str:
+    def save(
+        self, session_id: str, conversation: Conversation, model: str, settings: Mapping[str, Any] | None = None
+    ) -> str:
         """Update the stored session to a conversation, writing only the messages from the first change on.
 
         Args:
             session_id: of a session that this store created or loaded.
             conversation: its current state.
             model: the model's name as the user gave it.
+            settings: JSON values to restore with the conversation; None keeps those saved before.
 
         Returns:
             The id to use from then on: `session_id`, or a new one if another chat has continued the same session since
@@ -113,13 +116,14 @@ class SessionStore:
         if not conversation.messages and session_id not in self._seen:
             return session_id
         with self._database(write=True) as database:
-            query = "SELECT revision, model, system FROM sessions WHERE id = ?"
+            query = "SELECT revision, model, system, settings FROM sessions WHERE id = ?"
             while (row := database.execute(query, (session_id,)).fetchone()) and row[0] != self._seen.get(session_id):
                 session_id = self.create()
             stored = self._saved.get(session_id) if row else []
             stored = _messages(database, session_id) if stored is None else stored
             kept = _common_prefix(stored, conversation.messages)
-            about = (pack(model), _pack_optional(conversation.system))
+            packed = row[3] if row and settings is None else _pack_settings(settings or {})
+            about = (pack(model), _pack_optional(conversation.system), packed)
             if kept == len(stored) == len(conversation.messages) and (row is None or row[1:] == about):
                 return session_id
             revision = database.execute("SELECT coalesce(max(revision), 0) + 1 FROM sessions").fetchone()[0]
@@ -218,12 +222,20 @@ class SessionStore:
             return summary
 
     def _load(self, database: sqlite3.Connection, summary: SessionSummary) -> SavedSession:
-        query = "SELECT system, revision FROM sessions WHERE id = ?"
-        system, revision = database.execute(query, (summary.id,)).fetchone()
+        query = "SELECT system, revision, settings FROM sessions WHERE id = ?"
+        system, revision, settings = database.execute(query, (summary.id,)).fetchone()
         messages = _messages(database, summary.id, with_data=True)
         self._seen[summary.id] = revision
         conversation = Conversation(messages, _unpack_optional(system))
-        return SavedSession(summary.id, summary.name, summary.model, summary.created, summary.updated, conversation)
+        return SavedSession(
+            summary.id,
+            summary.name,
+            summary.model,
+            summary.created,
+            summary.updated,
+            conversation,
+            _unpack_settings(settings),
+        )
 
     @contextmanager
     def _database(self, *, write: bool = False) -> Iterator[sqlite3.Connection]:
@@ -308,16 +320,16 @@ def _write_session(
     database: sqlite3.Connection,
     session_id: str,
     conversation: Conversation,
-    about: tuple[bytes, bytes | None],
+    about: tuple[bytes, bytes | None, bytes | None],
     revision: int,
 ) -> None:
     now = time.time_ns() // 1_000_000
     title, messages, pictures = pack(title_of(conversation)), len(conversation.messages), len(conversation.pictures)
     database.execute(
-        "INSERT INTO sessions (id, title, model, system, created, updated, revision, messages, pictures)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET title = excluded.title,"
-        " model = excluded.model, system = excluded.system, updated = excluded.updated, revision = excluded.revision,"
-        " messages = excluded.messages, pictures = excluded.pictures",
+        "INSERT INTO sessions (id, title, model, system, settings, created, updated, revision, messages, pictures)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET title = excluded.title,"
+        " model = excluded.model, system = excluded.system, settings = excluded.settings, updated = excluded.updated,"
+        " revision = excluded.revision, messages = excluded.messages, pictures = excluded.pictures",
         (session_id, title, *about, now, now, revision, messages, pictures),
     )
 
@@ -373,6 +385,17 @@ def _pack_optional(text: str | None) -> bytes | None:
 
 def _unpack_optional(data: bytes | None) -> str | None:
     return None if data is None else unpack(data)
+
+
+def _pack_settings(settings: Mapping[str, Any]) -> bytes:
+    return pack(json.dumps(settings, ensure_ascii=False, sort_keys=True))
+
+
+def _unpack_settings(data: bytes | None) -> dict[str, Any]:
+    settings = {} if data is None else json.loads(unpack(data))
+    if not isinstance(settings, dict):
+        raise ValueError("not settings")
+    return settings
 
 
 def _pack_ids(ids: Sequence[int] | None) -> bytes | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING
 
 from dsvl_cli.errors import DsvlError
-from dsvl_cli.terminal.progress import bar, clock_time
+from dsvl_cli.terminal.progress import bar
+from dsvl_cli.terminal.waiting import clock_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,22 +17,39 @@ if TYPE_CHECKING:
 
 _REDRAW_SECONDS = 0.1
 _LOG_SECONDS = 60.0
+_TICK_SECONDS = 0.5
 _MOST_ERRORS = 10
 _DAY = 86_400
 
 
 class BatchProgress:
-    """Shows the progress of a batch.
+    """Shows the progress of a batch; before the first row, how long its first batch has been taking.
 
     Args:
         console: where to show it.
         before: the number of items that were already done when the run started.
         place: where to find the errors that are not shown here.
         clock: a monotonic clock, in seconds.
+        batch: how many items are answered together; None if unknown.
+        due: returns the number of items to do in this run; None while unknown.
     """
 
-    def __init__(self, console: Console, before: int, place: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        console: Console,
+        before: int,
+        place: str,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        batch: int | None = None,
+        due: Callable[[], int | None] = lambda: None,
+    ) -> None:
         self._console = console
+        self._batch = batch
+        self._due = due
+        self._lock = threading.RLock()  # a signal's handler may write in the middle of an update
+        self._has_rows = threading.Event()
+        self._ticker: threading.Thread | None = None
         self._before = before
         self._place = place
         self._clock = clock
@@ -43,6 +62,40 @@ class BatchProgress:
         """The time since the start."""
         return self._clock() - self._began_at
 
+    def start(self) -> None:
+        """Show that the work has begun, and keep the clock going until the first row."""
+        if self._console.quiet:
+            return
+        if self._console.status_can_redraw:
+            self._ticker = threading.Thread(target=self._tick, name="progress", daemon=True)
+            self._ticker.start()
+        elif self._console.status_is_terminal:
+            self._console.status(", ".join(self._first_fields()[:-1]))
+
+    def _tick(self) -> None:
+        while True:
+            with self._lock:
+                if self._has_rows.is_set():
+                    return
+                self._console.redraw_line(self._first_line())
+            if self._has_rows.wait(_TICK_SECONDS):
+                return
+
+    def _first_line(self) -> str:
+        fields = self._first_fields()
+        while len(fields) > 1 and len(", ".join(fields)) >= self._console.status_width:
+            del fields[len(fields) // 2]  # the size of the batch first, then the clock
+        return ", ".join(fields)[: self._console.status_width - 1]
+
+    def _first_fields(self) -> list[str]:
+        due = self._due()
+        total = "" if due is None else f" of {self._before + due:,}"
+        fields = [f"{self._before:,}{total}"]
+        if self._batch is not None:
+            size = self._batch if due is None else min(self._batch, due)
+            fields.append(f"first batch of {size:,}")
+        return [*fields, clock_time(self.seconds)]
+
     def update(self, done: int, due: int | None, failed: int, suspect: int) -> None:
         """Update the display if it is due.
 
@@ -52,6 +105,8 @@ class BatchProgress:
             failed: how many of those done have an error.
             suspect: how many of those done have a probably unusable answer.
         """
+        with self._lock:
+            self._has_rows.set()
         if self._console.quiet:
             return
         now = self._clock()
@@ -78,6 +133,8 @@ class BatchProgress:
 
     def close(self) -> None:
         """Remove the redrawn line."""
+        with self._lock:
+            self._has_rows.set()
         self._console.clear_redrawn_line()
 
     def _fields(self, done: int, due: int | None, failed: int, suspect: int) -> list[str]:

@@ -9,22 +9,25 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import stat
 import sys
 import textwrap
 import threading
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from dsvl_cli.errors import DsvlError
 from dsvl_cli.terminal.sanitize import sanitize, sanitize_line
+from dsvl_cli.terminal.waiting import Wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from rich.console import Console as RichConsole
 
-_ERASE_LINE = "\r\x1b[K"
+_ERASE_BELOW = "\r\x1b[J"
 # A redrawn line must stay one line, however wide the terminal renders its characters.
 _WRAP_OFF, _WRAP_ON = "\x1b[?7l", "\x1b[?7h"
 
@@ -32,7 +35,7 @@ _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _ASCII_SPINNER = "|/-\\"
 _SPINNER_SECONDS = 0.1
 
-_BOLD, _DIM, _RED, _YELLOW = "1", "2", "1;31", "1;33"
+_BOLD, _DIM, _REVERSE, _RED, _YELLOW = "1", "2", "7", "1;31", "1;33"
 _DUMB = ("dumb", "unknown")
 
 
@@ -93,6 +96,19 @@ class Console:
     def status_is_terminal(self) -> bool:
         """Whether stderr is a terminal."""
         return _is_terminal(self.environment.stderr)
+
+    @property
+    def shows_waits(self) -> bool:
+        """Whether `working` draws: not while the answer goes into a pipe, whose reader may use the terminal as well."""
+        return not self.quiet and self.status_can_redraw and (self.answer_is_terminal or self._answer_is_file)
+
+    @property
+    def _answer_is_file(self) -> bool:
+        """Whether stdout is a regular file."""
+        try:
+            return stat.S_ISREG(os.fstat(self.environment.stdout.fileno()).st_mode)
+        except (OSError, ValueError):
+            return False
 
     @property
     def colour(self) -> bool:
@@ -177,6 +193,30 @@ class Console:
         """Print a line to stderr that was asked for, even if quiet."""
         self._say("", "", text)
 
+    @property
+    def can_ask(self) -> bool:
+        """Whether a question can be shown on a terminal, and answered there."""
+        return self.status_is_terminal and _is_terminal(self.environment.stdin)
+
+    def ask(self, question: str) -> bool:
+        """Ask on the terminal; return whether the answer is yes. Anything else, or the end of the input, is no."""
+        with self._lock:
+            self.clear_redrawn_line()
+            self._write_status(f"{sanitize_line(question)} [y/N] ")
+        answer = self.environment.stdin.readline()
+        if not answer.endswith("\n"):
+            self._write_status("\n")
+        return answer.strip().lower() in ("y", "yes")
+
+    def recall(self, text: str) -> None:
+        """Print a line of what was said earlier to stderr, dimmed, unless quiet."""
+        if self.quiet:
+            return
+        line = _styled(sanitize_line(text), _DIM, self.status_is_terminal and self._may_colour)
+        with self._lock:
+            self.clear_redrawn_line()
+            self._write_status(line + "\n")
+
     def warn(self, text: str) -> None:
         """Print a warning to stderr."""
         self._say("warning: ", _YELLOW, text)
@@ -194,16 +234,20 @@ class Console:
             self._write_status(sanitize(text))
 
     @contextmanager
-    def working(self, text: str) -> Iterator[None]:
-        """Show a spinner on stderr during the work, and remove it afterwards; only on a terminal.
+    def working(self, work: str | Wait) -> Iterator[None]:
+        """Show a wait with a spinner and a clock on stderr, and remove it afterwards; only on a terminal.
 
-        Meanwhile, messages and progress may be written, but not the answer.
+        Meanwhile, messages and progress may be written, but not the answer. Where no line can be redrawn, the state of
+        the wait is written once, if it has one.
         """
-        if self.quiet or not (self.answer_is_terminal and self.status_can_redraw):
+        wait = Wait(work) if isinstance(work, str) else work
+        if not self.shows_waits:
+            if wait.state:
+                self.enter_state(wait.state)
             yield
             return
         stopped = threading.Event()
-        spinner = threading.Thread(target=self._spin, args=(sanitize_line(text), stopped), daemon=True)
+        spinner = threading.Thread(target=self._spin, args=(wait, stopped), daemon=True)
         spinner.start()
         try:
             yield
@@ -211,6 +255,11 @@ class Console:
             stopped.set()
             spinner.join()
             self.clear_redrawn_line()
+
+    def enter_state(self, state: str) -> None:
+        """Write what is done now as a line to stderr, if it is a terminal that cannot redraw one; unless quiet."""
+        if self.status_is_terminal and not self._may_redraw:
+            self.status(state)
 
     def renderer(self, width: int | None = None) -> RichConsole:
         """Return a rich console for rendering to stdout; `width` is in columns."""
@@ -232,16 +281,17 @@ class Console:
         """Draw the redrawn line on stderr; the next message replaces it. Only for terminals that can redraw."""
         with self._lock:
             self._redrawn = True
-            self._write_status(f"{_ERASE_LINE}{_WRAP_OFF}{text}{_WRAP_ON}")
+            self._write_status(f"{_ERASE_BELOW}{_WRAP_OFF}{text}\r{_WRAP_ON}")
 
     def clear_redrawn_line(self) -> None:
         """Erase the redrawn line, if there is one."""
         with self._lock:
             if self._redrawn or self._spinning:
                 self._redrawn = self._spinning = False
-                self._write_status(_ERASE_LINE)
+                self._write_status(_ERASE_BELOW)
 
-    def _spin(self, label: str, stopped: threading.Event) -> None:
+    def _spin(self, wait: Wait, stopped: threading.Event) -> None:
+        began_at = time.monotonic()
         marks = _SPINNER if self.status_is_unicode else _ASCII_SPINNER
         for mark in itertools.cycle(marks):
             # Waiting first avoids flicker in quick work.
@@ -250,8 +300,17 @@ class Console:
             with self._lock:
                 if not self._redrawn:
                     self._spinning = True
-                    line = _styled(f"{mark} {label}", _DIM, self._may_colour)
-                    self._write_status(f"{_ERASE_LINE}{_WRAP_OFF}{line}{_WRAP_ON}")
+                    self._draw_wait(mark, wait, time.monotonic() - began_at)
+
+    def _draw_wait(self, mark: str, wait: Wait, seconds: float) -> None:
+        width = self.status_width
+        line = _styled(sanitize_line(f"{mark} {wait.line(seconds, width - 2)}"), _DIM, self._may_colour)
+        below = ""
+        if wait.below is not None:
+            bar = sanitize_line(wait.below(width)).ljust(width - 1)
+            below = f"\r\n\x1b[{_REVERSE}m{bar}\x1b[0m\x1b[A"
+        # The cursor stays at the beginning: if the window becomes narrower, it is still above all that has to go.
+        self._write_status(f"{_ERASE_BELOW}{_WRAP_OFF}{line}{below}\r{_WRAP_ON}")
 
     @property
     def _term(self) -> str:

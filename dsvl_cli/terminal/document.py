@@ -56,6 +56,7 @@ _OPEN_MARK = re.compile(r"\*(?!\s)|(?<!\w)_|~~|`|\[|<\S*\Z")
 # What may precede the first cell of a table row, including the border.
 _CONTAINER_MARKS = re.compile(r"^[\s>*+-]*(\d+[.)]\s)?\s*\|?")
 _CELL_BORDER = re.compile(r"(?<!\\)\|")
+_CONTROL = re.compile(r"(\x1b\[[0-9;]*m)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,19 @@ class Row:
 
     text: str
     styled: str
+
+    def without(self, characters: int) -> Row:
+        """Return what follows the first characters and the spaces after them, in the same style."""
+        rest = self.text[characters:]
+        left = characters + len(rest) - len(rest.lstrip())
+        pieces = []
+        for piece in _CONTROL.split(self.styled):
+            if _CONTROL.fullmatch(piece):
+                pieces.append(piece)
+            else:
+                pieces.append(piece[left:])
+                left = max(left - len(piece), 0)
+        return Row(rest.lstrip(), "".join(pieces))
 
 
 @dataclass(frozen=True, slots=True)

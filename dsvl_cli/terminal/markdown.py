@@ -5,6 +5,10 @@ fits into the window: rows that have scrolled off are not touched. If the unfini
 rows of it that can no longer change are written permanently; if there are none (in a table, whose columns grow), its
 last rows are shown, and all of it when it ends.
 
+When the width of the window changes, terminals differ in where the rows go; and when the process has been suspended,
+the shell has written below them. In both cases the rows stay as they are, and the answer continues below them with the
+first word that is not shown yet.
+
 Each frame rewrites the rows from the first changed one in a single write, as synchronized output (mode 2026,
 https://gist.github.com/christianparpart/d8a62cc1ab659194337d73e399004036), which terminals without it ignore.
 """
@@ -12,10 +16,12 @@ https://gist.github.com/christianparpart/d8a62cc1ab659194337d73e399004036), whic
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dsvl_cli.terminal.document import Block, Row, RowRenderer, parse_blocks
 from dsvl_cli.terminal.sanitize import sanitize
+from dsvl_cli.terminal.suspension import count_resumed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,6 +31,8 @@ if TYPE_CHECKING:
 _FRAME_SECONDS = 0.06
 # The maximum share of the time spent drawing; the rest is for the model.
 _MAX_LOAD = 0.2
+# While a window is being dragged, rows would be left at each step.
+_RESIZE_SECONDS = 0.3
 
 _BEGIN_FRAME, _END_FRAME = "\x1b[?2026h", "\x1b[?2026l"
 # Terminals disagree on the width of some characters. With wrapping off, a row that is wider than expected remains one
@@ -52,7 +60,10 @@ class MarkdownStream:
         self._begun = False  # whether a block has been finished
         self._settled = 0  # the number of rows of the unfinished text that are written permanently
         self._settled_text = ""  # the text of these rows
+        self._cut = 0  # the number of characters of the first unwritten row that are written as well
         self._live: list[Row] = []  # the rows that can be redrawn, with the cursor at the end of the last one
+        self._live_from = 0  # the number of unwritten rows above them that are not shown
+        self._resumed = count_resumed()
         self._renderer: RowRenderer | None = None
         self._next_frame = float("-inf")
 
@@ -76,6 +87,9 @@ class MarkdownStream:
             self._console.status("(interrupted)")
 
     def _draw(self, final: bool = False) -> None:
+        if self._has_moved() and not final:
+            self._next_frame = self._clock() + _RESIZE_SECONDS
+            return
         renderer = self._fit_renderer()
         done = self._finish_blocks(renderer, final)
         rows = [] if final else self._open_rows(renderer)
@@ -84,7 +98,24 @@ class MarkdownStream:
             settled = self._settle_rows(renderer, at_most=len(rows) - window)
             done += settled
             rows = rows[len(settled) :]
+        self._live_from = max(len(rows) - window, 0)
         self._show(done, rows[-window:], final)
+
+    def _has_moved(self) -> bool:
+        """Leave the rows on the screen as they are if they may be elsewhere now; return whether there were any."""
+        resumed = count_resumed()
+        has_moved = resumed != self._resumed or (
+            self._renderer is not None and self._renderer.width != self._console.width
+        )
+        self._resumed = resumed
+        if not has_moved or not self._live:
+            return False
+        if self._live_from == 0:  # otherwise what is shown does not follow what was written
+            self._settled += len(self._live)
+            self._settled_text += _join(self._live)
+        self._live = []
+        self._console.draw("\r\n")
+        return True
 
     def _fit_renderer(self) -> RowRenderer:
         """Return the renderer for the current window width, which may have changed since the last frame."""
@@ -113,9 +144,12 @@ class MarkdownStream:
         if not finished:
             return []
         rows = self._layout(renderer, finished)
+        written = self._settled_text
         unwritten = self._unwritten(rows)
+        # What was left on the screen when the window changed may reach into the next block.
+        left = _find_covered(rows, written).left
         self._begun = self._begun or bool(rows)
-        self._settled, self._settled_text = 0, ""
+        self._settled, self._cut, self._settled_text = 0, 0, left
         self._text = "" if final else "\n".join(self._text.split("\n")[blocks[-1].start :])
         return unwritten
 
@@ -126,8 +160,9 @@ class MarkdownStream:
         settled = renderer.settled_rows(blocks[0]) if blocks else []
         if settled and self._begun:
             settled.insert(0, _BLANK)
-        settled = settled[self._settled : self._settled + at_most]
+        settled = self._from_cut(settled[self._settled : self._settled + at_most])
         self._settled += len(settled)
+        self._cut = 0 if settled else self._cut
         self._settled_text += _join(settled)
         return settled
 
@@ -138,12 +173,17 @@ class MarkdownStream:
         """Leave out the rows that are written permanently.
 
         If they have changed, because the window was resized or the block turned out to be shown as source text, leave
-        out the rows whose text is certainly on the screen.
+        out the text that is certainly on the screen.
         """
-        if _join(rows[: self._settled]) != self._settled_text:
-            self._settled = _count_covered(rows, self._settled_text)
-            self._settled_text = _join(rows[: self._settled])
-        return rows[self._settled :]
+        if self._cut or _join(rows[: self._settled]) != self._settled_text:
+            covered = _find_covered(rows, self._settled_text)
+            self._settled, self._cut = covered.rows, covered.characters
+            if not covered.characters:
+                self._settled_text = _join(rows[: self._settled])
+        return self._from_cut(rows[self._settled :])
+
+    def _from_cut(self, rows: list[Row]) -> list[Row]:
+        return [rows[0].without(self._cut), *rows[1:]] if rows and self._cut else rows
 
     def _show(self, done: list[Row], live: list[Row], final: bool) -> None:
         """Replace the current live rows on the screen by `done`, which are never touched again, and `live`."""
@@ -184,17 +224,41 @@ def _join(rows: list[Row]) -> str:
     return "".join(row.text for row in rows)
 
 
-def _count_covered(rows: list[Row], text: str) -> int:
-    """Count the first rows whose text is already written in other rows; partially written rows do not count."""
+@dataclass(frozen=True, slots=True)
+class _Covered:
+    """How much of some rows a text covers.
+
+    Attributes:
+        rows: the number of first rows that it covers.
+        characters: the number of characters of the next row that it covers as well.
+        left: what of the text is none of these rows', without spaces.
+    """
+
+    rows: int
+    characters: int = 0
+    left: str = ""
+
+
+def _find_covered(rows: list[Row], text: str) -> _Covered:
+    """Return what is already written in other rows."""
     left = _compact(text)
     if not left:
-        return 0
+        return _Covered(0)
     for count, row in enumerate(rows):
         part = _compact(row.text)
         if not left.startswith(part):
-            return count
+            # All of the text is written, within this row; or the row has changed.
+            return _Covered(count, _count_characters(row.text, len(left)) if left and part.startswith(left) else 0)
         left = left[len(part) :]
-    return len(rows)
+    return _Covered(len(rows), left=left)
+
+
+def _count_characters(text: str, compact: int) -> int:
+    """Return the length of the shortest beginning of a text with so many characters besides spaces and decoration."""
+    for end in range(len(text) + 1):
+        if len(_compact(text[:end])) >= compact:
+            return end
+    return len(text)
 
 
 def _compact(text: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dsvl_cli.engine.units import format_bytes
 from dsvl_cli.terminal.sanitize import sanitize_line
+from dsvl_cli.terminal.waiting import clock_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,10 +123,3 @@ def _progress_line(what: str, drawn: str, done: int, total: int, rate: float, wi
         else:
             break
     return "  ".join(fields)[: width - 1]
-
-
-def clock_time(seconds: float) -> str:
-    """Format a duration as `1:02` or `3:01:02`."""
-    minutes, rest = divmod(round(min(seconds, 359_999)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -9,8 +9,15 @@ from typing import TYPE_CHECKING
 import pyte
 import pytest
 
-from dsvl_cli.app.sessions import list_sessions, remove_sessions, search_sessions, show_session, write_session
-from dsvl_cli.errors import DsvlError
+from dsvl_cli.app.sessions import (
+    list_sessions,
+    remove_sessions,
+    rename_session,
+    search_sessions,
+    show_session,
+    write_session,
+)
+from dsvl_cli.errors import DsvlError, UsageError
 from dsvl_cli.sessions.store import SessionStore, default_store_path
 from dsvl_cli.terminal.console import Console, Environment
 from tests.sessions.samples import answer, picture, question, talk
@@ -175,12 +182,47 @@ def test_write(store: SessionStore, console: Console, tmp_path: Path) -> None:
 
 def test_remove(store: SessionStore, console: Console) -> None:
     with pytest.raises(DsvlError, match="there is no conversation 'nobody'"):
-        remove_sessions(console, ["my cat", "nobody"])
+        remove_sessions(console, ["my cat", "nobody"], yes=True)
     assert len(store.list()) == 2
-    remove_sessions(console, ["my cat", "20260101", "20260102-1000-xyz"])
+    remove_sessions(console, ["my cat", "20260101", "20260102-1000-xyz"], yes=True)
     assert store.list() == ()
     told = written(console.environment.stderr).splitlines()
     assert told[0] == "removed 20260101-0900-bcd  my cat: What is this?"
     assert told[1].startswith("removed 20260102-1000-xyz  a ␛]0;owned")
     assert len(told) == 2
     assert written(console.environment.stdout) == ""
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("typed", "left"), [("y\n", 1), ("YES\n", 1), ("n\n", 2), ("\n", 2), ("", 2), ("yesterday\n", 2), ("y", 1)]
+)
+def test_remove_asks_on_a_terminal(store: SessionStore, variables: dict[str, str], typed: str, left: int) -> None:
+    stdout, stderr = io.StringIO(), Terminal()
+    remove_sessions(Console(Environment(Terminal(typed), stdout, stderr, variables)), ["my cat"])
+    assert len(store.list()) == left
+    asked = stderr.getvalue()
+    assert "20260101-0900-bcd  my cat: What is this? (2 messages)" in asked
+    assert "remove this conversation for good? [y/N]" in asked
+    assert ("nothing is removed" in asked) == (left == 2)
+    assert stdout.getvalue() == ""
+
+
+def test_remove_needs_yes_without_a_terminal(store: SessionStore, console: Console) -> None:
+    with pytest.raises(UsageError, match="no terminal"):
+        remove_sessions(console, ["my cat"])
+    assert len(store.list()) == 2
+
+
+def test_rename(store: SessionStore, console: Console) -> None:
+    rename_session(console, "20260102", "the  other one")
+    assert store.find("the other one").id == "20260102-1000-xyz"
+    rename_session(console, "my cat", "Tom")
+    assert store.find("Tom").id == "20260101-0900-bcd"
+    assert "20260101-0900-bcd is now named Tom" in written(console.environment.stderr)
+    with pytest.raises(DsvlError, match="another conversation is named"):
+        rename_session(console, "20260102", "Tom")

@@ -48,6 +48,9 @@ class FakeBatchModel:
     asked: list[Request] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
 
+    def choose_batch_size(self) -> int:
+        return BATCH
+
     def answer_all(self, requests: Iterable[Request], batch_size: int | None = None) -> Iterator[Outcome]:
         waiting = iter(requests)
         while batch := list(islice(waiting, batch_size or BATCH)):

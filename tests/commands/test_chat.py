@@ -97,3 +97,28 @@ def test_another_model_is_taken_by_a_name_out_of_config(
     script = f"/model Mine\n/image {CIRCLE}\nWhat colour is the circle?\n"
     assert chat(monkeypatch, script, "--model", str(tmp_path / "nothing"), "--dtype", "float32") == 0
     assert "red" in capsys.readouterr().out.lower()
+
+
+def test_a_chat_is_continued_with_the_model_and_settings_that_it_had(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The default model is not on this machine: to load it would fail, or download it."""
+    assert chat(monkeypatch, "What colour is the circle?\n/set max_new_tokens 1\n", CIRCLE) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"/set max_new_tokens\n/model\nAnd now?\n")))
+    assert main(["chat", "--continue"]) == 0
+    captured = capsys.readouterr()
+    assert "max_new_tokens is 1\n" in captured.err
+    assert "tiny" in captured.err
+    assert captured.out.strip()
+
+
+def test_a_model_that_does_not_exist_leaves_the_one_in_use(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = "What colour is the circle?\n/model tinny\n/model ./gone\nWhat colour is the background?\n"
+    assert chat(monkeypatch, script, CIRCLE) == 1
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 2
+    assert "white" in captured.out.splitlines()[1].lower()
+    assert "there is no model 'tinny'" in captured.err

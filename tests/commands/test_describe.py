@@ -292,3 +292,25 @@ def test_texts_that_come_with_a_folder_are_announced(
     err = capsys.readouterr().err
     assert (announced in err) if announced else (".dsvl.toml" not in err)
     assert err.count(".dsvl.toml") <= 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are POSIX")
+def test_without_redrawing_each_state_is_one_line() -> None:
+    from tests.terminal.screen import Screen
+
+    variables = {**os.environ, "TERM": "dumb", "LANG": "C.UTF-8", "PYTHONPATH": str(EXAMPLES.parent)}
+    with Screen([sys.executable, "-m", "dsvl_cli", "describe", CIRCLE, *TINY], variables, columns=120) as screen:
+        assert screen.end(120) == 0
+        lines = screen.text().splitlines()
+    assert [line for line in lines if not line.startswith("tiny is a demo")] == [
+        "loading tiny",
+        "reading",
+        "answering",
+        "A red circle on a white background.",
+    ]
+
+
+def test_what_is_not_streamed_is_complete_and_nothing_else_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    assert describe(CIRCLE, "--no-stream", "-q") == 0
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("A red circle on a white background.\n", "")

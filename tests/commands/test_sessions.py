@@ -35,14 +35,23 @@ def test_a_conversation_can_be_listed_shown_searched_exported_and_removed(
     assert "A red circle." in file.read_text(encoding="utf-8")
     assert main(["sessions", "export", kept, str(file)]) == 1
     assert main(["sessions", "export", kept, str(file), "--overwrite"]) == 0
-    assert main(["sessions", "rm", kept]) == 0
+    assert main(["sessions", "rename", kept, "My", "red  circle"]) == 0
+    assert main(["sessions", "show", "My red circle"]) == 0
+    assert main(["sessions", "rm", kept]) == 2  # no terminal to ask on
+    assert "--yes" in capsys.readouterr().err
+    assert main(["sessions", "rm", kept, "--yes"]) == 0
     capsys.readouterr()
     assert main(["sessions", "list"]) == 0
     assert capsys.readouterr().out == ""
 
 
 def test_an_unknown_conversation_is_a_clear_error(kept: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for command in (["show", "nothing"], ["rm", kept, "nothing"], ["export", "nothing", "x.md"]):
+    for command in (
+        ["show", "nothing"],
+        ["rm", kept, "nothing"],
+        ["rename", "nothing", "x"],
+        ["export", "nothing", "x.md"],
+    ):
         assert main(["sessions", *command]) == 1
         captured = capsys.readouterr()
         assert captured.out == ""

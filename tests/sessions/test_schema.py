@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,6 +33,22 @@ def test_an_older_file_is_brought_forward(written: Path, monkeypatch: pytest.Mon
     assert connection.execute("SELECT mood FROM sessions").fetchall() == [("good",)]
     assert connection.execute("PRAGMA user_version").fetchone() == (len(added),)
     connection.close()
+
+
+def test_a_file_of_the_first_format_is_read_and_gets_settings(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        with closing(schema.open_database(path)) as connection:
+            connection.execute("INSERT INTO sessions VALUES ('a', NULL, x'6869', x'74696e79', NULL, 0, 0, 1, 1, 0)")
+            connection.execute("INSERT INTO messages VALUES (1, 'a', 0, 'user', NULL, NULL, NULL)")
+            connection.execute("INSERT INTO parts (message, position, text) VALUES (1, 0, x'6869')")
+    with SessionStore(path) as store:
+        session = store.load("a")
+        assert (session.model, session.settings, session.conversation) == ("tiny", {}, talk(question("hi")))
+        store.save("a", session.conversation, "tiny", {"temperature": 0.7})
+        store.save("a", session.conversation, "other")  # settings that are not given stay
+    with SessionStore(path) as store:
+        assert (store.load("a").model, store.load("a").settings) == ("other", {"temperature": 0.7})
 
 
 def test_a_migration_that_fails_changes_nothing(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """`dsvl chat` with a fake model, for tests that drive it in a terminal: `python -m tests.terminal.fake_chat '{...}'`.
 
 The argument is JSON: `answers`, `delay` (seconds a token), `load_delay`, `load_error`, `context_length`, `images`,
-`plain`, `signals` (as the program has them), `options` (keyword arguments of `run_chat`).
+`readings`, `read_delay` (seconds before each), `plain`, `signals` (as the program has them), `options` (keyword
+arguments of `run_chat`).
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from typing import Any
 from dsvl_cli.app.chat import run_chat
 from dsvl_cli.engine.conversation import ChatModel
 from dsvl_cli.engine.options import LoadOptions, SamplingParams
-from dsvl_cli.engine.progress import Listener
+from dsvl_cli.engine.progress import Listener, Reading
 from dsvl_cli.errors import DsvlError
 from dsvl_cli.terminal.console import Console, Environment
 from tests.terminal.fake_model import FakeModel
 
 
 def main(config: dict[str, Any]) -> int:
-    def load(name: str, listener: Listener) -> ChatModel:
+    def load(name: str, listener: Listener, **_: Any) -> ChatModel:
         for step in range(10):
             time.sleep(config.get("load_delay", 0.0) / 10)
             listener.progress("weights", step, 10)
@@ -34,6 +35,8 @@ def main(config: dict[str, Any]) -> int:
             name,
             delay=config.get("delay", 0.0),
             context_length=config.get("context_length", 1000),
+            readings=[Reading(*numbers) for numbers in config.get("readings", ())],
+            read_delay=config.get("read_delay", 0.0),
         )
 
     if config.get("signals"):

@@ -5,22 +5,24 @@ from __future__ import annotations
 import io
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from dsvl_cli.engine.conversation import Chunk, Conversation, FinishReason, Picture, Stats
 from dsvl_cli.engine.options import SamplingParams
-from dsvl_cli.engine.progress import Listener, Silence
-from dsvl_cli.errors import ContextOverflow, ImageError
+from dsvl_cli.engine.progress import Listener, OnReading, Reading, Silence
+from dsvl_cli.errors import ContextOverflow, DsvlError, ImageError, UsageError
 from dsvl_cli.terminal.chat.attachments import PictureSources
 from dsvl_cli.terminal.chat.chat import Chat, Services
-from dsvl_cli.terminal.chat.conversation_store import ConversationStore
+from dsvl_cli.terminal.chat.conversation_store import ConversationStore, Export
 from dsvl_cli.terminal.chat.loading import BackgroundModel
+from dsvl_cli.terminal.chat.restoring import AnyModel
 from dsvl_cli.terminal.chat.settings import ChatSettings
 from dsvl_cli.terminal.console import Console, Environment
 from dsvl_cli.terminal.plain import PlainStream
@@ -37,6 +39,7 @@ class FakeModel:
 
     Attributes:
         answers: texts to say, or errors to raise instead.
+        readings: what is told while the prompt is read, every `read_delay` seconds.
         before_chunk: called with the number of each chunk before it is given away.
         asked: the conversations that were answered, with their settings.
         closed: how many answers were ended before their end.
@@ -46,16 +49,25 @@ class FakeModel:
     name: str = "fake"
     fingerprint: str = "fake-1"
     context_length: int = 1000
+    held_bytes: int = 0
     delay: float = 0.0
+    readings: Sequence[Reading] = ()
+    read_delay: float = 0.0
     before_chunk: Callable[[int], None] = lambda number: None
     asked: list[tuple[Conversation, SamplingParams]] = field(default_factory=list)
     closed: int = 0
 
-    def stream(self, conversation: Conversation, sampling: SamplingParams) -> Iterator[Chunk]:
+    def stream(
+        self, conversation: Conversation, sampling: SamplingParams, on_reading: OnReading | None = None
+    ) -> Iterator[Chunk]:
         self.asked.append((Conversation(list(conversation.messages), conversation.system), sampling))
         tokens = self.count_tokens(conversation)
         if tokens >= self.context_length:
             raise ContextOverflow(tokens, self.context_length)
+        for reading in self.readings:
+            time.sleep(self.read_delay)
+            if on_reading is not None:
+                on_reading(reading)
         answer = self.answers.pop(0) if self.answers else f"You said: {conversation.messages[-1].text}"
         if isinstance(answer, Exception):
             raise answer
@@ -135,6 +147,8 @@ class Kept:
     id: str
     name: str | None
     conversation: Conversation
+    model: str = "fake"
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -152,12 +166,12 @@ class MemoryStore:
     def create(self) -> str:
         return f"id{len(self.kept) + 1}"
 
-    def save(self, session_id: str, conversation: Conversation, model: str) -> str:
+    def save(self, session_id: str, conversation: Conversation, model: str, settings: Mapping[str, Any]) -> str:
         if self.error is not None:
             raise self.error
         name = self.kept[session_id].name if session_id in self.kept else None
         copy = Conversation(list(conversation.messages), conversation.system)
-        self.kept[session_id] = Kept(session_id, name, copy)
+        self.kept[session_id] = Kept(session_id, name, copy, model, settings)
         self.models.append(model)
         return session_id
 
@@ -165,8 +179,6 @@ class MemoryStore:
         self.kept[session_id].name = name
 
     def load(self, key: str) -> Kept:
-        from dsvl_cli.errors import DsvlError
-
         for kept in self.kept.values():
             if key in (kept.id, kept.name):
                 return kept
@@ -174,6 +186,20 @@ class MemoryStore:
 
     def list(self, limit: int | None = None) -> list[Kept]:
         return list(self.kept.values())[:limit]
+
+
+class FakeCatalogue(AnyModel):
+    """Knows every model but those whose names begin with `no-`; those that begin with `far-` are not on the machine."""
+
+    def names(self) -> list[tuple[str, str]]:
+        return [("fake", "on this machine"), ("other", "to be downloaded")]
+
+    def check(self, name: str) -> None:
+        if name.startswith("no-"):
+            raise UsageError(f"there is no model {name!r}", "did you mean other?")
+
+    def find_obstacle(self, name: str, options: Mapping[str, Any]) -> DsvlError | None:
+        return DsvlError(f"its model {name} is not on this machine") if name.startswith("far-") else None
 
 
 class Desk:
@@ -192,7 +218,7 @@ class Desk:
     ) -> None:
         self.model = model or FakeModel()
         self.store = MemoryStore()
-        self.exports: list[tuple[Conversation, str, Path, bool]] = []
+        self.exports: list[Export] = []
         self._stdout, self._stderr = io.StringIO(), io.StringIO()
         self.environment = Environment(io.StringIO(), self._stdout, self._stderr, variables or {})
         self.console = Console(self.environment, quiet=quiet)
@@ -200,9 +226,10 @@ class Desk:
         services = Services(
             SOURCES,
             store or self.store,
-            lambda *exported: self.exports.append(exported),
+            self.exports.append,
             lambda: PlainStream(self.console),
             models=("fake", "other"),
+            catalogue=FakeCatalogue(),
         )
         self.chat = Chat(self.console, self.loading, services, settings or ChatSettings(), scripted=scripted)
         self.loading.start("fake")

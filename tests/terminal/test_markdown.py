@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from dsvl_cli.terminal.document import RowRenderer, parse_blocks
+from dsvl_cli.terminal.document import Row, RowRenderer, parse_blocks
 from dsvl_cli.terminal.markdown import MarkdownStream
 from dsvl_cli.terminal.sanitize import sanitize
 from tests.terminal.escapes import ESCAPES
@@ -221,3 +221,73 @@ def test_an_empty_answer_draws_nothing() -> None:
     stream(window, ["", "\n"])
     assert window.rows == []
     assert window.cursor == (0, 0)
+
+
+PARAGRAPH = " ".join(f"word{number:03d}" for number in range(200))
+
+
+def words_of(window: Window) -> list[str]:
+    return " ".join(window.rows).split()
+
+
+@pytest.mark.parametrize("text", [PARAGRAPH, f"Short.\n\n{PARAGRAPH}\n\nEnd.", "- " + PARAGRAPH, "> " + PARAGRAPH])
+@pytest.mark.parametrize("widths", [(60,), (100,), (60, 100, 40), (20, 80)])
+def test_a_paragraph_is_not_repeated_when_the_width_changes(text: str, widths: tuple[int, ...]) -> None:
+    window = Window(80, 24)
+    clock = Clock()
+    answer = MarkdownStream(window.console(), clock)
+    pending = list(widths)
+    for number, piece in enumerate(re.findall(r"\S+\s*", text)):
+        answer.write(piece)
+        clock.now += 1
+        if number % 45 == 44 and pending:
+            window.resize(pending.pop(0), 24)
+    answer.close()
+    shown = [word.strip("•▌") for word in words_of(window)]
+    assert [word for word in shown if word] == text.replace("- ", "").replace("> ", "").split()
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.tuples(st.integers(1, 199), COLUMNS), max_size=6), st.integers(1, 9))
+def test_no_word_is_shown_twice_or_lost_wherever_the_width_changes(changes: list[tuple[int, int]], step: int) -> None:
+    window = Window(80, 24)
+    clock = Clock()
+    answer = MarkdownStream(window.console(), clock)
+    words = PARAGRAPH.split()
+    at = dict(changes)
+    for number in range(0, len(words), step):
+        answer.write(" ".join(words[number : number + step]) + " ")
+        clock.now += 0.1
+        for change in range(number, number + step):
+            if change in at:
+                window.resize(at[change], 24)
+    answer.close()
+    assert words_of(window) == words
+
+
+def test_after_a_suspension_the_answer_goes_on_below_what_the_shell_has_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resumed = [0]
+    monkeypatch.setattr("dsvl_cli.terminal.markdown.count_resumed", lambda: resumed[0])
+    window = Window(80, 24)
+    clock = Clock()
+    answer = MarkdownStream(window.console(), clock)
+    words = PARAGRAPH.split()
+    for number, word in enumerate(words):
+        answer.write(word + " ")
+        clock.now += 1
+        if number == 50:
+            window.feed(b"^Z\r\n[1]+  Stopped\r\n$ fg\r\n")
+            resumed[0] += 1
+    answer.close()
+    shown = words_of(window)
+    assert [word for word in shown if word.startswith("word")] == [*words[:50], "word050^Z", *words[51:]]
+    assert [row for row in window.rows if "fg" in row] == ["$ fg"]
+
+
+def test_what_is_left_keeps_its_style() -> None:
+    row = Row("one two three", "one \x1b[1mtwo\x1b[0m three")
+    assert row.without(5) == Row("wo three", "\x1b[1mwo\x1b[0m three")
+    assert row.without(3) == Row("two three", "\x1b[1mtwo\x1b[0m three")
+    assert row.without(7) == Row("three", "\x1b[1m\x1b[0mthree")

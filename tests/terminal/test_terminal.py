@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -164,7 +165,7 @@ def test_the_next_chat_continues(pictures: Path) -> None:
         screen.type(CTRL_D)
         screen.end()
     with start(pictures, options={"go_on": True}) as screen:
-        screen.wait_for(">")
+        screen.wait_for("fake | ")
         screen.type("/images\r")
         screen.wait_for("20x10")
         screen.type("two\r")
@@ -183,3 +184,97 @@ def test_plain_draws_nothing_anew(tmp_path: Path) -> None:
         screen.type(CTRL_D)
         assert screen.end() == 0
     assert b"\x1b" not in screen.raw
+
+
+def test_the_status_bar_stays_while_a_prompt_is_read(tmp_path: Path) -> None:
+    readings = [[0, 623, 1, 2], [0, 623, 2, 2], [312, 623, 0, 0], [600, 623, 0, 0]]
+    with start(tmp_path, readings=readings, read_delay=0.5, answers=["Done."]) as screen:
+        screen.wait_for("tokens used")
+        screen.type("what?\r")
+        screen.wait_for("looking at picture 2 of 2, 0:0")
+        screen.wait_for("reading 312 of 623 tokens, 0:0")
+        lines = [line for line in screen.visible().splitlines() if line]
+        assert "reading 312 of 623 tokens" in lines[-2]
+        assert lines[-2].endswith("Ctrl-C stops")
+        assert lines[-1].startswith("fake | ")
+        screen.wait_for("Done.")
+        screen.wait_for_prompt()
+        assert "reading" not in screen.text()
+        assert screen.text().count("fake | ") == 1
+
+
+def test_ctrl_c_stops_the_reading(tmp_path: Path) -> None:
+    with start(tmp_path, readings=[[312, 623, 0, 0]] * 50, read_delay=0.2, answers=["Done."]) as screen:
+        screen.wait_for("tokens used")
+        screen.type("what?\r")
+        screen.wait_for("reading 312 of 623 tokens")
+        screen.type(CTRL_C)
+        screen.wait_for("in the input line again")
+        screen.wait_for("> what?")
+        assert "Done." not in screen.text()
+
+
+@pytest.mark.parametrize("how", [{"term": "dumb"}, {"plain": True}])
+def test_without_redrawing_each_state_is_one_line_and_no_prompt_is_repeated(
+    tmp_path: Path, how: dict[str, object]
+) -> None:
+    """Six lone prompts stood below each other while a model loaded."""
+    with start(tmp_path, load_delay=1.0, answers=["One. Two.", "Three."], **how) as screen:  # type: ignore[arg-type]
+        screen.wait_for(">")
+        screen.rest(0.5)
+        screen.type("hello\r")
+        screen.wait_for("free")
+        screen.type("more\r")
+        screen.wait_for("Three.")
+        screen.rest()
+        screen.type("/model other\r")
+        screen.wait_for("other is a fake")
+        screen.rest()
+        screen.type(CTRL_D)
+        assert screen.end() == 0
+    lines = [line for line in screen.text().splitlines() if not line.startswith("weights: ")]
+    assert lines[:9] == [
+        "loading fake",
+        "fake is a fake",
+        "ready",
+        "> hello",
+        "reading",
+        "answering",
+        "One. Two.",
+        "3 tokens used, 997 free",
+        "> more",
+    ]
+    assert lines.count(">") == 1  # the last one, at which the chat was left
+    assert lines.count("ready") == 2
+    assert lines[-4:-1] != [">", ">", ">"]
+    assert b"\x1b" not in screen.raw
+
+
+def test_nothing_of_the_states_goes_into_a_pipe(tmp_path: Path) -> None:
+    config = json.dumps({"load_delay": 0.3, "plain": True, "answers": ["One."]})
+    variables = {**os.environ, "DSVL_DATA_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.terminal.fake_chat", config],
+        input=b"hello\n",
+        capture_output=True,
+        env=variables,
+        check=True,
+        timeout=120,
+    )
+    assert done.stdout == b"One.\n"
+    assert not {"loading fake", "ready", "reading", "answering"} & set(done.stderr.decode().splitlines())
+
+
+def test_a_dialogue_comes_back_with_its_last_exchange(tmp_path: Path) -> None:
+    with start(tmp_path, answers=["A red circle."], model="other") as screen:
+        screen.wait_for("other | ")
+        screen.type("what is it?\r/set temperature 0.5\r")
+        screen.wait_for("temperature is 0.5")
+        screen.type(CTRL_D)
+        screen.end()
+    with start(tmp_path, options={"go_on": True}) as screen:
+        screen.wait_for("other | ")
+        shown = screen.text()
+        assert "continuing what is it? (2 messages, 0 pictures)" in shown
+        assert "restored: model other, temperature 0.5" in shown
+        assert "> what is it?\nA red circle.\n" in shown

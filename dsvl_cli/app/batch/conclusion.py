@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dsvl_cli.batch.runner import FAILURES_IN_A_ROW, Tally
 from dsvl_cli.errors import DsvlError, SomeFailed
 from dsvl_cli.terminal.batch import per_minute
-from dsvl_cli.terminal.progress import clock_time
+from dsvl_cli.terminal.waiting import clock_time
 
 if TYPE_CHECKING:
     from dsvl_cli.app.batch.options import BatchOptions

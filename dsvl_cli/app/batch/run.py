@@ -19,6 +19,7 @@ from dsvl_cli.engine.checkpoint.find import find_checkpoint
 from dsvl_cli.errors import NotFetched, SomeFailed
 from dsvl_cli.terminal.batch import BatchProgress
 from dsvl_cli.terminal.progress import ConsoleListener
+from dsvl_cli.terminal.waiting import CTRL_C_STOPS, Wait
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from dsvl_cli.batch.output.settings import Settings
     from dsvl_cli.batch.row import Row
     from dsvl_cli.engine.checkpoint.find import Checkpoint
+    from dsvl_cli.engine.conversation import BatchModel
     from dsvl_cli.engine.progress import Listener
     from dsvl_cli.terminal.console import Console
 
@@ -41,7 +43,8 @@ def make_rows(console: Console, job: Job) -> None:
     """
     options = job.options
     listener = ConsoleListener(console)
-    checkpoint = find_checkpoint(job.load, listener)
+    with console.working(Wait(f"checking {job.load.model}", CTRL_C_STOPS)):
+        checkpoint = find_checkpoint(job.load, listener)
     settings = job.settings(checkpoint, job.questions(has_chat=checkpoint.has_chat))
     batch_size = job.batch_size
     paths = check_paths(job, checkpoint)
@@ -53,13 +56,25 @@ def make_rows(console: Console, job: Job) -> None:
         stack.callback(scanner.close)
         scanner.start()
         signal_number, tally, seconds = None, Tally(), 0.0
-        if scanner.wait():  # otherwise there is nothing to do, and no model is needed
-            with console.working("loading the model"):
-                captioner = _make_captioner(job, checkpoint, kept, settings, batch_size, listener)
-            progress = BatchProgress(console, len(kept.journal) if kept else 0, str(options.out))
+        with console.working(Wait("looking for pictures", CTRL_C_STOPS)):
+            has_items = scanner.wait()
+        if has_items:  # otherwise no model is needed
+            loading = f"loading {checkpoint.name}"
+            with console.working(Wait(loading, CTRL_C_STOPS, loading)):
+                model = _load_model(job, checkpoint, listener)
+                together = batch_size or model.choose_batch_size()
+            captioner = _make_captioner(job, model, kept, settings, batch_size)
+            progress = BatchProgress(
+                console,
+                len(kept.journal) if kept else 0,
+                str(options.out),
+                batch=max(1, together // len(settings.prompts)),
+                due=lambda: scanner.due if scanner.is_complete else None,
+            )
             runner = Runner(captioner, output, options.max_errors, _Teller(progress, scanner))
             with StopSignals(lambda: _stop(runner, progress)) as signals:
                 try:
+                    progress.start()
                     tally = runner.run(scanner)
                 finally:
                     progress.close()
@@ -67,7 +82,8 @@ def make_rows(console: Console, job: Job) -> None:
         else:
             output.finish()
         if kept is not None and options.report is not None:
-            _write_report(kept, options.report, outside=options.allow_outside_paths)
+            with console.working(Wait("writing the report", CTRL_C_STOPS)):
+                _write_report(kept, options.report, outside=options.allow_outside_paths)
         for text in unread:
             console.warn(text)
         conclude(console, options, RunOutcome(kept, scanner.found, tally, seconds, signal_number))
@@ -90,19 +106,17 @@ class _Teller:
         self._progress.update(tally.done, due, tally.failed, tally.suspect)
 
 
-def _make_captioner(
-    job: Job,
-    checkpoint: Checkpoint,
-    kept: KeptOutput | None,
-    settings: Settings,
-    batch_size: int | None,
-    listener: Listener,
-) -> Captioner:
+def _load_model(job: Job, checkpoint: Checkpoint, listener: Listener) -> BatchModel:
     from dsvl_cli.engine.model import load_model
 
+    return load_model(job.load, listener, checkpoint)
+
+
+def _make_captioner(
+    job: Job, model: BatchModel, kept: KeptOutput | None, settings: Settings, batch_size: int | None
+) -> Captioner:
     settings, trials = (kept.settings, kept.trials) if kept else (settings, None)
     sampling = replace(job.sampling, seed=settings.sampling["seed"])
-    model = load_model(job.load, listener, checkpoint)
     return Captioner(model, settings.prompts, settings.system, sampling, batch_size, find_suspicion, trials)
 
 

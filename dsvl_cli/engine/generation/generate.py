@@ -20,6 +20,7 @@ from dsvl_cli.engine.conversation import Chunk, Stats
 from dsvl_cli.engine.generation.sampling import Sampler, choose_all
 from dsvl_cli.engine.network.kv_cache import KVCache, PrefixCache, count_common
 from dsvl_cli.engine.network.network import Network
+from dsvl_cli.engine.progress import OnReading
 from dsvl_cli.engine.text.detokenizer import Answer
 from dsvl_cli.engine.text.prompt import PreparedPrompt
 from dsvl_cli.errors import ContextOverflow
@@ -82,18 +83,21 @@ class _Going:
     prefilled: float
 
 
-def generate(network: Network, row: Row, prefix_cache: PrefixCache) -> Iterator[Chunk]:
+def generate(
+    network: Network, row: Row, prefix_cache: PrefixCache, on_reading: OnReading | None = None
+) -> Iterator[Chunk]:
     """Answer one prompt; the last chunk carries `finish_reason` and `stats`.
 
     Args:
         network: the model.
         row: its prompt fits into the context, see `check_length`.
         prefix_cache: reused for the common prefix, and extended with what is computed.
+        on_reading: told how far the prompt has been read.
     """
     started = time.perf_counter()
     reused = prefix_cache.reuse(row.prompt.keys)
     cache = prefix_cache.cache
-    logits = network.prefill(row.prompt, cache)
+    logits = network.prefill(row.prompt, cache, on_reading)
     prefix_cache.commit(row.prompt.keys[reused:])
     going = _Going(row, cache, 0, reused, started, 0.0)
     while True:

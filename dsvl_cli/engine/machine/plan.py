@@ -23,7 +23,7 @@ from dsvl_cli.engine.machine.detect import NATIVE_BF16, Gpu, Machine, detect_mac
 from dsvl_cli.engine.options import check_value
 from dsvl_cli.engine.progress import Choice, Listener
 from dsvl_cli.engine.units import format_bytes
-from dsvl_cli.errors import DsvlError, UsageError
+from dsvl_cli.errors import DoesNotFit, DsvlError, UsageError
 
 if TYPE_CHECKING:
     from dsvl_cli.engine.checkpoint.find import Checkpoint
@@ -308,17 +308,18 @@ def check_forecast(forecast: Forecast, *, force: bool) -> None:
     """Refuse a model that does not fit in memory, unless `force` is set.
 
     Raises:
-        DsvlError: it needs more than is free; with the figures and the alternatives.
+        DoesNotFit: it needs more than is free; with the figures and the alternatives.
     """
     if force or forecast.total_bytes <= forecast.plan.available_bytes:
         return
     where = "the GPUs have" if forecast.plan.max_memory else f"{forecast.plan.device} has"
-    raise DsvlError(
+    raise DoesNotFit(
         f"{forecast.name} in {forecast.plan.dtype} needs {format_bytes(forecast.total_bytes)} "
         f"({format_bytes(forecast.weights_bytes)} for weights, {format_bytes(forecast.cache_bytes)} for the cache of "
         f"{forecast.cache_tokens:,} tokens, {format_bytes(forecast.working_bytes)} of working memory), "
         f"but {where} {format_bytes(forecast.plan.available_bytes)} free",
         f"{_suggest_smaller(forecast)}; --force tries anyway",
+        forecast.total_bytes - forecast.plan.available_bytes,
     )
 
 

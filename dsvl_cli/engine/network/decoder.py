@@ -10,7 +10,7 @@ float32 the logits are equal up to rounding (tests/engine/network/test_decoder.p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,12 +91,18 @@ class Decoder:
         return functional.embedding(token_ids, self.embeddings).to(self.kernels.compute_dtype)
 
     @torch.inference_mode()
-    def forward(self, embeddings: torch.Tensor, segments: Sequence[Segment]) -> torch.Tensor:
+    def forward(
+        self,
+        embeddings: torch.Tensor,
+        segments: Sequence[Segment],
+        after_layer: Callable[[int], None] | None = None,
+    ) -> torch.Tensor:
         """Append new tokens to the caches of their sequences; return the next token's logits of each.
 
         Args:
             embeddings: `(sum of counts, hidden)`, the sequences concatenated.
             segments: their caches and counts.
+            after_layer: called with the number of layers that are done, from 0 on; not in a native step.
 
         Returns:
             `(sequences, vocabulary)` in float32.
@@ -108,6 +114,8 @@ class Decoder:
         ends = [end - 1 for end in _ends(segments)]
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
+            if after_layer is not None:
+                after_layer(index)
             device = layer.attention_norm.device  # layers may be spread over several GPUs
             x, cos, sin = x.to(device), cos.to(device), sin.to(device)
             caches = [segment.cache.layers[index] for segment in segments]

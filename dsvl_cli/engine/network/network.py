@@ -24,6 +24,7 @@ from dsvl_cli.engine.network.kv_cache import KVCache
 from dsvl_cli.engine.network.pixels import ImageProcessor
 from dsvl_cli.engine.network.static_step import StaticStep, can_record
 from dsvl_cli.engine.pictures.images import decode
+from dsvl_cli.engine.progress import OnReading, Reading
 from dsvl_cli.engine.text.prompt import PreparedPrompt
 
 FEATURE_CACHE_BYTES = 256 * 2**20  # of picture features, 2.3 MB per picture at full size in bf16
@@ -61,17 +62,23 @@ class Network:
         return self.image_processor(decode(picture))
 
     @torch.inference_mode()
-    def features(self, pictures: Sequence[Picture]) -> torch.Tensor:
+    def features(self, pictures: Sequence[Picture], before_each: Callable[[int], None] | None = None) -> torch.Tensor:
         """Return the aligned features `(pictures * num_image_tokens, hidden)` on the device.
 
         Pictures are encoded one by one: on a CPU this takes no longer, memory is bounded, and a picture's features do
         not depend on the others in the batch.
-        """
-        return torch.cat([self._features_of(picture) for picture in pictures])
 
-    def _features_of(self, picture: Picture) -> torch.Tensor:
+        Args:
+            pictures: what to encode.
+            before_each: called with the index of each picture that has to be encoded, before it is.
+        """
+        return torch.cat([self._features_of(picture, index, before_each) for index, picture in enumerate(pictures)])
+
+    def _features_of(self, picture: Picture, index: int, before: Callable[[int], None] | None = None) -> torch.Tensor:
         features = self._features.get(picture.sha256)
         if features is None:
+            if before is not None:
+                before(index)
             features = self._tower(self.pixels(picture))
             self._features[picture.sha256] = features
             while len(self._features) > 1 and self._feature_bytes() > FEATURE_CACHE_BYTES:
@@ -87,13 +94,24 @@ class Network:
         return sum(features.nbytes for features in self._features.values())
 
     @torch.inference_mode()
-    def prefill(self, prompt: PreparedPrompt, cache: KVCache) -> torch.Tensor:
+    def prefill(self, prompt: PreparedPrompt, cache: KVCache, on_reading: OnReading | None = None) -> torch.Tensor:
         """Compute the part of a prompt that is not in the cache; return the next token's logits `(1, vocabulary)`.
 
         Args:
             prompt: its first `cache.length` positions are in the cache, and at least one is not.
             cache: the new positions are appended.
+            on_reading: told how far the prompt has been read: each picture, then the share of the layers.
         """
+        cached, total = cache.length, len(prompt)
+
+        def tell_picture(index: int) -> None:
+            if on_reading is not None:
+                on_reading(Reading(cached, total, index + 1, missing))
+
+        def tell_layer(layers: int) -> None:
+            if on_reading is not None:
+                on_reading(Reading(cached + (total - cached) * layers // len(self.decoder.layers), total))
+
         ids = torch.tensor(prompt.token_ids[cache.length :], device=self.device)
         embeddings = self.decoder.embed(ids)
         mask = ids == prompt.image_token_id
@@ -101,9 +119,10 @@ class Network:
         if new:
             # The cached prefix may end within a picture: the missing features are the last ones.
             missing = -(-new // prompt.num_image_tokens)
-            features = self.features(prompt.pictures[-missing:])[-new:]
+            features = self.features(prompt.pictures[-missing:], tell_picture)[-new:]
             embeddings = embeddings.masked_scatter(mask.unsqueeze(1), features.to(embeddings.device, embeddings.dtype))
-        return self.decoder.forward(embeddings, [Segment(cache, len(ids))])
+        after_layer = None if on_reading is None else tell_layer
+        return self.decoder.forward(embeddings, [Segment(cache, len(ids))], after_layer)
 
     @torch.inference_mode()
     def step(self, token_ids: Sequence[int], caches: Sequence[KVCache]) -> torch.Tensor:

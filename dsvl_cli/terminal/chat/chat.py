@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from dsvl_cli.engine.conversation import (
     ChatModel,
@@ -21,14 +21,23 @@ from dsvl_cli.errors import ContextOverflow, DsvlError, SomeFailed, UsageError
 from dsvl_cli.terminal.chat.attachments import PictureSources, find_pictures
 from dsvl_cli.terminal.chat.dialogue import Dialogue, answered, keep_newest, leave_out_oldest
 from dsvl_cli.terminal.chat.interrupts import Interrupts
+from dsvl_cli.terminal.chat.restoring import (
+    AnyModel,
+    CommandLine,
+    ModelCatalogue,
+    Restored,
+    last_exchange,
+    restore,
+    values_to_keep,
+)
 from dsvl_cli.terminal.chat.turn import explained, show_answer
 from dsvl_cli.terminal.progress import ConsoleListener
+from dsvl_cli.terminal.waiting import CTRL_C_STOPS, ReadingWait, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
 
-    from dsvl_cli.terminal.chat.conversation_store import ConversationStore, StoredConversation
+    from dsvl_cli.terminal.chat.conversation_store import ConversationStore, Export, StoredConversation
     from dsvl_cli.terminal.chat.loading import BackgroundModel
     from dsvl_cli.terminal.console import Console
     from dsvl_cli.terminal.plain import AnswerStream
@@ -63,19 +72,20 @@ class Services:
     Attributes:
         sources: how pictures are obtained.
         store: where conversations are stored.
-        export: writes a conversation and the model's name to a new file, with the pictures embedded or next to it;
-            raises DsvlError.
+        export: writes a conversation to a file; raises DsvlError.
         open_answer: starts the display of an answer.
         on_turn: called after every turn.
-        models: names that `/model` offers.
+        models: names that completion offers for `/model`.
+        catalogue: knows which models there are.
     """
 
     sources: PictureSources
     store: ConversationStore
-    export: Callable[[Conversation, str, Path, bool], None]
+    export: Callable[[Export], None]
     open_answer: Callable[[], AnswerStream]
     on_turn: Callable[[TurnRecord], None] = lambda _: None
     models: tuple[str, ...] = ()
+    catalogue: ModelCatalogue = field(default_factory=AnyModel)
 
 
 class Chat:
@@ -86,13 +96,14 @@ class Chat:
         loading: the model, which may still be loading.
         services: pictures, storage, export, answers.
         settings: the initial settings, to which `/set NAME default` returns.
-        system: the system prompt of a new conversation; None for the checkpoint's default.
+        line: what the chat was started with; its system prompt is that of new conversations.
         scripted: there is no interactive user, and Ctrl-C ends the program.
 
     Attributes:
         ctrl_c: determines where Ctrl-C interrupts.
         draft: the initial text of the next input line.
         leaving: set by `/exit`.
+        status_bar: returns the line below the prompt, at most so many columns wide, if there is one.
         clear_screen: clears the screen, if there is one.
         lend_terminal: a context in which another program may use the terminal.
         used_tokens: the length of the prompt so far, including attached pictures; None if unknown.
@@ -106,7 +117,7 @@ class Chat:
         services: Services,
         settings: ChatSettings,
         *,
-        system: str | None = None,
+        line: CommandLine | None = None,
         scripted: bool = False,
     ) -> None:
         self.console = console
@@ -115,11 +126,14 @@ class Chat:
         self.settings = settings
         self.defaults = settings
         self.scripted = scripted
-        self.dialogue = Dialogue(Conversation(system=system))
+        self.line = line or CommandLine()
+        self.dialogue = Dialogue(Conversation(system=self.line.system))
         self.session_id: str | None = None
+        self.session_name: str | None = None
         self.ctrl_c = Interrupts()
         self.draft = ""
         self.leaving = False
+        self.status_bar: Callable[[int], str] | None = None
         self.clear_screen: Callable[[], None] = lambda: None
         self.lend_terminal: Callable[[], AbstractContextManager[None]] = nullcontext
         self.used_tokens: int | None = None
@@ -127,6 +141,7 @@ class Chat:
         self._warned_of_saving = ""
         self._unsaved = False
         self._warned_of_context = False
+        self._measured = ""  # the fingerprint of the model that counted the tokens
         self._left_out: tuple[str, int, int] | None = None  # of which model, at how many turns, how many exchanges
 
     # Messages
@@ -151,27 +166,34 @@ class Chat:
             KeyboardInterrupt: Ctrl-C while waiting.
         """
         if self.loading.loading:
-            self.advise(f"waiting for {self.loading.name} to load; Ctrl-C stops waiting")
-            listener = ConsoleListener(self.console)
-            try:
-                while self.loading.loading:
-                    with self.ctrl_c.listening():
-                        self.loading.wait(_POLL_SECONDS)
-                    self.loading.deliver()
-                    if self.loading.progress is not None:
-                        listener.progress(*self.loading.progress)
-            finally:
-                self.console.clear_redrawn_line()
+            self._wait_for_model()
         self.loading.deliver()
-        model = self.loading.ready
-        if model is None:
-            raise self.loading.take_error() or DsvlError("no model is loaded", "load one with /model NAME")
+        error, model = self.loading.take_error(), self.loading.ready
+        if error is not None or model is None:
+            raise error or DsvlError("no model is loaded", "load one with /model NAME")
         return model
+
+    def _wait_for_model(self) -> None:
+        self.advise(f"waiting for {self.loading.name} to load; Ctrl-C stops waiting")
+        listener = ConsoleListener(self.console)
+        with self.console.working(Wait(f"loading {self.loading.name}", CTRL_C_STOPS, below=self.status_bar)):
+            while self.loading.loading:
+                with self.ctrl_c.listening():
+                    self.loading.wait(_POLL_SECONDS)
+                self.loading.deliver()
+                if self.loading.progress is not None:
+                    listener.progress(*self.loading.progress)
 
     @property
     def model_name(self) -> str:
         """The model's name as the user gave it, loaded or not."""
         return self.loading.ready.name if self.loading.ready else self.loading.name
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether `used_tokens` is what the model in use counts."""
+        model = self.loading.ready
+        return model is not None and self.used_tokens is not None and self._measured == model.fingerprint
 
     def measure(self) -> None:
         """Count the tokens in use if the model is loaded; warn when the context is nearly full."""
@@ -179,6 +201,7 @@ class Chat:
         model = self.loading.ready
         if model is None:
             return
+        self._measured = model.fingerprint
         try:
             left_out = self._left_out_of(model, self.dialogue.turns)
             self.used_tokens = model.count_tokens(keep_newest(self.dialogue.conversation, left_out))
@@ -212,7 +235,9 @@ class Chat:
         failed = False
         for source in self.services.sources.expand(arguments):
             try:
-                with self.ctrl_c.listening():  # a download may be slow
+                # A download may be slow.
+                opening = Wait("opening the picture", CTRL_C_STOPS, below=self.status_bar)
+                with self.console.working(opening), self.ctrl_c.listening():
                     picture = self.services.sources.read(source)
                 self.attach([picture])
             except DsvlError as exc:
@@ -297,8 +322,9 @@ class Chat:
         received: list[Chunk] = []
         complete = interrupted = False
         try:
-            chunks = explained(model.stream(sent, sampling))
-            interrupted = show_answer(chunks, self.services.open_answer, self.console, self.ctrl_c, received)
+            reading = ReadingWait("reading", CTRL_C_STOPS, "reading", self.status_bar)
+            chunks = explained(model.stream(sent, sampling, reading.update))
+            interrupted = show_answer(chunks, self.services.open_answer, self.console, self.ctrl_c, received, reading)
             complete = not interrupted
         except ContextOverflow as exc:
             ways = "use /drop N or /undo, or leave out the oldest exchanges with /set overflow drop-oldest (--overflow)"
@@ -353,15 +379,22 @@ class Chat:
         store = self.services.store
         try:
             wanted = self.session_id or store.create()
-            self.session_id = store.save(wanted, self.dialogue.conversation, self.model_name)
+            self.session_id = store.save(wanted, self.dialogue.conversation, self.model_name, self._values_to_keep())
             self._warned_of_saving = ""
             self._unsaved = False
             if self.session_id != wanted:
+                self.session_name = None
                 self.tell(f"another chat has continued this conversation; this one is saved as {self.session_id}")
         except DsvlError as exc:
             if exc.message != self._warned_of_saving:
                 self.console.warn(f"the conversation is not saved: {exc.message}")
             self._warned_of_saving = exc.message
+
+    def _values_to_keep(self) -> dict[str, Any]:
+        name = self.model_name
+        with suppress(DsvlError):  # its folder was moved since
+            name = self.services.catalogue.refer(name)
+        return values_to_keep(self.loading.used, self.settings, self.defaults, self.line, name)
 
     def save_at_last(self) -> None:
         """Save a turn that could not be saved earlier because of an error or a signal."""
@@ -378,14 +411,26 @@ class Chat:
         if self.dialogue.messages or self.session_id is not None:
             self.save()
 
-    def open(self, stored: StoredConversation) -> None:
-        """Continue a stored conversation; attached pictures remain attached."""
+    def open(self, stored: StoredConversation) -> Restored:
+        """Continue a stored conversation with its settings; attached pictures and the model in use stay."""
+        restored = restore(stored, self.line, self.defaults, self.services.catalogue)
+        self.settings = restored.settings
         self.dialogue.conversation = stored.conversation
-        self.session_id = stored.id
+        self.dialogue.conversation.system = restored.system
+        self.session_id, self.session_name = stored.id, stored.name
         self.stats = self._left_out = None
+        return restored
+
+    def show_restored(self, restored: Restored) -> None:
+        """Say what came back with a conversation, and show its last exchange; not in scripts."""
+        if restored.summary:
+            self.advise(restored.summary)
+        if not self.scripted:
+            for line in last_exchange(self.dialogue.messages, self.console.status_width):
+                self.console.recall(line)
 
     def begin_anew(self) -> None:
         """Start a new conversation with the same system prompt and model."""
         self.dialogue = Dialogue(Conversation(system=self.dialogue.conversation.system))
-        self.session_id = None
+        self.session_id = self.session_name = None
         self.stats = self._left_out = None

@@ -1,15 +1,38 @@
-"""The interface for storing conversations, and an implementation that stores nothing."""
+"""The interface for storing and exporting conversations, and a store that stores nothing."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dsvl_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from dsvl_cli.engine.conversation import Conversation
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A conversation to write to a file.
+
+    Attributes:
+        session_id, name: under which it is saved; None if it is not, or has no name.
+        model: the model's name.
+        path: where to, in the format of its suffix.
+        embed: embed the pictures; otherwise write them to a folder beside it.
+        overwrite: replace an existing file.
+    """
+
+    conversation: Conversation
+    session_id: str | None
+    name: str | None
+    model: str
+    path: Path
+    embed: bool
+    overwrite: bool
 
 
 class ConversationSummary(Protocol):
@@ -40,8 +63,23 @@ class StoredConversation(Protocol):
         ...
 
     @property
+    def name(self) -> str | None:
+        """The name given by the user."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """The model's name as the user gave it."""
+        ...
+
+    @property
     def conversation(self) -> Conversation:
         """The messages."""
+        ...
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What `save` was given; empty if it is not known."""
         ...
 
 
@@ -52,8 +90,8 @@ class ConversationStore(Protocol):
         """Return an id for a new conversation."""
         ...
 
-    def save(self, session_id: str, conversation: Conversation, model: str) -> str:
-        """Save the changes atomically and return the id to use from then on.
+    def save(self, session_id: str, conversation: Conversation, model: str, settings: Mapping[str, Any]) -> str:
+        """Save the changes atomically, with settings as JSON values, and return the id to use from then on.
 
         It is a new one if the same conversation has been continued elsewhere in the meantime.
         """
@@ -79,7 +117,7 @@ class NoStore:
         """Return an empty id."""
         return ""
 
-    def save(self, session_id: str, conversation: Conversation, model: str) -> str:
+    def save(self, session_id: str, conversation: Conversation, model: str, settings: Mapping[str, Any]) -> str:
         """Do nothing."""
         return session_id
 

@@ -118,6 +118,15 @@ def set_value(settings: ChatSettings, setting: Setting, text: str, defaults: Cha
             value = setting.parse(text)
         except ValueError as exc:
             raise refuse(setting.name, text, f"or {NONE}" if setting.is_optional else None) from exc
+    return replace_value(settings, setting, value)
+
+
+def replace_value(settings: ChatSettings, setting: Setting, value: Any) -> ChatSettings:
+    """Return the settings with another value of one of them.
+
+    Raises:
+        UsageError: the value breaks the setting's rule.
+    """
     if setting.name == "overflow":
         return replace(settings, overflow=value)
     return replace(settings, sampling=replace(settings.sampling, **{setting.name: value}))

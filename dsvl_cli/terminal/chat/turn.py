@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dsvl_cli.errors import DsvlError, is_out_of_memory
 from dsvl_cli.terminal.chat.interrupts import Interrupts
+from dsvl_cli.terminal.waiting import Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,16 +41,25 @@ def show_answer(
     console: Console,
     ctrl_c: Interrupts,
     received: list[Chunk],
+    reading: Wait | None = None,
 ) -> bool:
     """Show an answer as it is generated; return whether Ctrl-C interrupted it.
 
     Every chunk is added to `received` before it is shown, so a partial answer is known whatever goes wrong. If an error
     or Ctrl-C comes before any text, nothing is written.
+
+    Args:
+        chunks: the answer.
+        open_answer: starts its display.
+        console: shows the wait for its first chunk.
+        ctrl_c: lets Ctrl-C through between the chunks.
+        received: gets the chunks.
+        reading: the wait for the first chunk.
     """
     answer: AnswerStream | None = None
     complete = interrupted = is_ended = False
     with ExitStack() as waiting:
-        waiting.enter_context(console.working("reading"))
+        waiting.enter_context(console.working(reading or Wait("reading")))
         try:
             while True:
                 with ctrl_c.listening():
@@ -59,7 +69,9 @@ def show_answer(
                 received.append(chunk)
                 if chunk.text:
                     waiting.close()
-                    answer = answer or open_answer()
+                    if answer is None:
+                        console.enter_state("answering")
+                        answer = open_answer()
                     answer.write(chunk.text)
                 if chunk.finish_reason is not None and answer is not None:
                     # The last one, but the model may still have to save something.

@@ -8,6 +8,7 @@ import pytest
 from dsvl_cli.engine.conversation import ChatModel, Chunk, Conversation, Message, Part, Reply
 from dsvl_cli.engine.model import VisionLanguageModel
 from dsvl_cli.engine.options import SamplingParams
+from dsvl_cli.engine.progress import Reading
 from dsvl_cli.errors import ContextOverflow
 from tests.pictures import draw_picture
 
@@ -177,3 +178,36 @@ def test_kept_ids_that_no_answer_can_hold_are_not_used(tiny: VisionLanguageModel
     plain.messages += [Message("assistant", ("A circle.",)), Message("user", ("And?",))]
     assert tiny.prepare(talk) == tiny.prepare(plain)
     assert Reply.of(tiny.stream(talk, SamplingParams(max_new_tokens=3))).text
+
+
+def test_reading_is_told_from_pictures_to_tokens_and_changes_no_answer(tiny: VisionLanguageModel) -> None:
+    talk = Conversation([Message("user", (draw_picture(1), draw_picture(2), "What differs?"))])
+    greedy = SamplingParams(max_new_tokens=12)
+    tiny.forget()
+    silent = Reply.of(tiny.stream(talk, greedy))
+    tiny.forget()
+    told: list[Reading] = []
+    reply = Reply.of(tiny.stream(talk, greedy, told.append))
+    assert (reply.text, reply.token_ids) == (silent.text, silent.token_ids)
+    pictures = [reading for reading in told if reading.picture]
+    assert [(reading.picture, reading.pictures) for reading in pictures] == [(1, 2), (2, 2)]
+    layers = told[len(pictures) :]
+    assert [reading.picture for reading in layers] == [0] * len(tiny.network.decoder.layers)
+    tokens = [reading.tokens for reading in layers]
+    assert tokens == sorted(tokens)
+    assert tokens[0] == 0
+    assert {reading.total for reading in told} == {tiny.count_tokens(talk)}
+    assert tokens[-1] < tiny.count_tokens(talk)
+
+
+def test_what_is_cached_counts_as_read(tiny: VisionLanguageModel) -> None:
+    talk = ask("What is it?", seed=5)
+    tiny.forget()
+    reply = Reply.of(tiny.stream(talk, SamplingParams(max_new_tokens=4)))
+    said = Message("assistant", (reply.text,), reply.token_ids, tiny.fingerprint, reply.finish_reason)
+    longer = Conversation([*talk.messages, said, Message("user", ("And how many are there?",))])
+    told: list[Reading] = []
+    second = Reply.of(tiny.stream(longer, SamplingParams(max_new_tokens=2), told.append))
+    assert second.stats is not None
+    assert told[0] == Reading(second.stats.cached_tokens, tiny.count_tokens(longer))
+    assert not any(reading.picture for reading in told)

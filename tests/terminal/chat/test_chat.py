@@ -315,13 +315,13 @@ def test_nothing_is_saved_without_a_store() -> None:
     assert "--no-save" in desk.do("/save x")
     assert "--no-save" in desk.do("/load x")
     desk.do("/export x.md")
-    assert [(len(conversation.messages), str(path)) for conversation, _, path, _ in desk.exports] == [(2, "x.md")]
+    assert [(len(one.conversation.messages), str(one.path)) for one in desk.exports] == [(2, "x.md")]
 
 
 def test_another_chat_on_the_same_conversation_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk()
     desk.do("one")
-    monkeypatch.setattr(desk.store, "save", lambda session_id, conversation, model: "id9")
+    monkeypatch.setattr(desk.store, "save", lambda *_: "id9")
     assert "saved as id9" in desk.do("two")
     assert desk.chat.session_id == "id9"
 

@@ -131,4 +131,5 @@ def test_the_beginning_of_the_prompt_stays_until_the_freed_half_is_used(context:
         before = left_out
         messages.append(said("yes"))
     room = context - min(8, context // 4)
-    assert changes <= 1 + 100 / max(1, room // 2 // (length + 1) - 1)
+    exchange = length + 2  # the words, the space after the last one, and the answer
+    assert changes <= 1 + 100 / max(1, room // 2 // exchange - 1)

@@ -4,12 +4,13 @@ import gc
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 
 from dsvl_cli.engine.progress import Choice, Listener
-from dsvl_cli.errors import DsvlError
-from dsvl_cli.terminal.chat.loading import BackgroundModel
+from dsvl_cli.errors import DoesNotFit, DsvlError
+from dsvl_cli.terminal.chat.loading import BackgroundModel, ModelChoice
 from tests.terminal.fake_model import FakeModel
 
 
@@ -117,12 +118,130 @@ def test_the_last_model_asked_for_wins_and_only_one_loads_at_a_time() -> None:
     assert at_once == [True, True, True]
 
 
-def test_the_model_before_is_given_up_before_the_next_loads() -> None:
-    loading = BackgroundModel(lambda name, listener: FakeModel(name=name), Ear())
+GB = 10**9
+
+
+def in_memory(
+    free: int, sizes: dict[str, int], broken: tuple[str, ...] = ()
+) -> tuple[BackgroundModel, list[set[str]], Ear]:
+    """Return a loader on a machine with so much memory, and the names of what was in memory at each loading."""
+    alive: weakref.WeakSet[FakeModel] = weakref.WeakSet()
+    beside: list[set[str]] = []
+
+    def load(name: str, listener: Listener) -> FakeModel:
+        gc.collect()
+        beside.append({model.name for model in alive})
+        lacking = sum(model.held_bytes for model in alive) + sizes[name] - free
+        if lacking > 0:
+            raise DoesNotFit(f"{name} does not fit", "take another", lacking)
+        if name in broken:
+            raise DsvlError(f"{name} is broken")
+        model = _Counted(name=name, held_bytes=sizes[name])
+        alive.add(model)
+        return model
+
+    ear = Ear()
+    return BackgroundModel(load, ear), beside, ear
+
+
+class _Counted(FakeModel):
+    __hash__ = object.__hash__
+
+
+def used(loading: BackgroundModel) -> str | None:
+    assert loading.wait(10)
+    return loading.ready.name if loading.ready else None
+
+
+def test_the_model_in_use_stays_until_the_next_one_is_ready() -> None:
+    go_on = threading.Event()
+
+    def load(name: str, listener: Listener) -> FakeModel:
+        if name == "b":
+            go_on.wait(10)
+        return FakeModel(name=name)
+
+    loading = BackgroundModel(load, Ear())
+    loading.start("a")
+    assert used(loading) == "a"
+    loading.start("b")
+    assert loading.loading
+    assert loading.ready is not None
+    assert loading.ready.name == "a"
+    go_on.set()
+    assert used(loading) == "b"
+
+
+def test_the_model_in_use_can_be_kept_while_another_one_loads() -> None:
+    go_on = threading.Event()
+
+    def load(name: str, listener: Listener) -> FakeModel:
+        if name == "b":
+            go_on.wait(10)
+        return FakeModel(name=name)
+
+    loading = BackgroundModel(load, Ear())
+    loading.start("a")
+    assert used(loading) == "a"
+    loading.start("b")
+    loading.start("a")
+    assert not loading.loading
+    go_on.set()
+    loading.start("c")
+    assert used(loading) == "c"
+
+
+def test_a_model_that_fails_leaves_the_one_in_use() -> None:
+    loading, beside, _ = in_memory(10 * GB, {"a": GB, "b": GB}, broken=("b",))
     loading.start("a")
     loading.wait(10)
     loading.start("b")
-    assert loading.ready is None or loading.ready.name == "b"
+    assert used(loading) == "a"
+    error = loading.take_error()
+    assert error is not None
+    assert (error.message, error.hint) == ("b is broken", "a stays in use")
+    assert beside == [set(), {"a"}]
+    loading.start("b")  # and it can be tried again
+    assert used(loading) == "a"
+    assert len(beside) == 3
+
+
+@pytest.mark.parametrize(
+    ("sizes", "broken", "remains", "beside", "released"),
+    [
+        pytest.param({"a": 2, "b": 6}, (), "b", [set(), {"a"}], False, id="both fit"),
+        pytest.param({"a": 4, "b": 6}, (), "b", [set(), {"a"}, set()], True, id="only one at a time"),
+        pytest.param({"a": 4, "b": 9}, (), "a", [set(), {"a"}], False, id="not even alone"),
+        pytest.param({"a": 4, "b": 6}, ("b",), "a", [set(), {"a"}, set(), set()], True, id="alone, but it fails"),
+    ],
+)
+def test_a_model_is_released_only_if_that_makes_room(
+    sizes: dict[str, int], broken: tuple[str, ...], remains: str, beside: list[set[str]], released: bool
+) -> None:
+    loading, seen, ear = in_memory(8, sizes, broken)
+    loading.start("a")
+    loading.wait(10)
+    loading.start("b")
+    assert used(loading) == remains
+    assert seen == beside
+    assert (loading.take_error() is None) == (remains == "b")
+    loading.deliver()
+    assert ("a is released first" in " ".join(ear.heard)) == released
+
+
+def test_each_model_is_loaded_with_its_options() -> None:
+    seen = []
+
+    def load(name: str, listener: Listener, **options: str) -> FakeModel:
+        seen.append((name, options))
+        return FakeModel(name=name)
+
+    loading = BackgroundModel(load, Ear())
+    for name, options in (("a", {"dtype": "float32"}), ("b", None), ("b", {})):
+        loading.start(name, options)
+        assert loading.wait(10)
+    assert seen == [("a", {"dtype": "float32"}), ("b", {"dtype": "float32"}), ("b", {})]
+    assert loading.used == ModelChoice("b")
 
 
 def test_the_interpreter_is_left_as_it_was() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
 from prompt_toolkit import PromptSession
@@ -15,6 +16,7 @@ from dsvl_cli.errors import DsvlError
 from dsvl_cli.terminal.chat.input.completion import ChatCompleter
 from dsvl_cli.terminal.chat.input.history import open_history
 from dsvl_cli.terminal.chat.input.keys import bind_keys
+from dsvl_cli.terminal.chat.input.states import StateLines
 from dsvl_cli.terminal.chat.input.toolbar import toolbar_text
 from dsvl_cli.terminal.sanitize import sanitize
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 PROMPT = "> "
 _REDRAW_SECONDS = 0.03
+_CLOCK_SECONDS = 1.0  # between the steps of the toolbar's clock
 
 
 class LineEditor:
@@ -48,6 +51,7 @@ class LineEditor:
         stream = environment.stdout if chat.console.answer_is_terminal else environment.stderr
         can_redraw = chat.console.can_redraw or (not chat.console.answer_is_terminal and chat.console.status_can_redraw)
         self._echo = None if can_redraw else _Echo(stream)
+        self._states = None if can_redraw else StateLines(chat)
         self._display = display or create_output(stdout=stream)
         self._session: PromptSession[str] = PromptSession(
             PROMPT,
@@ -69,6 +73,7 @@ class LineEditor:
         self._session.app.min_redraw_interval = _REDRAW_SECONDS
         self._chat.loading.changed = self._wake
         self._chat.clear_screen = self._clear
+        self._chat.status_bar = partial(toolbar_text, chat)
 
     def read(self) -> str:
         """Return the next message; the line initially contains the chat's draft.
@@ -78,8 +83,13 @@ class LineEditor:
             KeyboardInterrupt: Ctrl-C at an empty prompt.
         """
         draft, self._chat.draft = self._chat.draft, ""
+        if self._states is not None:
+            self._states.wait()
         self._show_news()
+        if self._states is not None:
+            self._states.show()
         if self._echo is None:
+            self._session.refresh_interval = _CLOCK_SECONDS if self._chat.loading.loading else 0
             return self._session.prompt(default=draft, pre_run=self._refresh)
         with self._echo.line(self._session.default_buffer, draft):
             return self._session.prompt(default=draft, pre_run=self._refresh)
@@ -97,6 +107,8 @@ class LineEditor:
                 return
 
     def _refresh(self) -> None:
+        if self._echo is not None:
+            return  # the next prompt shows it: writing this one again would be read out again
         if self._chat.loading.has_news:
             self._aside(self._show_news)
         else:
@@ -107,7 +119,7 @@ class LineEditor:
         error = self._chat.loading.take_error()
         if error is not None:
             self._chat.console.error(error)
-        if self._chat.used_tokens is None:
+        if not self._chat.is_measured:
             self._chat.measure()
 
     def _paste_picture(self) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dsvl_cli.terminal.chat.settings import changed_settings
 from dsvl_cli.terminal.sanitize import sanitize_line
+from dsvl_cli.terminal.waiting import clock_time
 
 if TYPE_CHECKING:
     from dsvl_cli.terminal.chat.chat import Chat
@@ -15,7 +16,7 @@ _SEPARATOR = " | "
 
 def toolbar_text(chat: Chat, width: int) -> str:
     """Return what fits into `width` columns, the most important first."""
-    pieces = [_model(chat), *_context(chat), *_attached(chat)]
+    pieces = [_model(chat), *context_text(chat), *_attached(chat)]
     pieces += [f"{name} {value}" for name, value in changed_settings(chat.settings)]
     line = sanitize_line(pieces[0])[: max(width - 1, 0)]
     for piece in map(sanitize_line, pieces[1:]):
@@ -25,17 +26,18 @@ def toolbar_text(chat: Chat, width: int) -> str:
 
 
 def _model(chat: Chat) -> str:
-    if chat.loading.ready is not None:
-        return chat.model_name
-    if not chat.loading.loading:
-        return "no model: /model NAME"
-    if chat.loading.progress is None:
-        return f"loading {chat.loading.name} ..."
-    what, done, total = chat.loading.progress
-    return f"loading {chat.loading.name}: {100 * done // max(total, 1)}% of {what}"
+    loading = chat.loading
+    if not loading.loading:
+        return chat.model_name if loading.ready is not None else "no model: /model NAME"
+    clock = f", {clock_time(loading.seconds)}" if loading.seconds >= 1 else ""
+    if loading.progress is None:
+        return f"loading {loading.name}{clock or ' ...'}"
+    what, done, total = loading.progress
+    return f"loading {loading.name}: {100 * done // max(total, 1)}% of {what}{clock}"
 
 
-def _context(chat: Chat) -> list[str]:
+def context_text(chat: Chat) -> list[str]:
+    """Return how much of the context is used, if that is known."""
     model = chat.loading.ready
     if model is None or chat.used_tokens is None:
         return []

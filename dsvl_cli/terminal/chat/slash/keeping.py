@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dsvl_cli.errors import UsageError
 from dsvl_cli.terminal.chat.attachments import split_arguments
+from dsvl_cli.terminal.chat.conversation_store import Export
 from dsvl_cli.terminal.chat.slash.command import SlashCommand
 from dsvl_cli.terminal.table import align
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from dsvl_cli.terminal.chat.chat import Chat
 
 _MOST_LISTED = 20
-_BESIDE = "beside"
+_BESIDE, _OVERWRITE = "beside", "--overwrite"
 
 
 def begin_anew(chat: Chat, _: str) -> None:
@@ -32,6 +33,7 @@ def name_conversation(chat: Chat, argument: str) -> None:
     chat.save()
     if chat.session_id is not None:
         chat.services.store.rename(chat.session_id, argument)
+        chat.session_name = " ".join(argument.split())
         chat.tell(f"saved as {argument}")
 
 
@@ -42,8 +44,13 @@ def load_conversation(chat: Chat, argument: str) -> None:
         rows = [(saved.name or saved.id, saved.title) for saved in store.list(_MOST_LISTED)]
         chat.tell(*align(rows, chat.console.status_width) or ["there are no saved conversations yet"])
         return
-    chat.open(store.load(argument))
+    restored = chat.open(store.load(argument))
     chat.tell(f"{argument}: {chat.dialogue.turns} turns, {len(chat.dialogue.conversation.pictures)} pictures")
+    if restored.obstacle is not None:
+        chat.tell(f"{restored.obstacle.message}: {chat.model_name} answers; /model NAME loads another one")
+    elif restored.choice != chat.loading.wanted:
+        chat.loading.start(restored.choice.name, restored.choice.options)
+    chat.show_restored(restored)
 
 
 def offer_conversations(chat: Chat, _: str) -> Iterable[str]:
@@ -53,12 +60,24 @@ def offer_conversations(chat: Chat, _: str) -> Iterable[str]:
 
 def export_conversation(chat: Chat, argument: str) -> None:
     """Write the conversation to a file."""
-    name, *rest = split_arguments(argument)
-    if rest not in ([], [_BESIDE]):
+    words = split_arguments(argument)
+    options = {word for word in words if word in (_BESIDE, _OVERWRITE)}
+    names = [word for word in words if word not in options]
+    if len(names) != 1:
         raise UsageError("/export takes one file", "put a name with spaces in quotes")
-    embed = not rest
-    chat.services.export(chat.dialogue.conversation, chat.model_name, Path(name).expanduser(), embed)
-    chat.tell(f"written to {name}{'' if embed else ', with the pictures next to it'}")
+    embed = _BESIDE not in options
+    chat.services.export(
+        Export(
+            chat.dialogue.conversation,
+            chat.session_id,
+            chat.session_name,
+            chat.model_name,
+            Path(names[0]).expanduser(),
+            embed,
+            _OVERWRITE in options,
+        )
+    )
+    chat.tell(f"written to {names[0]}{'' if embed else ', with the pictures next to it'}")
 
 
 COMMANDS = (
@@ -69,7 +88,7 @@ COMMANDS = (
     ),
     SlashCommand(
         "export",
-        "PATH [beside]",
+        "PATH [beside] [--overwrite]",
         "export to .md, .html or .json, pictures embedded or beside it",
         export_conversation,
     ),

@@ -26,6 +26,7 @@ def change_setting(chat: Chat, argument: str) -> None:
     setting = find_setting(name)
     if text.strip():
         chat.settings = set_value(chat.settings, setting, text.strip(), chat.defaults)
+        chat.save_if_begun()
     chat.tell(f"{setting.name} is {show_value(value_of(chat.settings, setting))}")
 
 
@@ -53,11 +54,31 @@ def change_system(chat: Chat, argument: str) -> None:
 
 
 def change_model(chat: Chat, argument: str) -> None:
-    """Load another model, keeping the conversation."""
-    before = chat.model_name
-    chat.loading.start(argument)
+    """List the models, or load another one, keeping the conversation and, until it is ready, the model in use."""
+    loading = chat.loading
+    if not argument:
+        chat.tell(*_list_models(chat))
+        return
+    chat.services.catalogue.check(argument)
+    before, was_loading = loading.ready, loading.loading
+    loading.start(argument)
+    if not loading.loading:
+        chat.tell(f"{argument} stays in use" if was_loading else f"{argument} is in use already")
+        return
     chat.stats = None
-    chat.tell(f"loading {argument}; the conversation is kept. /model {before} switches back")
+    kept = f"{before.name} stays in use until it is ready; /model {before.name} keeps it" if before else ""
+    chat.tell(f"loading {argument}; the conversation is kept{', and ' if kept else ''}{kept}")
+
+
+def _list_models(chat: Chat) -> list[str]:
+    """Return the model in use, and the names to choose from."""
+    loading = chat.loading
+    lines = [f"{loading.ready.name} is in use"] if loading.ready else []
+    if loading.loading:
+        lines.append(f"{loading.name} is loading")
+    rows = list(chat.services.catalogue.names())
+    hint = "/model NAME loads another one: a name, a hub id org/name, or a folder"
+    return [*(lines or ["no model is in use"]), *align(rows, chat.console.status_width), hint]
 
 
 def show_stats(chat: Chat, _: str) -> None:
@@ -88,6 +109,6 @@ def offer_models(chat: Chat, _: str) -> Iterable[str]:
 COMMANDS = (
     SlashCommand("set", "[NAME [VALUE]]", "show or change settings", change_setting, complete=offer_settings),
     SlashCommand("system", "[TEXT]", "show or replace the system prompt; default, none", change_system),
-    SlashCommand("model", "NAME", "load another model, keeping the conversation", change_model, complete=offer_models),
+    SlashCommand("model", "[NAME]", "list the models, or load another one", change_model, complete=offer_models),
     SlashCommand("stats", "", "show tokens, times and memory of the last answer", show_stats),
 )

@@ -5,7 +5,6 @@ import signal
 
 import pytest
 
-from dsvl_cli.engine.conversation import Conversation
 from dsvl_cli.errors import ExitStatus
 from dsvl_cli.terminal.chat.input.repl import Repl
 from tests.terminal.fake_model import Desk, FakeModel
@@ -41,7 +40,7 @@ def test_ctrl_c_between_two_prompts_is_not_lost(monkeypatch: pytest.MonkeyPatch)
 def test_ctrl_c_after_the_last_word_is_none_at_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk()
 
-    def save(session_id: str, conversation: Conversation, model: str) -> str:
+    def save(session_id: str, *_: object) -> str:
         press()
         return session_id
 

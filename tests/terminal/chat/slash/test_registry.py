@@ -25,7 +25,7 @@ GOOD = {
     "editor": ["", "draft"],
     "set": ["", "temperature", "temperature 0.2", "top_p=0.5", "overflow drop-oldest", "stop 'a b' c", "seed none"],
     "system": ["", "You are terse.", "default", "none"],
-    "model": ["other"],
+    "model": ["", "other", "fake"],
     "stats": [""],
     "new": [""],
     "save": ["my talk"],
@@ -52,7 +52,7 @@ BAD = {
     "set": [("temprature 1", "did you mean temperature"), ("temperature hot", "between 0 and 100"),
             ("top_p 2", "top_p"), ("overflow sometimes", "drop-oldest")],
     "system": [],
-    "model": [("", "needs")],
+    "model": [("no-such", "no model")],
     "stats": [("x", "no argument")],
     "new": [("x", "no argument")],
     "save": [("", "needs")],
@@ -217,6 +217,21 @@ def test_another_model_takes_the_conversation_over(desk: Desk) -> None:
     assert [message.role for message in desk.chat.dialogue.messages] == ["user", "assistant"] * 2
 
 
+def test_the_models_are_listed(desk: Desk) -> None:
+    told = desk.do("/model")
+    assert told.startswith("fake is in use")
+    assert "/model NAME" in told
+
+
+def test_a_model_that_does_not_exist_changes_nothing(desk: Desk) -> None:
+    before = desk.loading.ready
+    assert "error: there is no model 'no-such'" in desk.do("/model no-such")
+    assert desk.loading.ready is before
+    assert not desk.loading.loading
+    desk.do("and now?")
+    assert desk.texts()[-1] == "You said: and now?"
+
+
 def test_stats_show_the_last_answer(desk: Desk) -> None:
     told = desk.do("/stats")
     for figure in ("21 tokens, 10 of them cached", "0.50 s", "1 tokens", "2.0 MB", "32 of 1,000"):
@@ -235,11 +250,17 @@ def test_a_conversation_is_named_left_and_found_again(desk: Desk) -> None:
 
 def test_export_gets_the_conversation(desk: Desk) -> None:
     desk.do("/export 'my out.md'")
-    conversation, model, path, embed = desk.exports[0]
-    assert conversation.messages[0] == Message("user", desk.chat.dialogue.messages[0].parts)
-    assert (model, path, embed) == ("fake", Path("my out.md"), True)
-    desk.do("/export out.html beside")
-    assert desk.exports[1][3] is False
+    first = desk.exports[0]
+    assert first.conversation.messages[0] == Message("user", desk.chat.dialogue.messages[0].parts)
+    assert (first.model, first.path, first.embed, first.overwrite) == ("fake", Path("my out.md"), True, False)
+    assert (first.session_id, first.name) == ("id1", None)
+    desk.do("/save my talk", "/export out.html beside", "/export --overwrite out.html")
+    second, third = desk.exports[1:]
+    assert (second.embed, second.overwrite, second.name) == (False, False, "my talk")
+    assert (third.embed, third.overwrite, third.path) == (True, True, Path("out.html"))
+    desk.do("/new")
+    assert "takes one file" in desk.do("/export a.md b.md", "/export beside")
+    assert len(desk.exports) == 3
 
 
 @pytest.mark.parametrize("name", ["exit", "quit", "bye", "q"])
