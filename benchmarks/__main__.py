@@ -14,9 +14,10 @@ from pathlib import Path
 from benchmarks.results import RESULTS
 
 DEFAULT_CHECKPOINT = Path(__file__).parents[1] / "build" / "full-1.3b"
-FULL_SIZE = ("decode", "describe", "chat_turns", "prefix_cache", "memory", "float16_files", "batch", "context")
-OTHERS = ("startup", "kernels", "agreement", "quantize")
-WITHOUT_CHECKPOINT = {"startup", "kernels", "agreement"}
+FULL_SIZE = ("decode", "describe", "chat_turns", "prefix_cache", "memory", "float16_files", "batch", "context",
+             "constrained")  # fmt: skip
+OTHERS = ("startup", "kernels", "agreement", "choices", "schemas", "quantize")
+WITHOUT_CHECKPOINT = {"startup", "kernels", "agreement", "choices", "schemas"}
 
 
 def plan(names: list[str], checkpoint: Path, results: Path, more: list[str]) -> list[list[str]]:

@@ -12,7 +12,9 @@ import io
 import json
 from typing import Any
 
-from dsvl_cli.engine.conversation import Conversation, Message, Part, Reply
+from PIL import Image
+
+from dsvl_cli.engine.conversation import Conversation, Message, Part, Picture, Reply
 from dsvl_cli.engine.model import VisionLanguageModel, load_model
 from dsvl_cli.engine.options import LoadOptions, SamplingParams
 from dsvl_cli.engine.pictures.images import picture_from_bytes
@@ -23,21 +25,28 @@ _GREEDY = SamplingParams(max_new_tokens=MOST_NEW_TOKENS)
 
 def answer_with(model: VisionLanguageModel, conversations: list[list[dict[str, Any]]]) -> list[str]:
     """Answer conversations in the format of transformers with dsvl, greedily, as one batch."""
-    talks = [Conversation([_to_message(message) for message in messages]) for messages in conversations]
+    talks = [to_conversation(messages) for messages in conversations]
     chunks = list(model.stream_batch(talks, _GREEDY))
     return [Reply.of(chunk for row, chunk in chunks if row == index).text.strip() for index in range(len(talks))]
 
 
+def to_conversation(messages: list[dict[str, Any]]) -> Conversation:
+    """Convert a conversation from the format of transformers."""
+    return Conversation([_to_message(message) for message in messages])
+
+
 def _to_message(message: dict[str, Any]) -> Message:
-    parts: list[Part] = []
-    for part in message["content"]:
-        if part["type"] == "text":
-            parts.append(part["text"])
-            continue
-        buffer = io.BytesIO()
-        part["image"].save(buffer, "PNG", compress_level=1)
-        parts.append(picture_from_bytes(buffer.getvalue(), "drawn"))
-    return Message(message["role"], tuple(parts))
+    parts: tuple[Part, ...] = tuple(
+        part["text"] if part["type"] == "text" else to_picture(part["image"]) for part in message["content"]
+    )
+    return Message(message["role"], parts)
+
+
+def to_picture(image: Image.Image) -> Picture:
+    """Convert a drawn picture."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return picture_from_bytes(buffer.getvalue(), "drawn")
 
 
 def measure_skills(options: LoadOptions, skills: list[str], per_skill: int, seed: int = 0) -> dict[str, float]:

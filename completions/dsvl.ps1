@@ -82,6 +82,9 @@ $dsvlCommands = @{
             @{ Names = @('--repetition-penalty'); Kind = 'text'; Repeatable = $False; Help = 'Values above 1 make repetition less likely (above 0 and at most 100).' }
             @{ Names = @('--seed'); Kind = 'text'; Repeatable = $False; Help = 'Seed for reproducible sampling (between 0 and 2^63 - 1).' }
             @{ Names = @('--stop'); Kind = 'text'; Repeatable = $True; Help = 'End the answer before TEXT; may be repeated.' }
+            @{ Names = @('--choices'); Kind = 'text'; Repeatable = $False; Help = 'Answer with one of LIST, such as Red,Green,Blue or a file of one a line, and its probability.' }
+            @{ Names = @('--yes-no'); Kind = $null; Repeatable = $False; Help = 'Answer with Yes or No, and its probability.' }
+            @{ Names = @('--schema'); Kind = 'text'; Repeatable = $False; Help = 'Answer in JSON: a JSON Schema, its file, or ''colour, count int, items list: what is seen''.' }
             @{ Names = @('--model', '-m'); Kind = 'model_folders'; Repeatable = $False; Help = 'tiny, 1.3b, 7b, 1.3b-base, 7b-base, a Hugging Face id, or a folder. tiny is built in.' }
             @{ Names = @('--profile'); Kind = 'text'; Repeatable = $False; Help = 'A group of settings in config.toml.' }
             @{ Names = @('--revision'); Kind = 'text'; Repeatable = $False; Help = 'Branch, tag or commit of the model on the Hugging Face Hub.' }

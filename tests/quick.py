@@ -21,9 +21,9 @@ _NAME = re.compile(r"[\w.]+")
 # What runs the model without importing it; and what of the rest takes as long as all others together.
 SLOW = frozenset(
     {
-        "app/test_doctor.py", "benchmarks/test_results.py", "benchmarks/test_smoke.py", "commands/test_batch.py",
-        "commands/test_doctor.py", "engine/machine/test_detect.py", "engine/test_diagnosis.py", "test_public.py",
-        "test_readme.py",
+        "app/test_doctor.py", "benchmarks/test_results.py", "benchmarks/test_smoke.py", "commands/test_answer_forms.py",
+        "commands/test_batch.py", "commands/test_doctor.py", "engine/machine/test_detect.py",
+        "engine/test_diagnosis.py", "test_public.py", "test_readme.py",
 
         "batch/test_kill.py", "engine/checkpoint/test_hub.py", "test_conftest.py", "test_connections.py",
         "test_quick.py",

@@ -34,10 +34,11 @@ ALLOWED = {
     "__init__": {"engine", "errors"},  # the public names, imported when they are used
 }  # fmt: skip
 
-# The rooms of engine/, top to bottom: each uses only those further down. The last four import no torch.
+# The rooms of engine/, top to bottom: each uses only those further down. The last six import no torch.
 ROOMS = (
     "diagnosis", "inventory", "conversion", "model", "generation", "network", "quantization", "kernels", "text",
-    "pictures", "machine", "checkpoint", "storage", "conversation", "progress", "options", "units",
+    "pictures", "machine", "checkpoint", "storage", "schemas", "conversation", "progress", "options", "constraints",
+    "units",
 )  # fmt: skip
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -184,22 +185,31 @@ def evaluate(
     """
     result = {}
     for skill in skills or SKILLS:
-        number = list(SKILLS).index(skill)
         right, wrong = 0, 0
-        for start in range(0, per_skill, _BATCH):
-            questions, conversations = [], []
-            for index in range(start, min(start + _BATCH, per_skill)):
-                rng = split_random("evaluation", seed, number * 1_000_000 + index)
-                questions.append(SKILLS[skill](rng))
-                conversations.append(_messages(questions[-1], rng))
-            for question, said in zip(questions, answer_all(conversations), strict=True):
-                expected = question.turns[-1].answer
+        for batch in _batches(draw_questions(skill, per_skill, seed)):
+            conversations = [conversation for conversation, _ in batch]
+            for (conversation, expected), said in zip(batch, answer_all(conversations), strict=True):
                 right += said == expected
                 if said != expected and wrong < show_wrong:
                     wrong += 1
-                    print(f"  {skill}: {question.turns[-1].parts} -> {said!r}, right: {expected!r}")
+                    asked = [part.get("text", "<image>") for part in conversation[-1]["content"]]
+                    print(f"  {skill}: {asked} -> {said!r}, right: {expected!r}")
         result[skill] = right / per_skill
     return result
+
+
+def draw_questions(skill: str, count: int, seed: int = 0) -> Iterator[tuple[Conversation, str]]:
+    """Yield conversations that end with a question of a skill, each with the right answer."""
+    number = list(SKILLS).index(skill)
+    for index in range(count):
+        rng = split_random("evaluation", seed, number * 1_000_000 + index)
+        question = SKILLS[skill](rng)
+        yield _messages(question, rng), question.turns[-1].answer
+
+
+def _batches(questions: Iterator[tuple[Conversation, str]]) -> Iterator[list[tuple[Conversation, str]]]:
+    while batch := list(islice(questions, _BATCH)):
+        yield batch
 
 
 def main() -> None:

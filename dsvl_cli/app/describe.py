@@ -6,16 +6,18 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from dsvl_cli.engine.constraints import JsonSchema
 from dsvl_cli.engine.conversation import Chunk, Conversation, Message, Picture, Reply, Stats, compose_parts
 from dsvl_cli.engine.options import DEFAULT_PROMPT, IMAGE_MARK, LoadOptions, SamplingParams
 from dsvl_cli.engine.pictures.access import shown_address
 from dsvl_cli.engine.pictures.images import expand_sources, read_picture
+from dsvl_cli.engine.schemas import explain, read_constraint, read_value
 from dsvl_cli.engine.units import format_bytes
-from dsvl_cli.errors import ContextOverflow, ImageError, SomeFailed, UsageError
+from dsvl_cli.errors import ContextOverflow, ImageError, InvalidAnswer, SomeFailed, UsageError
 from dsvl_cli.terminal.console import Console
 from dsvl_cli.terminal.plain import AnswerStream, open_answer
 from dsvl_cli.terminal.progress import ConsoleListener
@@ -23,6 +25,9 @@ from dsvl_cli.terminal.waiting import CTRL_C_STOPS, ReadingWait, Wait
 
 if TYPE_CHECKING:
     from dsvl_cli.engine.model import VisionLanguageModel
+
+
+_MOST_SHOWN = 5  # choices
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,12 @@ class _Run:
             return self.question.prompt
         return DEFAULT_PROMPT if self.model.has_chat else ""
 
+    @property
+    def conversation_text(self) -> str:
+        """The prompt with what the schema says about its fields."""
+        constraint = self.sampling.constraint
+        return "\n".join(filter(None, (self.prompt, explain(constraint) if isinstance(constraint, JsonSchema) else "")))
+
     def read(self, sources: Sequence[str]) -> list[Picture]:
         """Read the pictures of one conversation, and report notes about them."""
         with self.console.working(Wait("opening the picture", CTRL_C_STOPS)):  # a download may be slow
@@ -107,7 +118,8 @@ class _Run:
 
     def chunks(self, pictures: Sequence[Picture], *, stream: bool) -> Iterator[Chunk]:
         """Stream the answer; show the wait for its first token, and for the others as well unless `stream`."""
-        conversation = Conversation([Message("user", compose_parts(self.prompt, pictures))], self.question.system)
+        parts = compose_parts(self.conversation_text, pictures)
+        conversation = Conversation([Message("user", parts)], self.question.system)
         reading = ReadingWait("reading", CTRL_C_STOPS, "reading")
         chunks = self.model.stream(conversation, self.sampling, reading.update)
         with self.console.working(reading):
@@ -136,6 +148,9 @@ def answer_all(
     prompt: str | None,
     system: str | None,
     together: bool,
+    choices: str | None,
+    yes_no: bool,
+    schema: str | None,
     as_json: bool,
     stream: bool,
     show_stats: bool,
@@ -150,16 +165,21 @@ def answer_all(
         prompt: the prompt; `-` reads it from stdin, None is the default.
         system: replaces the checkpoint's default system prompt.
         together: ask once about all pictures.
+        choices: a list, or a file of one, that the answer is from.
+        yes_no: whether the answer is Yes or No.
+        schema: the JSON Schema of the answer, its file, or its short form.
         as_json: print each answer as one JSON object.
         stream: print each answer as it is generated.
         show_stats: print the statistics of each answer.
 
     Raises:
-        UsageError: the pictures do not match the prompt.
-        SomeFailed: some pictures could not be read or did not fit; each error was reported, the others were answered.
+        UsageError: the pictures do not match the prompt, or the schema or the list of choices is wrong.
+        SomeFailed: some pictures could not be read or did not fit, or their answers are not complete; each error was
+            reported, the others were answered.
         DsvlError: a pattern matches no file, or the model cannot be loaded.
     """
     question = Question.read(images, prompt, system, together=together)
+    sampling = replace(sampling, constraint=read_constraint(choices, yes_no, schema))
     run = _Run(console, load, question, sampling, as_json=as_json)
     failed = cut = 0
     for sources in question.groups:
@@ -168,7 +188,7 @@ def answer_all(
             if len(question.groups) > 1 and not as_json:
                 console.heading(pictures[0].name)
             reply = _tell(run, pictures, stream=stream)
-        except (ImageError, ContextOverflow) as error:
+        except (ImageError, ContextOverflow, InvalidAnswer) as error:
             failed += 1
             console.error(error)
             if as_json:
@@ -198,9 +218,15 @@ def _describe_cut(reply: Reply, sampling: SamplingParams) -> str:
 
 
 def _tell(run: _Run, pictures: Sequence[Picture], *, stream: bool) -> Reply:
-    if run.as_json:
+    constraint = run.sampling.constraint
+    if run.as_json or constraint is not None:
         reply = Reply.of(run.chunks(pictures, stream=False))
-        run.console.write(_to_json(_row(run, pictures, reply)))
+        if run.as_json:
+            run.console.write(_to_json(_row(run, pictures, reply)))
+        elif isinstance(constraint, JsonSchema):
+            _write_value(run.console, read_value(constraint, reply.text, reply.finish_reason))
+        else:
+            _write_choice(run.console, reply)
         return reply
     received: list[Chunk] = []
     answer: AnswerStream | None = None
@@ -230,13 +256,36 @@ def _tell(run: _Run, pictures: Sequence[Picture], *, stream: bool) -> Reply:
     return reply
 
 
+def _write_value(console: Console, value: object) -> None:
+    """Write JSON: indented on a terminal, on one line elsewhere."""
+    answer = open_answer(console, plain=True)
+    answer.write(json.dumps(value, ensure_ascii=False, indent=2 if console.answer_is_terminal else None))
+    answer.close()
+
+
+def _write_choice(console: Console, reply: Reply) -> None:
+    """Write the choice, and on a terminal the most likely ones below."""
+    answer = open_answer(console, plain=True)
+    answer.write(reply.text)
+    answer.close()
+    if console.answer_is_terminal and reply.probabilities:
+        ranked = sorted(reply.probabilities.items(), key=lambda pair: -pair[1])
+        console.status(", ".join(f"{text} {chance:.1%}" for text, chance in ranked[:_MOST_SHOWN]))
+
+
 def _row(run: _Run, pictures: Sequence[Picture], reply: Reply) -> dict[str, object]:
     """Return the `--json` object of one answer."""
-    model = run.model
+    model, constraint = run.model, run.sampling.constraint
+    found: dict[str, object] = {}
+    if isinstance(constraint, JsonSchema):
+        found["value"] = read_value(constraint, reply.text, reply.finish_reason)
+    elif reply.probabilities is not None:
+        found["probabilities"] = dict(reply.probabilities)
     return {
         **_subject([picture.name for picture in pictures]),
         "prompt": run.prompt,
         "text": reply.text,
+        **found,
         "finish_reason": reply.finish_reason,
         "model": model.name,
         "dtype": model.dtype,

@@ -24,6 +24,10 @@ $ dsvl describe *.png --json | jq -r .text
 $ dsvl describe a.png b.png -p "How do <image> and <image> differ?"
 $ dsvl describe a.png b.png c.png --together -p "Which is the odd one out?"
 
+# Answers that programs can use: one of a list with its probability, or JSON.
+$ dsvl describe photo.jpg -p "Is it day or night?" --choices Day,Night
+$ dsvl describe receipt.jpg --schema "shop, total float" | jq .total
+
 Defaults can be set in the environment, such as DSVL_MODEL=tiny, or in config.toml: see dsvl doctor.
 """
 
@@ -67,6 +71,9 @@ def describe(
     repetition_penalty: options.RepetitionPenalty = SAMPLING.repetition_penalty,
     seed: options.Seed = SAMPLING.seed,
     stop: options.Stop = None,
+    choices: options.Choices = None,
+    yes_no: options.YesNo = False,
+    schema: options.Schema = None,
     model: options.Model = LOADING.model,
     profile: options.Profile = None,
     revision: options.Revision = LOADING.revision,
@@ -107,6 +114,9 @@ def describe(
         prompt=prompt,
         system=system,
         together=together,
+        choices=choices,
+        yes_no=yes_no,
+        schema=schema,
         as_json=as_json,
         stream=not no_stream,
         show_stats=stats,

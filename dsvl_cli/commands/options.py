@@ -222,6 +222,21 @@ Seed = Annotated[int | None, _setting(_SAMPLING, "--seed", metavar="N", help="Se
 Stop = Annotated[
     list[str] | None, _flag(_SAMPLING, "--stop", metavar="TEXT", help="End the answer before TEXT; may be repeated.")
 ]
+Choices = Annotated[
+    str | None,
+    _flag(
+        _SAMPLING, "--choices", metavar="LIST", show_default=False,
+        help="Answer with one of LIST, such as Red,Green,Blue or a file of one a line, and its probability.",
+    ),
+]  # fmt: skip
+YesNo = Annotated[bool, _flag(_SAMPLING, "--yes-no", help="Answer with Yes or No, and its probability.")]
+Schema = Annotated[
+    str | None,
+    _flag(
+        _SAMPLING, "--schema", metavar="SCHEMA", show_default=False,
+        help="Answer in JSON: a JSON Schema, its file, or 'colour, count int, items list: what is seen'.",
+    ),
+]  # fmt: skip
 
 Json = Annotated[bool, _flag(_OUTPUT, "--json", help="Print one JSON object per line.")]
 NoStream = Annotated[bool, _setting(_OUTPUT, "--no-stream", help="Print each answer only when it is complete.")]
@@ -247,7 +262,7 @@ def sampling_params(values: Mapping[str, Any]) -> SamplingParams:
     Raises:
         UsageError: a value is out of bounds.
     """
-    params = {field.name: values[field.name] for field in fields(SamplingParams)}
+    params = {field.name: values[field.name] for field in fields(SamplingParams) if field.name != "constraint"}
     params["stop"] = tuple(params["stop"] or ())
     if params["seed"] is None and params["temperature"] > 0:
         params["seed"] = draw_seed()

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -160,6 +160,8 @@ class Chunk:
         finish_reason: set on the last chunk only: `stop`, `length` or `interrupted`.
         stats: set on the last chunk only.
         notice: a message for the user about how the answer ended, such as the context being full.
+        probabilities: of an answer from a list, set on the last chunk: the model's probability of each choice given
+            that the answer is one of them.
     """
 
     text: str
@@ -167,6 +169,7 @@ class Chunk:
     finish_reason: FinishReason | None = None
     stats: Stats | None = None
     notice: str | None = None
+    probabilities: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +181,7 @@ class Reply:
     finish_reason: FinishReason
     stats: Stats | None = None
     notice: str | None = None
+    probabilities: Mapping[str, float] | None = None
 
     @classmethod
     def of(cls, chunks: Iterable[Chunk]) -> Reply:
@@ -190,7 +194,8 @@ class Reply:
             ids.extend(chunk.token_ids)
             if chunk.finish_reason is not None:
                 last = chunk
-        return cls("".join(text), tuple(ids), last.finish_reason or "interrupted", last.stats, last.notice)
+        reason = last.finish_reason or "interrupted"
+        return cls("".join(text), tuple(ids), reason, last.stats, last.notice, last.probabilities)
 
 
 @dataclass(frozen=True, slots=True)

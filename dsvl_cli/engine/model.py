@@ -10,11 +10,14 @@ import torch
 from dsvl_cli.engine.checkpoint.find import EMBEDDED_FOLDER, Checkpoint, find_checkpoint, list_weights
 from dsvl_cli.engine.checkpoint.layouts import read_end_ids, vision_settings
 from dsvl_cli.engine.checkpoint.watch import Watch
+from dsvl_cli.engine.constraints import JsonSchema, OneOf
 from dsvl_cli.engine.conversation import Chunk, Conversation, Outcome, Picture, Request
 from dsvl_cli.engine.generation.batching import answer_requests, choose_batch_size
 from dsvl_cli.engine.generation.generate import Row, check_length, generate, generate_many
+from dsvl_cli.engine.generation.grammar import GrammarCompiler
 from dsvl_cli.engine.generation.prefix_store import PrefixStore, StoredPrefixCache, identify
 from dsvl_cli.engine.generation.sampling import Sampler
+from dsvl_cli.engine.generation.scoring import CandidateAnswers
 from dsvl_cli.engine.machine.detect import detect_machine
 from dsvl_cli.engine.machine.plan import DTYPE_BYTES, Plan, make_plan
 from dsvl_cli.engine.network.kv_cache import PrefixCache
@@ -71,6 +74,11 @@ class VisionLanguageModel:
         self.end_ids = _end_ids(checkpoint, prompt_format)
         self._banned = torch.tensor(
             prompt_format.list_banned(network.decoder.config.vocab_size, self.end_ids), dtype=torch.long
+        )
+        # The prompt format puts a space after `Assistant:`, which is not part of the answer.
+        self._answer_prefix = " " if self.has_chat else ""
+        self._grammars = GrammarCompiler(
+            prompt_format.tokenizer, network.decoder.config.vocab_size, self.end_ids, self._answer_prefix
         )
         self._prefix_store = prefix_store
         self._watch = watch or Watch(list_weights(checkpoint.path))
@@ -223,7 +231,31 @@ class VisionLanguageModel:
             min(sampling.max_new_tokens, self.context_length - len(prompt)),
             strip_space=self.has_chat and not continues,
         )
-        return Row(index, prompt, Sampler(sampling, prompt.token_ids, self._banned), answer, self.context_length)
+        constraint = sampling.constraint
+        matcher = self._grammars.compile(constraint) if isinstance(constraint, JsonSchema) else None
+        sampler = Sampler(sampling, prompt.token_ids, self._banned, matcher)
+        candidates = self._candidates(constraint, prompt) if isinstance(constraint, OneOf) else None
+        return Row(index, prompt, sampler, answer, self.context_length, candidates)
+
+    def _candidates(self, constraint: OneOf, prompt: PreparedPrompt) -> CandidateAnswers:
+        """Encode the answers of a list.
+
+        Raises:
+            DsvlError: one of them contains a control token, or does not fit into the context.
+        """
+        texts = constraint.choices
+        for text in texts:
+            if name := self.format.find_control(text):
+                raise DsvlError(f"the choice {text!r} contains {name}, which has a meaning of its own to the model")
+        ids = tuple(tuple(self.format.encode(self._answer_prefix + text)) for text in texts)
+        candidates = CandidateAnswers(texts, ids, self.end_ids)
+        if len(prompt) + candidates.longest >= self.context_length:
+            raise DsvlError(
+                f"a choice has {candidates.longest:,} tokens, but {self.context_length - len(prompt):,} are left "
+                f"of the context of {self.context_length:,}",
+                "use shorter choices",
+            )
+        return candidates
 
 
 def load_model(

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
+from dsvl_cli.engine.constraints import Constraint
 from dsvl_cli.errors import SettingError, UsageError
 
 DEFAULT_GROUP_SIZE = 128
@@ -232,6 +233,8 @@ class SamplingParams:
         repetition_penalty: > 1.0 makes tokens that are already in the prompt or the answer less likely.
         seed: makes sampling reproducible; None uses a random one.
         stop: the answer ends before the first of these strings.
+        constraint: what form the answer must have: one of a list, or JSON of a schema; None leaves it free. From a
+            list the most likely one is taken, and no other field matters.
 
     Raises:
         UsageError: a value is out of range; the message names it.
@@ -245,6 +248,7 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         _check_values(self)

@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from dsvl_cli.engine.conversation import Chunk, Stats
-from dsvl_cli.engine.generation.sampling import Sampler, choose_all
+from dsvl_cli.engine.generation.sampling import Sampler, check_numbers, choose_all
+from dsvl_cli.engine.generation.scoring import CandidateAnswers, normalize, score_answers
 from dsvl_cli.engine.network.kv_cache import KVCache, PrefixCache, count_common
 from dsvl_cli.engine.network.network import Network
 from dsvl_cli.engine.progress import OnReading
@@ -39,6 +40,7 @@ class Row:
         sampler: chooses its tokens.
         answer: turns the tokens into text and decides when the answer ends.
         context_length: the maximum number of tokens of prompt and answer together.
+        candidates: the answer is the most likely of these, and nothing is sampled; None for a free answer.
     """
 
     index: int
@@ -46,6 +48,7 @@ class Row:
     sampler: Sampler
     answer: Answer
     context_length: int
+    candidates: CandidateAnswers | None = None
 
     def accept(self, token_id: int) -> Chunk:
         """Append a chosen token and return its chunk."""
@@ -100,6 +103,9 @@ def generate(
     logits = network.prefill(row.prompt, cache, on_reading)
     prefix_cache.commit(row.prompt.keys[reused:])
     going = _Going(row, cache, 0, reused, started, 0.0)
+    if row.candidates is not None:
+        yield _pick(network, going, row.candidates, logits)
+        return
     while True:
         chunk = next(_choose(network, [going], logits))[1]
         yield chunk
@@ -136,7 +142,11 @@ def generate_many(network: Network, rows: Iterable[Row], capacity: int) -> Itera
                 common, cache = 0, network.new_cache(reserve)
             prompt = row.prompt
             going = _Going(row, cache, 0, common, started, 0.0)
-            for chosen, chunk in _choose(network, [going], network.prefill(prompt, cache)):
+            logits = network.prefill(prompt, cache)
+            if row.candidates is not None:
+                yield row, _pick(network, going, row.candidates, logits)
+                continue
+            for chosen, chunk in _choose(network, [going], logits):
                 if chunk.finish_reason is None:
                     active.append(chosen)
                 yield chosen.row, chunk
@@ -158,13 +168,29 @@ def _choose(network: Network, rows: Sequence[_Going], logits: torch.Tensor) -> I
         going.prefilled = going.prefilled or now
         chunk = going.row.accept(token_id)
         if chunk.finish_reason is not None:
-            stats = Stats(
-                prompt_tokens=len(going.row.prompt),
-                cached_tokens=going.reused,
-                prompt_seconds=going.prefilled - going.started,
-                generated_tokens=going.row.answer.count,
-                generate_seconds=now - going.prefilled,
-                peak_memory_bytes=network.peak_memory(),
-            )
-            chunk = replace(chunk, stats=stats)
+            chunk = replace(chunk, stats=_measure(network, going, going.row.answer.count, now))
         yield going, chunk
+
+
+def _pick(network: Network, going: _Going, candidates: CandidateAnswers, logits: torch.Tensor) -> Chunk:
+    """Return the most likely candidate with the probabilities of all, from logits `(1, vocabulary)`."""
+    check_numbers(logits)
+    going.prefilled = time.perf_counter()
+    scores = score_answers(network, going.cache, logits[0], candidates)
+    best = max(range(len(scores)), key=scores.__getitem__)
+    token_ids = candidates.token_ids[best]
+    stats = _measure(network, going, len(token_ids) + 1, time.perf_counter())
+    probabilities = dict(zip(candidates.texts, normalize(scores), strict=True))
+    return Chunk(candidates.texts[best], token_ids, "stop", stats, probabilities=probabilities)
+
+
+def _measure(network: Network, going: _Going, tokens: int, now: float) -> Stats:
+    """Return the statistics of an answer that ended with so many tokens."""
+    return Stats(
+        prompt_tokens=len(going.row.prompt),
+        cached_tokens=going.reused,
+        prompt_seconds=going.prefilled - going.started,
+        generated_tokens=tokens,
+        generate_seconds=now - going.prefilled,
+        peak_memory_bytes=network.peak_memory(),
+    )

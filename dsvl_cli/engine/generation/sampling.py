@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 
+from dsvl_cli.engine.generation.grammar import Matcher
 from dsvl_cli.engine.options import SamplingParams
 from dsvl_cli.errors import DsvlError
 
@@ -27,11 +28,19 @@ class Sampler:
         params: the sampling parameters.
         prompt_ids: the prompt; the repetition penalty applies to its tokens too.
         banned: ids that are never chosen: those that only prompts may hold, and those that no token has.
+        grammar: what the answer must match; None for a free one.
     """
 
-    def __init__(self, params: SamplingParams, prompt_ids: tuple[int, ...], banned: torch.Tensor | None = None) -> None:
+    def __init__(
+        self,
+        params: SamplingParams,
+        prompt_ids: tuple[int, ...],
+        banned: torch.Tensor | None = None,
+        grammar: Matcher | None = None,
+    ) -> None:
         self._params = params
         self._banned = banned
+        self._grammar = grammar
         self._greedy = params.temperature == 0.0
         self._penalizes = params.repetition_penalty != 1.0
         self._seen = set(prompt_ids) if self._penalizes else set()
@@ -73,12 +82,16 @@ class Sampler:
         return scores
 
     def ban(self, logits: torch.Tensor) -> None:
-        """Take the banned tokens out of logits `(vocabulary,)`, in place."""
+        """Take the tokens that must not come next out of logits `(vocabulary,)`, in place."""
         if self._banned is not None:
             logits.index_fill_(-1, self._banned.to(logits.device), -torch.inf)
+        if self._grammar is not None:
+            self._grammar.mask(logits)
 
     def accept(self, token_id: int) -> None:
         """Record a chosen token."""
+        if self._grammar is not None:
+            self._grammar.accept(token_id)
         if self._penalizes:
             self._seen.add(token_id)
 
@@ -92,9 +105,7 @@ def choose_all(samplers: list[Sampler], logits: torch.Tensor) -> list[int]:
     """
     for sampler, row in zip(samplers, logits, strict=True):
         sampler.ban(row)
-    # The largest is NaN if any is.
-    if not bool(logits.amax(dim=-1).isfinite().all()):
-        raise DsvlError("the model computes no numbers: its weights are damaged", "download it again")
+    check_numbers(logits)
     if all(sampler.is_plain for sampler in samplers):
         chosen: list[int] = logits.argmax(dim=-1).tolist()
     else:
@@ -102,6 +113,17 @@ def choose_all(samplers: list[Sampler], logits: torch.Tensor) -> list[int]:
     for sampler, token_id in zip(samplers, chosen, strict=True):
         sampler.accept(token_id)
     return chosen
+
+
+def check_numbers(logits: torch.Tensor) -> None:
+    """Refuse logits that are no numbers, as those of damaged weights.
+
+    Raises:
+        DsvlError: they are none.
+    """
+    # The largest is NaN if any is.
+    if not bool(logits.amax(dim=-1).isfinite().all()):
+        raise DsvlError("the model computes no numbers: its weights are damaged", "download it again")
 
 
 def draw(scores: torch.Tensor, generator: torch.Generator) -> int:

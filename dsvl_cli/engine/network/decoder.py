@@ -31,10 +31,37 @@ class Segment:
     Attributes:
         cache: the positions before; the new ones are appended.
         count: the number of new tokens.
+        tree: how the new tokens follow each other; None if each follows the one before it.
     """
 
     cache: KVCache
     count: int
+    tree: Tree | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Several continuations of one sequence that share beginnings, computed together (Miao et al., "SpecInfer", 2023).
+
+    Attributes:
+        depths: of each new token, `(count,)`; 0 for those that follow the sequence itself.
+        sees: `(count, count)`, whether a token attends to another: to itself and to those before it on its path.
+    """
+
+    depths: torch.Tensor
+    sees: torch.Tensor
+
+    @classmethod
+    def of(cls, parents: Sequence[int], device: torch.device) -> Tree:
+        """Make a tree from the index of the token that each one follows, which comes before it; -1 for none."""
+        depths: list[int] = []
+        sees = torch.zeros((len(parents), len(parents)), dtype=torch.bool)
+        for index, parent in enumerate(parents):
+            depths.append(0 if parent < 0 else depths[parent] + 1)
+            if parent >= 0:
+                sees[index] = sees[parent]
+            sees[index, index] = True
+        return cls(torch.tensor(depths, device=device), sees.to(device))
 
 
 class Decoder:
@@ -109,24 +136,53 @@ class Decoder:
         """
         if self._native_step is not None and all(one.count == 1 and one.cache.capacity for one in segments):
             return self._native_step(embeddings, [segment.cache for segment in segments])
-        x = embeddings
+        x = self._run_layers(embeddings, segments, after_layer, prunes=True)
+        for segment in segments:
+            segment.cache.length += segment.count
+        return self.logits(x)
+
+    @torch.inference_mode()
+    def branch(self, embeddings: torch.Tensor, cache: KVCache, parents: Sequence[int]) -> torch.Tensor:
+        """Compute several continuations of a sequence together, without keeping them in its cache.
+
+        Args:
+            embeddings: `(tokens, hidden)` of a tree of tokens.
+            cache: of the sequence; its length stays.
+            parents: the index of the token that each token follows, -1 for those that follow the sequence.
+
+        Returns:
+            The logits after each token, `(tokens, vocabulary)` in float32.
+        """
+        tree = Tree.of(parents, self.device)
+        return self.logits(self._run_layers(embeddings, [Segment(cache, len(parents), tree)], prunes=False))
+
+    def _run_layers(
+        self,
+        x: torch.Tensor,
+        segments: Sequence[Segment],
+        after_layer: Callable[[int], None] | None = None,
+        *,
+        prunes: bool,
+    ) -> torch.Tensor:
+        """Run all layers on `(tokens, hidden)`; with `prunes` the last one only for the last token of each sequence.
+
+        Keys and values are written to the caches, whose lengths stay.
+        """
         cos, sin = self._rotations(segments)
         ends = [end - 1 for end in _ends(segments)]
-        last = len(self.layers) - 1
+        last = len(self.layers) - 1 if prunes and len(x) > len(ends) else None
         for index, layer in enumerate(self.layers):
             if after_layer is not None:
                 after_layer(index)
             device = layer.attention_norm.device  # layers may be spread over several GPUs
             x, cos, sin = x.to(device), cos.to(device), sin.to(device)
             caches = [segment.cache.layers[index] for segment in segments]
-            attended = self._attend(layer, self.normalized(x, layer.attention_norm), segments, caches, cos, sin, index)
-            if index == last and len(x) > len(ends):
+            normed = self.normalized(x, layer.attention_norm)
+            attended = self._attend(layer, normed, segments, caches, cos, sin, is_pruned=index == last)
+            if index == last:
                 x = x[ends]  # only the last token of each sequence is needed from here on
             x = self.feed_forward(layer, x + self.kernels.linear(attended, layer.output))
-        for segment in segments:
-            segment.cache.length += segment.count
-        x = x.to(self.norm.device)
-        return self.logits(x)
+        return x.to(self.norm.device)
 
     def feed_forward(self, layer: LayerWeights, x: torch.Tensor) -> torch.Tensor:
         """Run the feed-forward half of a layer on `(tokens, hidden)`."""
@@ -144,10 +200,11 @@ class Decoder:
 
     def _rotations(self, segments: Sequence[Segment]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return cosines and sines `(tokens, head_dim)` of the new positions."""
-        positions = torch.cat(
-            [torch.arange(one.cache.length, one.cache.length + one.count, device=self.device) for one in segments]
-        )
-        return self.rotate_positions(positions)
+        positions = [
+            one.cache.length + (torch.arange(one.count, device=self.device) if one.tree is None else one.tree.depths)
+            for one in segments
+        ]
+        return self.rotate_positions(torch.cat(positions))
 
     def rotate_positions(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return cosines and sines `(tokens, head_dim)` of positions `(tokens,)`."""
@@ -164,13 +221,13 @@ class Decoder:
         caches: Sequence[LayerCache],
         cos: torch.Tensor,
         sin: torch.Tensor,
-        index: int,
+        *,
+        is_pruned: bool,
     ) -> torch.Tensor:
-        """Attend in one layer; return `(tokens, hidden)`, in the last layer only of the last token of each sequence."""
+        """Attend in one layer; return `(tokens, hidden)`, if pruned only of the last token of each sequence."""
         config = self.config
         tokens = len(x)
         ends = _ends(segments)
-        is_pruned = index == len(self.layers) - 1 and tokens > len(segments)
         if is_pruned:  # queries of the last tokens only, keys and values of all
             last = [end - 1 for end in ends]
             (queries,) = self.kernels.linears(x[last], (layer.query,))
@@ -195,15 +252,17 @@ class Decoder:
         for row, (segment, cache, end) in enumerate(zip(segments, caches, ends, strict=True)):
             own = queries[row : row + 1] if is_pruned else queries[end - segment.count : end]
             before = segment.cache.length + segment.count - len(own)
-            outputs.append(_attend_many(own, cache, before, scale, self.attention))
+            outputs.append(_attend_many(own, cache, before, scale, self.attention, segment.tree))
         return torch.cat(outputs).reshape(len(queries), -1)
 
 
-def _attend_many(queries: torch.Tensor, cache: LayerCache, before: int, scale: float, backend: str) -> torch.Tensor:
-    """Causal attention for the new tokens of one sequence, `(tokens, heads, head_dim)`."""
+def _attend_many(
+    queries: torch.Tensor, cache: LayerCache, before: int, scale: float, backend: str, tree: Tree | None
+) -> torch.Tensor:
+    """Causal attention for the new tokens of one sequence, or along a tree of them, `(tokens, heads, head_dim)`."""
     count = len(queries)
     keys, values = (states.to(queries.dtype) for states in cache.read(before + count))
-    if backend == "flash_attention_2":
+    if backend == "flash_attention_2" and tree is None:
         from flash_attn import flash_attn_func
 
         # Its causal mask is aligned to the lower right: the last query sees the last key.
@@ -212,8 +271,11 @@ def _attend_many(queries: torch.Tensor, cache: LayerCache, before: int, scale: f
             softmax_scale=scale, causal=True,
         )[0]  # fmt: skip
         return flat
-    positions = torch.arange(before + count, device=queries.device)
-    mask = positions <= positions[before:].unsqueeze(1)
+    if tree is None:
+        positions = torch.arange(before + count, device=queries.device)
+        mask = positions <= positions[before:].unsqueeze(1)
+    else:
+        mask = functional.pad(tree.sees.to(queries.device), (before, 0), value=True)
     queries = queries.transpose(0, 1)
     if backend == "eager":
         repeats = len(queries) // len(keys)
@@ -224,8 +286,8 @@ def _attend_many(queries: torch.Tensor, cache: LayerCache, before: int, scale: f
         queries.unsqueeze(0),
         keys.unsqueeze(0),
         values.unsqueeze(0),
-        attn_mask=mask if before else None,
-        is_causal=not before,
+        attn_mask=mask if before or tree is not None else None,
+        is_causal=not before and tree is None,
         scale=scale,
         enable_gqa=len(queries) != len(keys),
     )

@@ -132,6 +132,20 @@ class Network:
         embeddings = self.decoder.embed(torch.tensor(token_ids, device=self.device))
         return self.decoder.forward(embeddings, [Segment(cache, 1) for cache in caches])
 
+    @torch.inference_mode()
+    def branch(self, token_ids: Sequence[int], parents: Sequence[int], cache: KVCache) -> torch.Tensor:
+        """Compute several continuations of a sequence together; return the logits after each token.
+
+        Args:
+            token_ids: of the continuations, as a tree.
+            parents: the index of the token that each token follows, -1 for those that follow the sequence.
+            cache: of the sequence; unchanged.
+
+        Returns:
+            `(tokens, vocabulary)` in float32.
+        """
+        return self.decoder.branch(self.decoder.embed(torch.tensor(token_ids, device=self.device)), cache, parents)
+
     def _replay(self, token_id: int, cache: KVCache) -> torch.Tensor:
         """Append one token to a single sequence by a CUDA graph."""
         if self._static is None or self._static.cache is not cache:

@@ -183,6 +183,11 @@ class PromptFormat:
         encodings = self.tokenizer.encode_batch(pieces, add_special_tokens=False)
         return [i for encoding in encodings for i in encoding.ids if i not in self._control.values()]
 
+    def find_control(self, text: str) -> str | None:
+        """Return the name of the first control token in a text, or None."""
+        found = self._control_pattern.search(text)
+        return found.group() if found else None
+
     def decode(self, ids: Sequence[int]) -> str:
         """Decode generated ids, leaving out control tokens."""
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
