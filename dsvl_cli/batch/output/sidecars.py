@@ -12,9 +12,11 @@ from typing import Any
 
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.output.disk import explained
+from dsvl_cli.batch.output.existing_text import ExistingText
 from dsvl_cli.batch.output.formats import Existing
 from dsvl_cli.batch.output.journal import Journal
 from dsvl_cli.batch.row import Row
+from dsvl_cli.engine.encodings import UTF8
 from dsvl_cli.engine.pictures.images import PICTURE_EXTENSIONS
 from dsvl_cli.engine.pictures.signatures import is_picture_start
 from dsvl_cli.engine.storage.files import find_leftovers, new_file, open_regular, remove_leftovers
@@ -75,7 +77,7 @@ class Sidecars:
     def _has_text(self, path: Path, text: str, journal_time: int) -> bool:
         if self.existing == "skip":
             return os.path.lexists(path)
-        if text in (self._read(path) or ""):
+        if (old := self._read(path)) is not None and ExistingText(old).has(text):
             return True
         try:
             return self.existing == "overwrite" and path.lstat().st_mtime_ns >= journal_time
@@ -113,9 +115,9 @@ class Sidecars:
             if not self._is_inside(self._places[row.id]):
                 raise OSError(errno.ELOOP, "a folder on the way became a link")
             self._tidy(path)
-            text = self._join(path, row.text, before.text if before else "")
+            data = self._join(path, row.text, before.text if before else "")
             with new_file(path) as file:
-                file.write(text.encode("utf-8", "surrogateescape"))
+                file.write(data)
 
     def finish(self, journal: Journal, is_changed: bool) -> None:
         """Do nothing: texts are written immediately."""
@@ -126,25 +128,23 @@ class Sidecars:
             self._leftovers[path.parent] = find_leftovers(path.parent)
         remove_leftovers(self._leftovers[path.parent], path)
 
-    def _join(self, path: Path, text: str, before: str) -> str:
+    def _join(self, path: Path, text: str, before: str) -> bytes:
         if self.existing in ("skip", "overwrite"):
-            return text + "\n"
-        old = self._read(path) or ""
-        if before and before in old:
-            return old.replace(before, text, 1)
-        old = old.removesuffix("\n")
-        parts = [old, text] if self.existing == "append" else [text, old]
-        return "\n".join(filter(None, parts)) + "\n"
+            return UTF8.encode(text + "\n")
+        old = ExistingText(self._read(path) or b"")
+        if before and old.has(before):
+            return old.replaced(before, text)
+        return old.appended(text) if self.existing == "append" else old.prepended(text)
 
     def _claim(self, place: str, id: str) -> None:  # noqa: A002
         self._owners[place] = id
         self._places[id] = place
 
-    def _read(self, path: Path) -> str | None:
+    def _read(self, path: Path) -> bytes | None:
         """Return an existing text, or None if there is none; a link is not followed, and is replaced later."""
         try:
             with open_regular(path) as file:
-                return file.read().decode("utf-8", "surrogateescape")
+                return file.read()
         except FileNotFoundError:
             return None
         except OSError as exc:
