@@ -64,6 +64,7 @@ Prompt = Annotated[
     str | None,
     _option(
         _QUESTION, "--prompt", "-p", envvar="DSVL_PROMPT", show_envvar=False, metavar="TEXT",
+        callback=options.check_text,
         help=f"What to ask. Default: {DEFAULT_PROMPT}",
     ),
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from dsvl_cli.batch.path_set import PathSet
 from dsvl_cli.batch.questions import read_questions
 from dsvl_cli.batch.row import ONLY
 from dsvl_cli.batch.sources.scan import ScanOptions, scan
+from dsvl_cli.engine.encodings import read_text
 from dsvl_cli.engine.options import DEFAULT_PROMPT, IMAGE_MARK, LoadOptions, SamplingParams
 from dsvl_cli.engine.pictures.access import Access
 from dsvl_cli.errors import DsvlError, UsageError
@@ -93,10 +94,7 @@ class Job:
                 )
             return read_questions(options.ask)
         if options.prompt_file is not None:
-            try:
-                return {ONLY: options.prompt_file.read_text("utf-8").strip()}
-            except (OSError, ValueError) as exc:
-                raise DsvlError(f"{options.prompt_file}: cannot be read as text") from exc
+            return {ONLY: read_text(options.prompt_file).strip()}
         if options.prompt is not None:
             return {ONLY: options.prompt}
         # A base model completes text and follows no instructions, so it gets no prompt by default.

@@ -18,6 +18,7 @@ from typing import BinaryIO
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.path_set import PathSet
 from dsvl_cli.batch.sources.identity import canonical
+from dsvl_cli.engine.encodings import split_names
 from dsvl_cli.engine.pictures.access import FOREIGN, Access, address_id, is_url, shown_address
 from dsvl_cli.engine.pictures.images import PICTURE_EXTENSIONS, is_address, read_file
 from dsvl_cli.engine.pictures.patterns import match_files
@@ -26,7 +27,6 @@ from dsvl_cli.errors import DsvlError, ImageError, UsageError
 # What a run leaves beside its output.
 SETTINGS_SUFFIX = ".settings.json"
 JOURNAL_SUFFIX = ".journal.jsonl"
-_CHUNK_BYTES = 65536
 _TARS = (".tar", ".tar.gz", ".tgz")
 _HOLDERS = (".parquet", *_TARS)  # files that hold many pictures; also searched for in folders without pictures
 
@@ -249,13 +249,10 @@ def _match(pattern: str, options: ScanOptions) -> Iterator[Item]:
 
 
 def _listed(names: BinaryIO, options: ScanOptions) -> Iterator[Item]:
-    for name in split_names(names):
-        path = os.fsdecode(name)
-        if path.endswith("\r") and not os.path.lexists(path):
-            path = path[:-1]  # a list with Windows line endings
+    for path in list_paths(names):
         if is_address(path) or (is_url(path) and not os.path.lexists(path)):
             yield _url_item(path, options.access)
-        elif path:
+        else:
             item = _file_item(_tidy(path))
             yield replace(item, read=partial(_refuse_output, path)) if path in options.outputs else item
 
@@ -264,17 +261,10 @@ def _refuse_output(path: str) -> Sequence[bytes]:
     raise ImageError(f"{path}: written by this run, so it cannot be one of its pictures")
 
 
-def split_names(names: BinaryIO) -> Iterator[bytes]:
-    """Split a stream into names and yield each as soon as it is complete."""
-    read = getattr(names, "read1", names.read)
-    held, end = b"", b""
-    while chunk := read(_CHUNK_BYTES):
-        held += chunk
-        if not end:
-            # Paths contain no NUL: if there is one, it is the separator.
-            end = b"\0" if b"\0" in held else b"\n" if b"\n" in held else b""
-        if end:
-            *whole, held = held.split(end)
-            yield from filter(None, whole)
-    if held:
-        yield held
+def list_paths(names: BinaryIO) -> Iterator[str]:
+    """Yield the paths and addresses of a list as they come; see `split_names`."""
+    for path in split_names(names):
+        if path.endswith("\r") and not os.path.lexists(path):
+            path = path[:-1]  # a list with Windows line endings
+        if path:
+            yield path
