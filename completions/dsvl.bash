@@ -69,7 +69,7 @@ _dsvl_values() {
 
 _dsvl_is_picture() {
     case $1 in
-        *.[jJ][pP][gG] | *.[jJ][pP][eE][gG] | *.[jJ][pP][eE] | *.[jJ][fF][iI][fF] | *.[mM][pP][oO] | *.[pP][nN][gG] | *.[aA][pP][nN][gG] | *.[wW][eE][bB][pP] | *.[gG][iI][fF] | *.[bB][mM][pP] | *.[tT][iI][fF] | *.[tT][iI][fF][fF] | *.[pP][pP][mM] | *.[pP][gG][mM] | *.[pP][bB][mM] | *.[pP][nN][mM] | *.[pP][fF][mM] | *.[iI][cC][oO] | *.[aA][vV][iI][fF] | *.[jJ][pP]2 | *.[jJ]2[kK] | *.[hH][eE][iI][cC] | *.[hH][eE][iI][fF]) ;;
+        *.[jJ][pP][gG] | *.[jJ][pP][eE][gG] | *.[jJ][pP][eE] | *.[jJ][fF][iI][fF] | *.[mM][pP][oO] | *.[pP][nN][gG] | *.[aA][pP][nN][gG] | *.[wW][eE][bB][pP] | *.[gG][iI][fF] | *.[bB][mM][pP] | *.[tT][iI][fF] | *.[tT][iI][fF][fF] | *.[pP][pP][mM] | *.[pP][gG][mM] | *.[pP][bB][mM] | *.[pP][nN][mM] | *.[pP][fF][mM] | *.[iI][cC][oO] | *.[iI][cC][nN][sS] | *.[aA][vV][iI][fF] | *.[jJ][pP]2 | *.[jJ]2[kK] | *.[hH][eE][iI][cC] | *.[hH][eE][iI][fF] | *.[tT][gG][aA] | *.[dD][dD][sS]) ;;
         *) return 1 ;;
     esac
 }

@@ -27,7 +27,7 @@ end
 
 # BEGIN of what generate.py writes
 set -g __dsvl_commands 'dsvl' 'dsvl chat' 'dsvl describe' 'dsvl batch' 'dsvl quantize' 'dsvl models' 'dsvl models list' 'dsvl models rm' 'dsvl doctor' 'dsvl config' 'dsvl config example' 'dsvl config path' 'dsvl config edit' 'dsvl sessions' 'dsvl sessions list' 'dsvl sessions show' 'dsvl sessions search' 'dsvl sessions export' 'dsvl sessions rename' 'dsvl sessions rm'
-set -g __dsvl_extensions 'jpg|jpeg|jpe|jfif|mpo|png|apng|webp|gif|bmp|tif|tiff|ppm|pgm|pbm|pnm|pfm|ico|avif|jp2|j2k|heic|heif'
+set -g __dsvl_extensions 'jpg|jpeg|jpe|jfif|mpo|png|apng|webp|gif|bmp|tif|tiff|ppm|pgm|pbm|pnm|pfm|ico|icns|avif|jp2|j2k|heic|heif|tga|dds'
 
 function __dsvl_values
     switch $argv[1]

@@ -1,7 +1,7 @@
 # Completion of dsvl for PowerShell, from 5.1 on. docs/completion.md in its repository says where it goes.
 
 # BEGIN of what generate.py writes
-$dsvlExtensions = 'jpg|jpeg|jpe|jfif|mpo|png|apng|webp|gif|bmp|tif|tiff|ppm|pgm|pbm|pnm|pfm|ico|avif|jp2|j2k|heic|heif'
+$dsvlExtensions = 'jpg|jpeg|jpe|jfif|mpo|png|apng|webp|gif|bmp|tif|tiff|ppm|pgm|pbm|pnm|pfm|ico|icns|avif|jp2|j2k|heic|heif|tga|dds'
 $dsvlValues = @{
     sessions = @{ Paths = 'sessions'; Words = @() }
     overflow = @{ Paths = ''; Words = @(@('error', ''), @('drop-oldest', '')) }
