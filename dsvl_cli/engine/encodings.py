@@ -17,6 +17,7 @@ from dsvl_cli.errors import DsvlError
 
 _HINT = "save it as UTF-8"
 _CHUNK_BYTES = 65536
+_MAX_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +106,14 @@ def read_text(path: Path | str) -> str:
     """Return the text of a file; see `decode_text`.
 
     Raises:
-        DsvlError: the file cannot be read, or is not text.
+        DsvlError: the file cannot be read, is too large, or is not text.
     """
     try:
-        return decode_text(Path(path).read_bytes(), str(path))
+        with open(path, "rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise DsvlError(f"{path}: larger than the limit of {_MAX_BYTES // 2**20} MiB", "was another file meant?")
+        return decode_text(data, str(path))
     except (OSError, ValueError) as exc:  # ValueError: a null character in the path
         raise DsvlError(f"{path}: cannot be read: {getattr(exc, 'strerror', None) or 'not a valid path'}") from exc
 
