@@ -23,11 +23,20 @@ _MAX_HEADER_BYTES = 2**20  # the format does not limit names and other extended 
 _CHUNK_BYTES = 2**20
 
 
-def scan_tar(path: str) -> Iterator[Item]:
+def is_visible(name: str) -> bool:
+    """Whether a member of an archive is not hidden, nor in a hidden folder."""
+    return not any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
+
+
+def scan_tar(path: str, takes: Callable[[str], bool] = is_visible) -> Iterator[Item]:
     """Yield the pictures of a `.tar` or `.tar.gz` by extension, in archive order; ids are `ARCHIVE::MEMBER`.
 
-    Hidden members, links, devices and folders are skipped. Ids of duplicate names get `#2` and so on appended.
+    Links, devices and folders are skipped. Ids of duplicate names get `#2` and so on appended.
     Pictures of a plain archive are read in place; those of a compressed one are only cheap to read in order.
+
+    Args:
+        path: the archive.
+        takes: whether to take a picture with this name.
 
     Raises:
         DsvlError: the archive cannot be read, is damaged or cut off. Pictures before the damage are yielded first.
@@ -37,6 +46,8 @@ def scan_tar(path: str) -> Iterator[Item]:
     times: dict[str, int] = {}
     with _opened(path) as file:
         for index, member in enumerate(_pictures(file, path)):
+            if not takes(member.name):
+                continue
             times[member.name] = times.get(member.name, 0) + 1
             again = f"#{times[member.name]}" if times[member.name] > 1 else ""
             name = f"{path}::{member.name}{again}"
@@ -122,8 +133,7 @@ def _checked(path: str, call: Callable[[], T]) -> T:
 
 
 def _is_picture(name: str) -> bool:
-    hidden = any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
-    return not hidden and os.path.splitext(name)[1].lower() in PICTURE_EXTENSIONS
+    return os.path.splitext(name)[1].lower() in PICTURE_EXTENSIONS
 
 
 def _stream(path: str) -> Stream[bytes | None]:
