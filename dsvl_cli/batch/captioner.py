@@ -35,6 +35,7 @@ from dsvl_cli.engine.pictures.bounded import BoundedDecoder
 from dsvl_cli.errors import DsvlError, ImageError, UsageError
 
 Judge = Callable[[str, str, FinishReason], str | None]
+Fill = Callable[[Mapping[str, str], Item], Mapping[str, str]]
 
 _AHEAD = 16  # items read in advance, each in a thread, so that those that take long hold up no others
 _READERS = 4
@@ -92,6 +93,7 @@ class Captioner:
         sampling: sampling parameters of the answers.
         batch_size: maximum number of concurrent requests; None leaves it to the model.
         judge: takes text, prompt and finish reason of an answer; returns why it is suspect, or None.
+        fill: returns the questions for an item, whose variables it fills in. Raises ImageError.
         trials: remembers what is being read, so that an item that ends the process is not tried in vain by each run.
     """
 
@@ -104,6 +106,7 @@ class Captioner:
         batch_size: int | None = None,
         judge: Judge = lambda *_: None,
         trials: Trials | None = None,
+        fill: Fill = lambda questions, _: questions,
     ) -> None:
         self._model = model
         self._questions = questions
@@ -112,6 +115,7 @@ class Captioner:
         self._batch_size = batch_size
         self._judge = judge
         self._trials = trials or _NoTrials()
+        self._fill = fill
         self._decoder = BoundedDecoder()
         self._held = _Budget(_AHEAD_BYTES)
         self._readers = threading.Semaphore(_READERS)
@@ -155,9 +159,10 @@ class Captioner:
 
     def _prepare(self, item: Item) -> _Task:
         """Read and validate an item's pictures; called in threads."""
-        prompts = self._questions if item.prompt is None else {ONLY: item.prompt}
-        task = _Task(item, prompts)
+        task = _Task(item, self._questions if item.prompt is None else {ONLY: item.prompt})
         try:
+            if item.prompt is None:
+                task.prompts = item.prompts or self._fill(self._questions, item)
             ended = self._trials.ended(item.id)
             if ended >= _MOST_ENDED:
                 raise ImageError(f"{item.path}: given up: {ended} runs ended while it was being read")

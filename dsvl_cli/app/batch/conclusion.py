@@ -13,8 +13,11 @@ from dsvl_cli.terminal.batch import per_minute
 from dsvl_cli.terminal.waiting import clock_time
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dsvl_cli.app.batch.options import BatchOptions
     from dsvl_cli.batch.output.output import KeptOutput
+    from dsvl_cli.batch.sources.leftovers import Skipped
     from dsvl_cli.terminal.console import Console
 
 
@@ -25,6 +28,7 @@ class RunOutcome:
     Attributes:
         kept: the output, or None if it is a stream.
         found: the number of pictures found.
+        skipped: what was left out.
         tally: what was done.
         seconds: the duration of the run.
         signal_number: the signal that ended the run, or None.
@@ -32,6 +36,7 @@ class RunOutcome:
 
     kept: KeptOutput | None
     found: int
+    skipped: Skipped
     tally: Tally
     seconds: float
     signal_number: int | None
@@ -46,7 +51,7 @@ def conclude(console: Console, options: BatchOptions, outcome: RunOutcome) -> No
         KeyboardInterrupt, SystemExit: a signal ended the run.
     """
     kept, tally, number = outcome.kept, outcome.tally, outcome.signal_number
-    for line in _summarize(str(options.out), outcome):
+    for line in _summarize(str(options.out), options.report, outcome):
         console.status(line)
     if number is not None:
         console.status("run the same command again to resume" if kept else "stopped before everything was done")
@@ -64,7 +69,7 @@ def conclude(console: Console, options: BatchOptions, outcome: RunOutcome) -> No
         raise SomeFailed(f"{failed} rows are errors")
 
 
-def _summarize(out: str, outcome: RunOutcome) -> Iterator[str]:
+def _summarize(out: str, report: Path | None, outcome: RunOutcome) -> Iterator[str]:
     kept, tally = outcome.kept, outcome.tally
     if tally.done:
         rate = per_minute(tally.done, outcome.seconds)
@@ -74,6 +79,7 @@ def _summarize(out: str, outcome: RunOutcome) -> Iterator[str]:
         yield "no pictures were found"
     else:
         yield f"nothing to do: all {outcome.found:,} pictures found are done"
+    yield from outcome.skipped.lines()
     if kept is None:
         return
     answered, suspect, failed = (kept.journal.count(status) for status in ("answered", "suspect", "error"))
@@ -82,6 +88,8 @@ def _summarize(out: str, outcome: RunOutcome) -> Iterator[str]:
     again = [flag for flag, count in (("--retry-suspect", suspect), ("--retry-errors", failed)) if count]
     if again:
         yield f"retry with {' and '.join(again)}"
+    if len(kept.journal):
+        yield f"rows in {out}" + (f", report in {report}" if report is not None else "")
 
 
 def _count(answered: int, suspect: int, failed: int) -> str:

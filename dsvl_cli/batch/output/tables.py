@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -27,13 +28,24 @@ _FORMULA = re.compile(
 _NUMBERS = {"prompt_tokens": int, "tokens": int, "width": int, "height": int, "seconds": float}
 
 
-def write_csv(path: Path, rows: Iterable[Row], questions: Sequence[str]) -> None:
-    """Write a UTF-8 CSV file with a header line; texts that look like formulas get an apostrophe."""
+def write_csv(path: Path, rows: Iterable[Row], questions: Sequence[str], *, mark: bool = False) -> None:
+    """Write a UTF-8 CSV file with a header line.
+
+    Texts that look like formulas get an apostrophe, in all columns but the first: ids are for joining tables. Those are
+    in quotes, so that spreadsheets that separate cells by semicolons do not look for any in them.
+
+    Args:
+        path: the file.
+        rows: in their order.
+        questions: the names of the questions.
+        mark: begin with a byte order mark, without which Excel does not take a file for UTF-8.
+    """
     columns = table_columns(questions)
     with new_file(path) as file:
-        file.write(_csv_lines([columns]))
+        file.write(codecs.BOM_UTF8 * mark + b"id," + _csv_lines([columns[1:]]))
         for some in _chunks(rows):
-            file.write(_csv_lines([_cells(row, columns) for row in some]))
+            cells = [_cells(row, columns) for row in some]
+            file.write(b"".join(_quoted(id_) + b"," + _csv_lines([others]) for id_, *others in cells))
 
 
 def write_parquet(path: Path, rows: Iterable[Row], questions: Sequence[str]) -> None:
@@ -94,6 +106,10 @@ def _csv_lines(lines: Iterable[Sequence[Any]]) -> bytes:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerows([[_harmless(_encodable(cell)) for cell in line] for line in lines])
     return buffer.getvalue().encode()
+
+
+def _quoted(id_: str) -> bytes:
+    return b'"%b"' % _encodable(id_).replace('"', '""').encode()
 
 
 def _harmless(cell: Any) -> Any:
