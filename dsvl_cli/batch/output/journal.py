@@ -91,6 +91,10 @@ class Journal:
     def __len__(self) -> int:
         return len(self._places)
 
+    def ids(self) -> Iterator[str]:
+        """Yield the ids of the rows."""
+        yield from self._places
+
     def status(self, id: str) -> Status | None:  # noqa: A002
         """Return the status of an item's row, or None if it has none yet."""
         return self._open.get(id, "answered") if id in self._places else None

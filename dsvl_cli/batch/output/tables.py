@@ -25,6 +25,7 @@ _FORMULA = re.compile(
     | [;\t\r\n][\s"'\0\ufeff]*(?=[=@＝＠] | [+\-＋－][^;\t\r\n]*[(|!（｜！])""",
     re.VERBOSE,
 )
+_FORMULA_START = re.compile(r"""[\s"'\0\ufeff]*[=+\-@＝＋－＠]""")
 _NUMBERS = {"prompt_tokens": int, "tokens": int, "width": int, "height": int, "seconds": float}
 
 
@@ -72,6 +73,11 @@ def write_openai(path: Path, rows: Iterable[Row], _: Sequence[str]) -> None:
     with new_file(path) as file:
         for some in _chunks(rows):
             file.write(b"".join(map(to_response_line, some)))
+
+
+def looks_like_formula(id_: str) -> bool:
+    """Whether a spreadsheet would take an id for a formula."""
+    return _FORMULA_START.match(id_) is not None
 
 
 def check_parquet() -> None:

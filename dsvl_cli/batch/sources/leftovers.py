@@ -60,7 +60,8 @@ class Skipped:
         lines = []
         if count := self._leftovers.total():
             most = ", ".join(name for name, _ in self._leftovers.most_common(3))
-            lines.append(f"{count:,} thumbnails and system files skipped ({most}); --all takes them")
+            what = "1 thumbnail or system file" if count == 1 else f"{count:,} thumbnails and system files"
+            lines.append(f"{what} skipped ({most}); --all takes {'it' if count == 1 else 'them'}")
         if self.excluded:
             lines.append(f"{self.excluded:,} excluded by --exclude")
         return lines

@@ -45,7 +45,8 @@ def _eight_bits(image: Image, name: str) -> tuple[Image, tuple[str, ...]]:
     low, high = wide.getextrema()
     if not isinstance(low, (int, float)) or not isinstance(high, (int, float)) or not math.isfinite(high - low):
         raise ImageError(f"{name}: contains values that are not numbers", SAVE_AS_PNG)
-    scale, offset, notes = 255 / ((high - low) or 1), 0.0, ()
+    scale, offset = 255 / ((high - low) or 1), 0.0
+    notes: tuple[str, ...] = ()
     if is_deep or (image.mode == "I" and low >= 0 and high <= 65535):
         bits = max(8, int(high).bit_length())
         scale = 1 / 256 if bits == 16 else 255 / (2**bits - 1)  # 1 / 256 is exact, and truncated to the high byte

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from pathlib import Path
@@ -92,6 +93,26 @@ def test_the_end_line_names_what_was_written(
     assert capsys.readouterr().err.splitlines()[-1] == "rows in out.csv, report in page.html"
     assert run[0]("photos", "-r", "-o", "out.csv") == 0
     assert capsys.readouterr().err.splitlines()[-1] == "rows in out.csv"
+
+
+def test_ids_like_formulas_are_said(
+    place: Path, run: tuple[Batch, FakeBatchModel], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "photos/=1+1.png").write_bytes(png(4))
+    monkeypatch.chdir("photos")
+    assert run[0](".", "-o", "../out.csv") == 0
+    assert "1 of the ids look like formulas to a spreadsheet" in capsys.readouterr().err
+    with (place / "out.csv").open(newline="") as file:
+        found = {row["id"]: row["path"] for row in csv.DictReader(file)}
+    assert found == {"=1+1.png": "'=1+1.png", "a.png": "a.png"}
+
+
+def test_an_empty_folder_with_subfolders_names_the_way(
+    place: Path, run: tuple[Batch, FakeBatchModel], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "photos/a.png").unlink()
+    assert run[0]("photos", "-o", "out.jsonl") == 0
+    assert "no pictures were found; -r searches subfolders too" in capsys.readouterr().err
 
 
 def test_what_was_skipped_is_said(
