@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from dsvl_cli.batch.item import Item
-from dsvl_cli.engine.encodings import read_text
+from dsvl_cli.batch.sources.webdataset import TARS, read_text_member
+from dsvl_cli.engine.encodings import decode_text, read_text
 from dsvl_cli.engine.options import IMAGE_MARK
 from dsvl_cli.engine.pictures.access import is_url
 from dsvl_cli.errors import DsvlError, ImageError, UsageError
@@ -83,7 +84,7 @@ def _names(item: Item) -> tuple[str, str]:
     if is_url(item.path):
         path = item.path
     elif mark and os.path.isfile(holder):
-        path = f"{os.path.splitext(os.path.abspath(holder))[0]}/{member}"
+        path = f"{os.path.splitext(os.path.abspath(holder))[0].removesuffix('.tar')}/{member}"
     else:
         path = os.path.abspath(item.path)
     folder, name = os.path.split(path)
@@ -91,14 +92,24 @@ def _names(item: Item) -> tuple[str, str]:
 
 
 def _caption(item: Item, extension: str) -> str:
+    holder, mark, member = item.path.partition("::")
+    if mark and holder.lower().endswith(TARS) and os.path.isfile(holder):
+        data = read_text_member(holder, member, extension)
+        if data is None:
+            raise ImageError(f"{item.path}: has no {{caption}}: the archive has no {extension} of it")
+        return _stripped(decode_text, data, item.path)
     path = Path(item.path)
-    if item.own_id or item.id != item.path or "::" in item.path or is_url(item.path):
+    if item.own_id or item.id != item.path or mark or is_url(item.path):
         raise ImageError(f"{item.path}: has no {{caption}}: only files have text files beside them")
     places = [path.with_suffix(extension), path.with_name(path.name + extension)]
     place = next((place for place in places if place.is_file() and not place.is_symlink()), None)
     if place is None:
         raise ImageError(f"{item.path}: has no {{caption}}: {places[0]} does not exist")
+    return _stripped(read_text, place)
+
+
+def _stripped(read: Callable[..., str], *arguments: object) -> str:
     try:
-        return read_text(place).strip()
+        return read(*arguments).strip()
     except DsvlError as exc:
         raise ImageError(exc.message, exc.hint) from exc

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,23 @@ def test_a_caption_is_the_text_beside_the_picture(photo: Item, text: str) -> Non
     Path("2019 Rome/st. peter.jpg.txt").write_bytes(b"caf\xe9")
     with pytest.raises(ImageError, match=r"st\. peter\.jpg\.txt:1:4: not UTF-8"):
         filled("Improve: {caption}", photo)
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
+def test_a_caption_of_a_shard_is_the_text_of_its_sample(tmp_path: Path, ending: str) -> None:
+    name = str(tmp_path / f"00000{ending}")
+    members = {"000.jpg": b"x", "000.json": b"{}", "000.txt": b"A dog\n", "001.jpg": b"x", "z/001.txt": b"other",
+               "0.02.txt": b"caf\xe9", "0.02.jpg": b"x", "003.txt": b" " * 70_000, "003.png": b"x"}  # fmt: skip
+    with tarfile.open(name, "w:gz" if ending.endswith("gz") else "w") as tar:
+        for member, data in members.items():
+            info = tarfile.TarInfo(member)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    first, second, third, fourth = scan([name])
+    assert filled("{caption} in {folder}", first) == "A dog in 00000"
+    for each, said in ((second, "has no .txt of it"), (third, ":1:4: not UTF-8"), (fourth, "has no .txt of it")):
+        with pytest.raises(ImageError, match=said):
+            filled("{caption}", each)
 
 
 def test_a_link_is_no_caption(photo: Item, tmp_path: Path) -> None:

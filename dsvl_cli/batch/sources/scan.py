@@ -19,6 +19,7 @@ from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.path_set import PathSet
 from dsvl_cli.batch.sources.identity import canonical
 from dsvl_cli.batch.sources.leftovers import Exclusion, Skipped, is_leftover_file, is_leftover_folder
+from dsvl_cli.batch.sources.webdataset import TARS, scan_tar
 from dsvl_cli.engine.encodings import split_names
 from dsvl_cli.engine.pictures.access import FOREIGN, Access, address_id, is_url, shown_address
 from dsvl_cli.engine.pictures.images import PICTURE_EXTENSIONS, is_address, read_file
@@ -28,8 +29,7 @@ from dsvl_cli.errors import DsvlError, ImageError, UsageError
 # What a run leaves beside its output.
 SETTINGS_SUFFIX = ".settings.json"
 JOURNAL_SUFFIX = ".journal.jsonl"
-_TARS = (".tar", ".tar.gz", ".tgz")
-_HOLDERS = (".parquet", *_TARS)  # files that hold many pictures; also searched for in folders without pictures
+_HOLDERS = (".parquet", *TARS)  # files that hold many pictures; also searched for in folders without pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +125,7 @@ def _open_file(path: str, options: ScanOptions, root: str = "") -> Iterator[Item
         from dsvl_cli.batch.sources.parquet import scan_parquet
 
         return scan_parquet(path, options.column, options.access)
-    if path.lower().endswith(_TARS):
-        from dsvl_cli.batch.sources.webdataset import scan_tar
-
+    if path.lower().endswith(TARS):
         return scan_tar(path, partial(_takes_member, options=options))
     if kind == ".jsonl":
         from dsvl_cli.batch.sources.requests import scan_requests
@@ -174,7 +172,7 @@ def _search_folder(folder: str, options: ScanOptions) -> Iterator[Item]:
     visible = [name for name in names if not name.startswith(".") and not is_leftover_file(name)]
     holders = [name for name in visible if name.lower().endswith(_HOLDERS) and f"{name}{SETTINGS_SUFFIX}" not in names]
     # Beside each shard of img2dataset, or folder of its pictures, is a table of the same name with their texts alone.
-    described = folders | {name[: -len(end)] for name in visible for end in _TARS if name.lower().endswith(end)}
+    described = folders | {name[: -len(end)] for name in visible for end in TARS if name.lower().endswith(end)}
     holders = [
         name for name in holders if not name.lower().endswith(".parquet") or name[: -len(".parquet")] not in described
     ]
