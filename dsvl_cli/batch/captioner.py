@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, cast
 
 from dsvl_cli.batch.item import Item
+from dsvl_cli.batch.notes import Notes
 from dsvl_cli.batch.row import ONLY, Answer, Failure, Row
 from dsvl_cli.engine.conversation import (
     BatchModel,
@@ -95,6 +96,9 @@ class Captioner:
         judge: takes text, prompt and finish reason of an answer; returns why it is suspect, or None.
         fill: returns the questions for an item, whose variables it fills in. Raises ImageError.
         trials: remembers what is being read, so that an item that ends the process is not tried in vain by each run.
+
+    Attributes:
+        notes: what is to be said about the pictures.
     """
 
     def __init__(
@@ -116,6 +120,7 @@ class Captioner:
         self._judge = judge
         self._trials = trials or _NoTrials()
         self._fill = fill
+        self.notes = Notes()
         self._decoder = BoundedDecoder()
         self._held = _Budget(_AHEAD_BYTES)
         self._readers = threading.Semaphore(_READERS)
@@ -172,6 +177,8 @@ class Captioner:
                     task.held = self._held.take(sum(map(len, data)))
                 task.sha256 = hash_pictures(data)
                 task.pictures = [self._decoder.read(each, item.path, careful=ended > 0) for each in data]
+                for note in (note for picture in task.pictures for note in picture.notes):
+                    self.notes.add(item.path, note)
         except DsvlError as error:
             task.failure = _failure(error)
         except MemoryError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ class RunOutcome:
         kept: the output, or None if it is a stream.
         found: the number of pictures found.
         skipped: what was left out.
+        notes: what is to be said about the pictures, in lines.
         tally: what was done.
         seconds: the duration of the run.
         signal_number: the signal that ended the run, or None.
@@ -37,6 +38,7 @@ class RunOutcome:
     kept: KeptOutput | None
     found: int
     skipped: Skipped
+    notes: Sequence[str]
     tally: Tally
     seconds: float
     signal_number: int | None
@@ -80,6 +82,7 @@ def _summarize(options: BatchOptions, outcome: RunOutcome) -> Iterator[str]:
         yield "no pictures were found" + ("" if options.recursive else "; -r searches subfolders too") * has_folder
     else:
         yield f"nothing to do: all {outcome.found:,} pictures found are done"
+    yield from outcome.notes
     yield from outcome.skipped.lines()
     if kept is None:
         return

@@ -64,7 +64,7 @@ def make_rows(console: Console, job: Job) -> None:
         scanner = Scanner(items, output.select)
         stack.callback(scanner.close)
         scanner.start()
-        signal_number, tally, seconds = None, Tally(), 0.0
+        signal_number, tally, seconds, notes = None, Tally(), 0.0, list[str]()
         with console.working(Wait("looking for pictures", CTRL_C_STOPS)):
             has_items = scanner.wait()
         if has_items:  # otherwise no model is needed
@@ -87,7 +87,7 @@ def make_rows(console: Console, job: Job) -> None:
                     tally = runner.run(scanner)
                 finally:
                     progress.close()
-            signal_number, seconds = signals.number, progress.seconds
+            signal_number, seconds, notes = signals.number, progress.seconds, captioner.notes.lines()
         else:
             output.finish()
         if kept is not None and options.report is not None:
@@ -95,7 +95,7 @@ def make_rows(console: Console, job: Job) -> None:
                 _write_report(kept, options.report, outside=options.allow_outside_paths)
         for text in unread:
             console.warn(text)
-        conclude(console, options, RunOutcome(kept, scanner.found, skipped, tally, seconds, signal_number))
+        conclude(console, options, RunOutcome(kept, scanner.found, skipped, notes, tally, seconds, signal_number))
         if unread:
             raise SomeFailed("folders could not be read")
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from dsvl_cli.batch.output import sidecars
 from tests.app.batch.fake_run import Batch, fake_batch
@@ -93,6 +94,18 @@ def test_the_end_line_names_what_was_written(
     assert capsys.readouterr().err.splitlines()[-1] == "rows in out.csv, report in page.html"
     assert run[0]("photos", "-r", "-o", "out.csv") == 0
     assert capsys.readouterr().err.splitlines()[-1] == "rows in out.csv"
+
+
+def test_notes_about_pictures_are_said_once_for_all(
+    place: Path, run: tuple[Batch, FakeBatchModel], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, white in enumerate((4080, 4000, 1000)):
+        Image.new("I;16", (4, 4), white).save(place / f"photos/scan{number}.png")
+    assert run[0]("photos", "-o", "out.jsonl") == 0
+    error = capsys.readouterr().err
+    (line,) = [line for line in error.splitlines() if "bits of grey" in line]
+    assert line.startswith("photos/scan")
+    assert line.endswith("; and 2 more like it")
 
 
 def test_ids_like_formulas_are_said(
