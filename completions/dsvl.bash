@@ -59,7 +59,7 @@ _dsvl_values() {
         quantization) values='4bit 8bit bnb-nf4 bnb-fp4 bnb-int8 torchao-int8 torchao-int8-dynamic torchao-int4 int8 int4' paths= ;;
         pictures) values='' paths=pictures ;;
         files) values='' paths=files ;;
-        format) values='jsonl csv parquet openai txt' paths= ;;
+        format) values='jsonl csv parquet openai imagefolder txt' paths= ;;
         existing) values='skip overwrite append prepend' paths= ;;
         model) values='tiny 1.3b 7b 1.3b-base 7b-base' paths= ;;
         names) values='tiny 1.3b 7b 1.3b-base 7b-base' paths= ;;
@@ -69,7 +69,7 @@ _dsvl_values() {
 
 _dsvl_is_picture() {
     case $1 in
-        *.[jJ][pP][gG] | *.[jJ][pP][eE][gG] | *.[jJ][pP][eE] | *.[jJ][fF][iI][fF] | *.[mM][pP][oO] | *.[pP][nN][gG] | *.[aA][pP][nN][gG] | *.[wW][eE][bB][pP] | *.[gG][iI][fF] | *.[bB][mM][pP] | *.[tT][iI][fF] | *.[tT][iI][fF][fF] | *.[pP][pP][mM] | *.[pP][gG][mM] | *.[pP][bB][mM] | *.[pP][nN][mM] | *.[pP][fF][mM] | *.[iI][cC][oO] | *.[aA][vV][iI][fF] | *.[jJ][pP]2 | *.[jJ]2[kK] | *.[hH][eE][iI][cC] | *.[hH][eE][iI][fF]) ;;
+        *.[jJ][pP][gG] | *.[jJ][pP][eE][gG] | *.[jJ][pP][eE] | *.[jJ][fF][iI][fF] | *.[mM][pP][oO] | *.[pP][nN][gG] | *.[aA][pP][nN][gG] | *.[wW][eE][bB][pP] | *.[gG][iI][fF] | *.[bB][mM][pP] | *.[tT][iI][fF] | *.[tT][iI][fF][fF] | *.[pP][pP][mM] | *.[pP][gG][mM] | *.[pP][bB][mM] | *.[pP][nN][mM] | *.[pP][fF][mM] | *.[iI][cC][oO] | *.[iI][cC][nN][sS] | *.[aA][vV][iI][fF] | *.[jJ][pP]2 | *.[jJ]2[kK] | *.[hH][eE][iI][cC] | *.[hH][eE][iI][fF] | *.[tT][gG][aA] | *.[dD][dD][sS]) ;;
         *) return 1 ;;
     esac
 }

@@ -1,7 +1,7 @@
 # Completion of dsvl for PowerShell, from 5.1 on. docs/completion.md in its repository says where it goes.
 
 # BEGIN of what generate.py writes
-$dsvlExtensions = 'jpg|jpeg|jpe|jfif|mpo|png|apng|webp|gif|bmp|tif|tiff|ppm|pgm|pbm|pnm|pfm|ico|avif|jp2|j2k|heic|heif'
+$dsvlExtensions = 'jpg|jpeg|jpe|jfif|mpo|png|apng|webp|gif|bmp|tif|tiff|ppm|pgm|pbm|pnm|pfm|ico|icns|avif|jp2|j2k|heic|heif|tga|dds'
 $dsvlValues = @{
     sessions = @{ Paths = 'sessions'; Words = @() }
     overflow = @{ Paths = ''; Words = @(@('error', ''), @('drop-oldest', '')) }
@@ -13,7 +13,7 @@ $dsvlValues = @{
     quantization = @{ Paths = ''; Words = @(@('4bit', ''), @('8bit', ''), @('bnb-nf4', ''), @('bnb-fp4', ''), @('bnb-int8', ''), @('torchao-int8', ''), @('torchao-int8-dynamic', ''), @('torchao-int4', ''), @('int8', ''), @('int4', '')) }
     pictures = @{ Paths = 'pictures'; Words = @() }
     files = @{ Paths = 'files'; Words = @() }
-    format = @{ Paths = ''; Words = @(@('jsonl', ''), @('csv', ''), @('parquet', ''), @('openai', ''), @('txt', '')) }
+    format = @{ Paths = ''; Words = @(@('jsonl', ''), @('csv', ''), @('parquet', ''), @('openai', ''), @('imagefolder', ''), @('txt', '')) }
     existing = @{ Paths = ''; Words = @(@('skip', ''), @('overwrite', ''), @('append', ''), @('prepend', '')) }
     model = @{ Paths = ''; Words = @(@('tiny', 'the model embedded in dsvl'), @('1.3b', 'deepseek-community/deepseek-vl-1.3b-chat'), @('7b', 'deepseek-community/deepseek-vl-7b-chat'), @('1.3b-base', 'deepseek-community/deepseek-vl-1.3b-base'), @('7b-base', 'deepseek-community/deepseek-vl-7b-base')) }
     names = @{ Paths = ''; Words = @(@('tiny', 'the model embedded in dsvl'), @('1.3b', 'deepseek-community/deepseek-vl-1.3b-chat'), @('7b', 'deepseek-community/deepseek-vl-7b-chat'), @('1.3b-base', 'deepseek-community/deepseek-vl-1.3b-base'), @('7b-base', 'deepseek-community/deepseek-vl-7b-base')) }
@@ -116,22 +116,30 @@ $dsvlCommands = @{
         Options = @(
             @{ Names = @('--recursive', '-r'); Kind = $null; Repeatable = $False; Help = 'Search subfolders too.' }
             @{ Names = @('--ext'); Kind = 'text'; Repeatable = $True; Help = 'Take only files with this extension from folders; may be repeated.' }
+            @{ Names = @('--all'); Kind = $null; Repeatable = $False; Help = 'Take hidden files, thumbnails and system files in folders too.' }
+            @{ Names = @('--exclude'); Kind = 'text'; Repeatable = $True; Help = 'Leave out files and folders with such a name, or path in the folder: ''*_thumb.*''; may be repeated.' }
             @{ Names = @('--follow-links'); Kind = $null; Repeatable = $False; Help = 'Follow symbolic links in folders.' }
             @{ Names = @('--column'); Kind = 'text'; Repeatable = $False; Help = 'The column of a Parquet table that has the pictures.' }
             @{ Names = @('--files-from'); Kind = 'files'; Repeatable = $False; Help = 'Read paths from a file, or - for stdin: one per line, or NUL-terminated.' }
             @{ Names = @('--allow-private-addresses'); Kind = $null; Repeatable = $False; Help = 'Fetch URLs in lists and requests from this machine and its network too.' }
             @{ Names = @('--allow-outside-paths'); Kind = $null; Repeatable = $False; Help = 'Read pictures that requests or a table name outside their own folder.' }
-            @{ Names = @('--prompt', '-p'); Kind = 'text'; Repeatable = $False; Help = 'What to ask. Default: Describe this image.' }
+            @{ Names = @('--prompt', '-p'); Kind = 'text'; Repeatable = $False; Help = 'What to ask; {name}, {folder} and {caption} stand for those of each picture. Default: Describe this image.' }
             @{ Names = @('--prompt-file'); Kind = 'files'; Repeatable = $False; Help = 'Read the prompt from a file.' }
             @{ Names = @('--ask'); Kind = 'files'; Repeatable = $False; Help = 'Ask several questions, one column each: a TOML file with lines such as colour = "Which colour is it?"' }
             @{ Names = @('--out', '-o'); Kind = 'files'; Repeatable = $False; Help = 'A .jsonl, .csv or .parquet file, a folder for text files, or - to print rows to stdout.' }
-            @{ Names = @('--format'); Kind = 'format'; Repeatable = $False; Help = 'Output format, if not clear from the name; openai is a .jsonl like the results of OpenAI''s Batch API.' }
+            @{ Names = @('--format'); Kind = 'format'; Repeatable = $False; Help = 'Output format, if not clear from the name; openai is a .jsonl like the results of OpenAI''s Batch API, imagefolder a metadata.jsonl beside the pictures for Hugging Face''s datasets.' }
+            @{ Names = @('--bom'); Kind = $null; Repeatable = $False; Help = 'Begin a CSV table with a byte order mark, for Excel to read it as UTF-8.' }
             @{ Names = @('--existing'); Kind = 'existing'; Repeatable = $False; Help = 'What to do with text files that already exist. Default: skip' }
+            @{ Names = @('--sidecar'); Kind = 'text'; Repeatable = $False; Help = 'The extension of text files, such as .caption.' }
+            @{ Names = @('--prefix'); Kind = 'text'; Repeatable = $False; Help = 'Put this before answers in text files.' }
+            @{ Names = @('--suffix'); Kind = 'text'; Repeatable = $False; Help = 'Put this after answers in text files.' }
+            @{ Names = @('--separator'); Kind = 'text'; Repeatable = $False; Help = 'Put this between prefix, answer and suffix. Default: a comma and a space' }
             @{ Names = @('--overwrite'); Kind = $null; Repeatable = $False; Help = 'Start over. The old rows are dropped once the new ones are complete.' }
             @{ Names = @('--report'); Kind = 'files'; Repeatable = $False; Help = 'Also write an HTML page of thumbnails, answers and errors.' }
             @{ Names = @('--batch-size'); Kind = 'text'; Repeatable = $False; Help = 'Answers generated at a time; auto picks what fits in memory.' }
             @{ Names = @('--retry-errors'); Kind = $null; Repeatable = $False; Help = 'Retry what failed before.' }
             @{ Names = @('--retry-suspect'); Kind = $null; Repeatable = $False; Help = 'Retry suspect answers (looping, empty, echoing the prompt, cut off) with other sampling.' }
+            @{ Names = @('--retry-stale'); Kind = $null; Repeatable = $False; Help = 'Redo rows whose picture has changed, as --check lists them.' }
             @{ Names = @('--max-errors'); Kind = 'text'; Repeatable = $False; Help = 'Stop after more than N failures. A hundred in a row always stop the run.' }
             @{ Names = @('--dry-run'); Kind = $null; Repeatable = $False; Help = 'Show what would be done, and do nothing.' }
             @{ Names = @('--check'); Kind = 'files'; Repeatable = $False; Help = 'Only list the stale rows of an output: picture changed or missing, other prompt or model.' }

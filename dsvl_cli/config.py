@@ -35,6 +35,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dsvl_cli.engine.encodings import decode_text
 from dsvl_cli.errors import DsvlError, SettingError, UsageError
 from dsvl_cli.settings import ALL_SETTINGS, SETTINGS, find_nearest, parse_toml
 
@@ -203,15 +204,12 @@ class _File:
                 data = stream.read(_LARGEST + 1)
             if len(data) > _LARGEST:
                 raise DsvlError(f"{path} is larger than {_LARGEST:,} bytes", "shorten it")
-            text = data.decode("utf-8-sig")
+            text = decode_text(data, str(path))
             if _DEEP_KEY.search(text):  # of which the parser takes quadratic time
                 raise RecursionError
             return cls(path, text, tomllib.loads(text))
         except OSError as exc:
             raise DsvlError(f"{path} cannot be read: {exc.strerror}", "check its permissions") from exc
-        except UnicodeDecodeError as exc:
-            line = data[: exc.start].count(b"\n") + 1
-            raise DsvlError(f"{path}:{line}: not UTF-8", "save the file as UTF-8") from exc
         except RecursionError as exc:
             raise DsvlError(f"{path} is nested too deeply", "settings need at most two levels") from exc
         except ValueError as exc:  # invalid TOML, or a number too long for Python to parse

@@ -22,7 +22,8 @@ _NAME = re.compile(r"[\w.]+")
 SLOW = frozenset(
     {
         "app/test_doctor.py", "benchmarks/test_results.py", "benchmarks/test_smoke.py", "commands/test_answer_forms.py",
-        "commands/test_batch.py", "commands/test_doctor.py", "engine/machine/test_detect.py",
+        "commands/test_batch.py", "commands/test_doctor.py", "commands/test_undecodable.py",
+        "engine/machine/test_detect.py",
         "engine/test_diagnosis.py", "test_public.py", "test_readme.py",
 
         "batch/test_kill.py", "engine/checkpoint/test_hub.py", "test_conftest.py", "test_connections.py",

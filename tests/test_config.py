@@ -294,7 +294,7 @@ def test_a_folder_sets_prompts_sampling_and_output(files: Files) -> None:
     [
         (b"[sampling]\ntop_k = = 1", ":2:9: "),
         (b"[sampling]\ntop_k = ", ":2: not TOML"),
-        (b"[sampling]\n# \xff\n", ":2: not UTF-8"),
+        (b"[sampling]\n# \xff\n", ":2:3: not UTF-8"),
         (b"x = 1\nx = 2", ":2:"),
         (b"x = " + b"[" * 5000, "nested"),
         (b"x = " + b"9" * 9000, "not TOML"),

@@ -17,16 +17,17 @@ HEAVY = {"torch", "transformers", "PIL", "numpy", "huggingface_hub", "prompt_too
 ALLOWED = {
     "errors": set(),
     "settings": {"engine.options"},
-    "config": {"errors", "settings"},
+    "config": {"errors", "settings", "engine.encodings"},
     "engine": {"errors"},
     "batch": {"errors", "engine"},
     "sessions": {"errors", "engine"},
     "terminal": {
-        "errors", "config", "engine.conversation", "engine.options", "engine.progress", "engine.units",
+        "errors", "config", "engine.conversation", "engine.encodings", "engine.options", "engine.progress",
+        "engine.units",
     },
     "app": {"errors", "config", "settings", "engine", "terminal", "batch", "sessions"},
     "commands": {
-        "errors", "config", "app", "engine.options", "terminal.console", "batch.output.formats",
+        "errors", "config", "app", "engine.encodings", "engine.options", "terminal.console", "batch.output.formats",
         "engine.checkpoint.find", "engine.pictures.images",  # names to complete
     },
     "cli": {"errors", "config", "commands", "terminal"},
@@ -37,8 +38,8 @@ ALLOWED = {
 # The rooms of engine/, top to bottom: each uses only those further down. The last six import no torch.
 ROOMS = (
     "diagnosis", "inventory", "conversion", "model", "generation", "network", "quantization", "kernels", "text",
-    "pictures", "machine", "checkpoint", "storage", "schemas", "conversation", "progress", "options", "constraints",
-    "units",
+    "pictures", "machine", "checkpoint", "storage", "schemas", "conversation", "progress", "encodings", "options",
+    "constraints", "units",
 )  # fmt: skip
 
 

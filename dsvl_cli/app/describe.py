@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from dsvl_cli.engine.constraints import JsonSchema
 from dsvl_cli.engine.conversation import Chunk, Conversation, Message, Picture, Reply, Stats, compose_parts
+from dsvl_cli.engine.encodings import read_stdin
 from dsvl_cli.engine.options import DEFAULT_PROMPT, IMAGE_MARK, LoadOptions, SamplingParams
 from dsvl_cli.engine.pictures.access import shown_address
 from dsvl_cli.engine.pictures.images import expand_sources, read_picture
@@ -58,7 +58,7 @@ class Question:
                     "the picture and the prompt cannot both come from stdin",
                     "give the picture's path, or the prompt itself",
                 )
-            prompt = sys.stdin.read().strip()
+            prompt = read_stdin().strip()
         if images.count("-") > 1:
             raise UsageError("- is given more than once, but stdin can have only one picture", "give paths")
         sources = expand_sources(images)

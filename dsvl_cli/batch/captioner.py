@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, cast
 
 from dsvl_cli.batch.item import Item
+from dsvl_cli.batch.notes import Notes
 from dsvl_cli.batch.row import ONLY, Answer, Failure, Row
 from dsvl_cli.engine.conversation import (
     BatchModel,
@@ -35,6 +36,7 @@ from dsvl_cli.engine.pictures.bounded import BoundedDecoder
 from dsvl_cli.errors import DsvlError, ImageError, UsageError
 
 Judge = Callable[[str, str, FinishReason], str | None]
+Fill = Callable[[Mapping[str, str], Item], Mapping[str, str]]
 
 _AHEAD = 16  # items read in advance, each in a thread, so that those that take long hold up no others
 _READERS = 4
@@ -92,7 +94,11 @@ class Captioner:
         sampling: sampling parameters of the answers.
         batch_size: maximum number of concurrent requests; None leaves it to the model.
         judge: takes text, prompt and finish reason of an answer; returns why it is suspect, or None.
+        fill: returns the questions for an item, whose variables it fills in. Raises ImageError.
         trials: remembers what is being read, so that an item that ends the process is not tried in vain by each run.
+
+    Attributes:
+        notes: what is to be said about the pictures.
     """
 
     def __init__(
@@ -104,6 +110,7 @@ class Captioner:
         batch_size: int | None = None,
         judge: Judge = lambda *_: None,
         trials: Trials | None = None,
+        fill: Fill = lambda questions, _: questions,
     ) -> None:
         self._model = model
         self._questions = questions
@@ -112,6 +119,8 @@ class Captioner:
         self._batch_size = batch_size
         self._judge = judge
         self._trials = trials or _NoTrials()
+        self._fill = fill
+        self.notes = Notes()
         self._decoder = BoundedDecoder()
         self._held = _Budget(_AHEAD_BYTES)
         self._readers = threading.Semaphore(_READERS)
@@ -155,9 +164,10 @@ class Captioner:
 
     def _prepare(self, item: Item) -> _Task:
         """Read and validate an item's pictures; called in threads."""
-        prompts = self._questions if item.prompt is None else {ONLY: item.prompt}
-        task = _Task(item, prompts)
+        task = _Task(item, self._questions if item.prompt is None else {ONLY: item.prompt})
         try:
+            if item.prompt is None:
+                task.prompts = item.prompts or self._fill(self._questions, item)
             ended = self._trials.ended(item.id)
             if ended >= _MOST_ENDED:
                 raise ImageError(f"{item.path}: given up: {ended} runs ended while it was being read")
@@ -167,6 +177,8 @@ class Captioner:
                     task.held = self._held.take(sum(map(len, data)))
                 task.sha256 = hash_pictures(data)
                 task.pictures = [self._decoder.read(each, item.path, careful=ended > 0) for each in data]
+                for note in (note for picture in task.pictures for note in picture.notes):
+                    self.notes.add(item.path, note)
         except DsvlError as error:
             task.failure = _failure(error)
         except MemoryError:

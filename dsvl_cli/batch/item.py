@@ -22,6 +22,7 @@ class Item:
             texts have no effect.
         system: overrides the run's system prompt.
         sampling: overrides fields of the run's `SamplingParams`.
+        prompts: the run's prompts as an earlier run filled them in for this item, by question; None to fill them in.
         own_id: whether the id was given by the source, as a `custom_id` is, and is not a path.
         root: the searched folder that contains the item, whose tree sidecars mirror; "" if it was named directly.
     """
@@ -34,6 +35,7 @@ class Item:
     sampling: Mapping[str, Any] = field(default_factory=dict)
     root: str = ""
     own_id: bool = False
+    prompts: Mapping[str, str] | None = None
 
     @property
     def prompt(self) -> str | None:

@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 from dsvl_cli.batch.row import FIELDS
+from dsvl_cli.engine.encodings import read_text
 from dsvl_cli.errors import DsvlError
 
 _EXAMPLE = 'write one line per question: colour = "What colour is it?"'
@@ -19,9 +20,7 @@ def read_questions(path: Path) -> dict[str, str]:
         DsvlError: the file cannot be read or has other content.
     """
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except OSError as exc:
-        raise DsvlError(f"{path}: cannot be read: {exc.strerror}") from exc
+        values = tomllib.loads(read_text(path))
     except ValueError as exc:
         raise DsvlError(f"{path}: not TOML: {exc}", _EXAMPLE) from exc
     for name, question in values.items():

@@ -19,9 +19,18 @@ $ dsvl batch photos -o answers.parquet --ask questions.toml
 # Read paths from a pipe, write rows to a pipe.
 $ find . -name '*.jpg' | dsvl batch --files-from - -o - | jq .text
 
-# Retry what failed; list what is out of date.
+# Leave out some files. Put the name of each picture, or a caption that it has, into the prompt.
+$ dsvl batch photos -r -o captions.jsonl --exclude '*_thumb.*' --exclude raw
+$ dsvl batch photos -o new.jsonl -p "Correct this caption: {caption}"
+
+# Write captions for training, or a data set for Hugging Face's datasets.
+$ dsvl batch photos -o photos --sidecar .caption --prefix "sks style"
+$ dsvl batch photos -r -o photos --format imagefolder
+
+# Retry what failed; list what is out of date, and redo it.
 $ dsvl batch photos -o captions.jsonl --retry-errors
 $ dsvl batch --check captions.jsonl
+$ dsvl batch photos -o captions.jsonl --retry-stale
 """
 
 
@@ -30,6 +39,8 @@ def batch(
     sources: batch_options.Sources = None,
     recursive: batch_options.Recursive = False,
     ext: batch_options.Extensions = None,
+    all_: batch_options.All = False,
+    exclude: batch_options.Exclude = None,
     follow_links: batch_options.FollowLinks = False,
     column: batch_options.Column = None,
     files_from: batch_options.FilesFrom = None,
@@ -40,12 +51,18 @@ def batch(
     ask: batch_options.Ask = None,
     out: batch_options.Out = None,
     format: batch_options.FormatOption = None,  # noqa: A002
+    bom: batch_options.Bom = False,
     existing: batch_options.ExistingOption = None,
+    sidecar: batch_options.Sidecar = ".txt",
+    prefix: batch_options.Prefix = None,
+    suffix: batch_options.Suffix = None,
+    separator: batch_options.Separator = ", ",
     overwrite: batch_options.Overwrite = False,
     report: batch_options.Report = None,
     batch_size: batch_options.BatchSize = "auto",
     retry_errors: batch_options.RetryErrors = False,
     retry_suspect: batch_options.RetrySuspect = False,
+    retry_stale: batch_options.RetryStale = False,
     max_errors: batch_options.MaxErrors = None,
     dry_run: batch_options.DryRun = False,
     check: batch_options.Check = None,
@@ -88,6 +105,8 @@ def batch(
         sources=tuple(sources or ()),
         recursive=recursive,
         extensions=tuple(ext or ()),
+        every=all_,
+        exclude=tuple(exclude or ()),
         follow_links=follow_links,
         column=column,
         files_from=files_from,
@@ -100,12 +119,18 @@ def batch(
         seed=seed,
         out=out,
         format=format,
+        bom=bom,
         existing=existing,
+        sidecar=sidecar,
+        prefix=prefix,
+        suffix=suffix,
+        separator=separator,
         overwrite=overwrite,
         report=report,
         batch_size=batch_size,
         retry_errors=retry_errors,
         retry_suspect=retry_suspect,
+        retry_stale=retry_stale,
         max_errors=max_errors,
         dry_run=dry_run,
         check=check,

@@ -32,6 +32,14 @@ Extensions = Annotated[
         _SOURCES, "--ext", metavar="EXT", help="Take only files with this extension from folders; may be repeated."
     ),
 ]
+All = Annotated[bool, _option(_SOURCES, "--all", help="Take hidden files, thumbnails and system files in folders too.")]
+Exclude = Annotated[
+    list[str] | None,
+    _option(
+        _SOURCES, "--exclude", metavar="GLOB",
+        help="Leave out files and folders with such a name, or path in the folder: '*_thumb.*'; may be repeated.",
+    ),
+]  # fmt: skip
 FollowLinks = Annotated[bool, _option(_SOURCES, "--follow-links", help="Follow symbolic links in folders.")]
 Column = Annotated[
     str | None,
@@ -64,7 +72,9 @@ Prompt = Annotated[
     str | None,
     _option(
         _QUESTION, "--prompt", "-p", envvar="DSVL_PROMPT", show_envvar=False, metavar="TEXT",
-        help=f"What to ask. Default: {DEFAULT_PROMPT}",
+        callback=options.check_text,
+        help=f"What to ask; {{name}}, {{folder}} and {{caption}} stand for those of each picture. "
+        f"Default: {DEFAULT_PROMPT}",
     ),
 ]  # fmt: skip
 PromptFile = Annotated[
@@ -90,13 +100,42 @@ FormatOption = Annotated[
     _option(
         _ROWS,
         "--format",
-        help="Output format, if not clear from the name; openai is a .jsonl like the results of OpenAI's Batch API.",
+        help="Output format, if not clear from the name; openai is a .jsonl like the results of OpenAI's Batch API, "
+        "imagefolder a metadata.jsonl beside the pictures for Hugging Face's datasets.",
     ),
+]
+Bom = Annotated[
+    bool, _option(_ROWS, "--bom", help="Begin a CSV table with a byte order mark, for Excel to read it as UTF-8.")
 ]
 ExistingOption = Annotated[
     Existing | None,
     _option(_ROWS, "--existing", help="What to do with text files that already exist. Default: skip"),
 ]
+Sidecar = Annotated[
+    str,
+    _option(
+        _ROWS, "--sidecar", metavar="EXT", show_default=True, help="The extension of text files, such as .caption."
+    ),
+]
+Prefix = Annotated[
+    str | None,
+    _option(
+        _ROWS, "--prefix", metavar="TEXT", callback=options.check_text, help="Put this before answers in text files."
+    ),
+]
+Suffix = Annotated[
+    str | None,
+    _option(
+        _ROWS, "--suffix", metavar="TEXT", callback=options.check_text, help="Put this after answers in text files."
+    ),
+]
+Separator = Annotated[
+    str,
+    _option(
+        _ROWS, "--separator", metavar="TEXT", callback=options.check_text,
+        help="Put this between prefix, answer and suffix. Default: a comma and a space",
+    ),
+]  # fmt: skip
 Overwrite = Annotated[
     bool,
     _option(_ROWS, "--overwrite", help="Start over. The old rows are dropped once the new ones are complete."),
@@ -121,6 +160,9 @@ RetrySuspect = Annotated[
         help="Retry suspect answers (looping, empty, echoing the prompt, cut off) with other sampling.",
     ),
 ]  # fmt: skip
+RetryStale = Annotated[
+    bool, _option(_RUN, "--retry-stale", help="Redo rows whose picture has changed, as --check lists them.")
+]
 MaxErrors = Annotated[
     int | None,
     _option(

@@ -51,6 +51,7 @@ def describe(
             envvar="DSVL_PROMPT",
             show_envvar=False,
             metavar="TEXT",
+            callback=options.check_text,
             rich_help_panel="Question",
             show_default=False,
             help=f"What to ask; - reads it from stdin. Default: {DEFAULT_PROMPT}",

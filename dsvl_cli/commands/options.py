@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from dsvl_cli.config import FOLDER_FILE, Config, find_unknown_variables, read_config
+from dsvl_cli.engine.encodings import find_undecodable
 from dsvl_cli.engine.options import (
     DEVICES,
     RULES,
@@ -27,7 +28,7 @@ from dsvl_cli.engine.options import (
     SamplingParams,
     draw_seed,
 )
-from dsvl_cli.errors import DsvlError
+from dsvl_cli.errors import DsvlError, UsageError
 from dsvl_cli.terminal.console import Console, Environment
 
 LOADING, SAMPLING = LoadOptions(), SamplingParams()  # the defaults of the options
@@ -86,6 +87,21 @@ def _use_config(ctx: typer.Context, profile: str | None) -> str | None:
         ctx.obj = config
         ctx.default_map = {name: found.value for name, found in config.values.items()}
     return profile
+
+
+def check_text(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
+    """Refuse an option whose text for the model is not UTF-8: the system passes its bytes on as they are.
+
+    Raises:
+        UsageError: names the option or the variable, and the byte.
+    """
+    for text in [value] if isinstance(value, str) else value or ():
+        if (found := find_undecodable(text)) is not None:
+            source = ctx.get_parameter_source(param.name or "")
+            is_variable = source is not None and source.name == "ENVIRONMENT" and param.envvar
+            name = param.envvar if is_variable else param.opts[0]
+            raise UsageError(f"{name} is not UTF-8: {found}", "type it in a terminal that uses UTF-8")
+    return value
 
 
 def resolve_alias(ctx: typer.Context, model: str) -> str:
@@ -188,7 +204,7 @@ Force = Annotated[bool, _flag(_MODEL, "--force", help="Load even if memory is li
 System = Annotated[
     str | None,
     _setting(
-        _SAMPLING, "--system", "-s", metavar="TEXT",
+        _SAMPLING, "--system", "-s", metavar="TEXT", callback=check_text,
         help="System prompt, in place of the model's default; '' for none.",
     ),
 ]  # fmt: skip
@@ -220,7 +236,10 @@ RepetitionPenalty = Annotated[
 ]
 Seed = Annotated[int | None, _setting(_SAMPLING, "--seed", metavar="N", help="Seed for reproducible sampling.")]
 Stop = Annotated[
-    list[str] | None, _flag(_SAMPLING, "--stop", metavar="TEXT", help="End the answer before TEXT; may be repeated.")
+    list[str] | None,
+    _flag(
+        _SAMPLING, "--stop", metavar="TEXT", callback=check_text, help="End the answer before TEXT; may be repeated."
+    ),
 ]
 Choices = Annotated[
     str | None,

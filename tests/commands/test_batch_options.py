@@ -31,6 +31,8 @@ GIVEN: list[tuple[list[str], dict[str, Any]]] = [
     (["b", "c"], {"sources": ("photos", "b", "c")}),
     (["-r"], {"recursive": True}),
     (["--ext", "png,jpg", "--ext", "gif"], {"extensions": ("png,jpg", "gif")}),
+    (["--all"], {"every": True}),
+    (["--exclude", "a", "--exclude", "b/*"], {"exclude": ("a", "b/*")}),
     (["--follow-links"], {"follow_links": True}),
     (["--column", "image"], {"column": "image"}),
     (["--files-from", "-"], {"files_from": "-"}),
@@ -44,11 +46,17 @@ GIVEN: list[tuple[list[str], dict[str, Any]]] = [
     (["-o", "-"], {"out": "-"}),
     (["--format", "openai"], {"format": "openai"}),
     (["--existing", "append"], {"existing": "append"}),
+    (["--bom"], {"bom": True}),
+    (["--sidecar", ".caption"], {"sidecar": ".caption"}),
+    (["--prefix", "sks"], {"prefix": "sks"}),
+    (["--suffix", "photo"], {"suffix": "photo"}),
+    (["--separator", " "], {"separator": " "}),
     (["--overwrite"], {"overwrite": True}),
     (["--report", "r.html"], {"report": Path("r.html")}),
     (["--batch-size", "7"], {"batch_size": "7"}),
     (["--retry-errors"], {"retry_errors": True}),
     (["--retry-suspect"], {"retry_suspect": True}),
+    (["--retry-stale"], {"retry_stale": True}),
     (["--max-errors", "0"], {"max_errors": 0}),
     (["--dry-run"], {"dry_run": True}),
     (["--check", "old.jsonl"], {"check": "old.jsonl"}),
@@ -61,7 +69,7 @@ def test_an_option_changes_its_own_field_and_no_other(
 ) -> None:
     assert main(["batch", "photos", "-o", "out.jsonl", *arguments]) == 0
     (found,) = asked
-    named = {"ext" if name == "extensions" else name for name in values}
+    named = {{"extensions": "ext", "every": "all_"}.get(name, name) for name in values}
     assert found == replace(PLAIN, **values, given=PLAIN.given | named)
     for name, value in values.items():
         assert type(getattr(found, name)) is type(value)

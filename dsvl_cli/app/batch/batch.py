@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dsvl_cli.app.batch.check import check_output
 from dsvl_cli.app.batch.job import Job
 from dsvl_cli.app.batch.preview import preview_rows
 from dsvl_cli.app.batch.run import make_rows
+from dsvl_cli.batch.output.imagefolder import METADATA
 
 if TYPE_CHECKING:
     from dsvl_cli.app.batch.options import BatchOptions
@@ -23,6 +26,8 @@ def run_batch(console: Console, options: BatchOptions, load: LoadOptions, sampli
         DsvlError: the batch cannot be run.
         KeyboardInterrupt, SystemExit: a signal ended the run; pictures in progress were finished and saved.
     """
+    if options.format == "imagefolder" and options.out is not None and os.path.isdir(options.out):
+        options = replace(options, out=os.path.join(options.out, METADATA))
     job = Job(options, load, sampling)
     if options.check is not None:
         check_output(console, job, options.check)

@@ -7,16 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dsvl_cli.batch.check import find_stale
+from dsvl_cli.batch.check import CHANGED, GONE, find_stale
 from dsvl_cli.batch.output.journal import Journal
 from dsvl_cli.batch.output.output import journal_path, settings_path_of
 from dsvl_cli.batch.output.settings import Settings
 from dsvl_cli.engine.checkpoint.find import find_checkpoint
 from dsvl_cli.engine.progress import Silence
 from dsvl_cli.errors import DsvlError, SomeFailed
+from dsvl_cli.terminal.waiting import CTRL_C_STOPS, Wait
 
 if TYPE_CHECKING:
     from dsvl_cli.app.batch.job import Job
+    from dsvl_cli.batch.output.output import KeptOutput
     from dsvl_cli.terminal.console import Console
 
 
@@ -48,6 +50,15 @@ def check_output(console: Console, job: Job, out: str) -> None:
     console.status(f"{out}: {stale:,} of {len(journal):,} rows are stale")
     if stale:
         raise SomeFailed(f"{stale} rows are stale")
+
+
+def mark_stale(console: Console, job: Job, kept: KeptOutput) -> None:
+    """Have the rows of an output redone whose picture has changed, and say how many pictures are gone."""
+    with console.working(Wait("comparing the pictures with their rows", CTRL_C_STOPS)):
+        found = list(find_stale(kept.journal.rows(), kept.settings.column, outside=job.options.allow_outside_paths))
+    kept.mark_stale(row.id for row, reason in found if reason == CHANGED)
+    if gone := sum(reason == GONE for _, reason in found):
+        console.status(f"{gone:,} rows are left as they are: their pictures are gone")
 
 
 def _find_changes(console: Console, job: Job, stored: Settings) -> Iterator[str]:

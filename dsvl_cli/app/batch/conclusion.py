@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dsvl_cli.batch.output.tables import looks_like_formula
 from dsvl_cli.batch.runner import FAILURES_IN_A_ROW, Tally
 from dsvl_cli.errors import DsvlError, SomeFailed
 from dsvl_cli.terminal.batch import per_minute
@@ -15,6 +17,7 @@ from dsvl_cli.terminal.waiting import clock_time
 if TYPE_CHECKING:
     from dsvl_cli.app.batch.options import BatchOptions
     from dsvl_cli.batch.output.output import KeptOutput
+    from dsvl_cli.batch.sources.leftovers import Skipped
     from dsvl_cli.terminal.console import Console
 
 
@@ -25,6 +28,8 @@ class RunOutcome:
     Attributes:
         kept: the output, or None if it is a stream.
         found: the number of pictures found.
+        skipped: what was left out.
+        notes: what is to be said about the pictures, in lines.
         tally: what was done.
         seconds: the duration of the run.
         signal_number: the signal that ended the run, or None.
@@ -32,6 +37,8 @@ class RunOutcome:
 
     kept: KeptOutput | None
     found: int
+    skipped: Skipped
+    notes: Sequence[str]
     tally: Tally
     seconds: float
     signal_number: int | None
@@ -46,7 +53,7 @@ def conclude(console: Console, options: BatchOptions, outcome: RunOutcome) -> No
         KeyboardInterrupt, SystemExit: a signal ended the run.
     """
     kept, tally, number = outcome.kept, outcome.tally, outcome.signal_number
-    for line in _summarize(str(options.out), outcome):
+    for line in _summarize(options, outcome):
         console.status(line)
     if number is not None:
         console.status("run the same command again to resume" if kept else "stopped before everything was done")
@@ -64,16 +71,19 @@ def conclude(console: Console, options: BatchOptions, outcome: RunOutcome) -> No
         raise SomeFailed(f"{failed} rows are errors")
 
 
-def _summarize(out: str, outcome: RunOutcome) -> Iterator[str]:
-    kept, tally = outcome.kept, outcome.tally
+def _summarize(options: BatchOptions, outcome: RunOutcome) -> Iterator[str]:
+    kept, tally, out, report = outcome.kept, outcome.tally, options.out, options.report
+    has_folder = any(map(os.path.isdir, options.sources))
     if tally.done:
         rate = per_minute(tally.done, outcome.seconds)
         pace = f" in {clock_time(outcome.seconds)}" + (f", {rate} pictures a minute" if rate else "")
         yield f"{_count(tally.answered, tally.suspect, tally.failed)}{pace}"
     elif outcome.found == 0:
-        yield "no pictures were found"
+        yield "no pictures were found" + ("" if options.recursive else "; -r searches subfolders too") * has_folder
     else:
         yield f"nothing to do: all {outcome.found:,} pictures found are done"
+    yield from outcome.notes
+    yield from outcome.skipped.lines()
     if kept is None:
         return
     answered, suspect, failed = (kept.journal.count(status) for status in ("answered", "suspect", "error"))
@@ -82,6 +92,10 @@ def _summarize(out: str, outcome: RunOutcome) -> Iterator[str]:
     again = [flag for flag, count in (("--retry-suspect", suspect), ("--retry-errors", failed)) if count]
     if again:
         yield f"retry with {' and '.join(again)}"
+    if kept.settings.format == "csv" and (count := sum(map(looks_like_formula, kept.journal.ids()))):
+        yield f"{count:,} of the ids look like formulas to a spreadsheet: import that column as text"
+    if len(kept.journal):
+        yield f"rows in {out}" + (f", report in {report}" if report is not None else "")
 
 
 def _count(answered: int, suspect: int, failed: int) -> str:

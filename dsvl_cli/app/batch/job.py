@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -12,9 +13,13 @@ from dsvl_cli.batch.output.settings import Settings
 from dsvl_cli.batch.path_set import PathSet
 from dsvl_cli.batch.questions import read_questions
 from dsvl_cli.batch.row import ONLY
+from dsvl_cli.batch.sources.leftovers import Exclusion, Skipped
 from dsvl_cli.batch.sources.scan import ScanOptions, scan
+from dsvl_cli.batch.templates import find_variables
+from dsvl_cli.engine.encodings import read_text
 from dsvl_cli.engine.options import DEFAULT_PROMPT, IMAGE_MARK, LoadOptions, SamplingParams
 from dsvl_cli.engine.pictures.access import Access
+from dsvl_cli.engine.pictures.images import PICTURE_EXTENSIONS
 from dsvl_cli.errors import DsvlError, UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +27,8 @@ if TYPE_CHECKING:
     from dsvl_cli.engine.checkpoint.find import Checkpoint
 
 STDIO = "-"
+_EXTENSION = re.compile(r"(\.[\w-]{1,20}){1,3}", re.ASCII)
+_NO_TEXTS = frozenset({*PICTURE_EXTENSIONS, ".parquet", ".tar", ".tgz", ".jsonl", ".toml", ".py"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,18 @@ class Job:
             raise UsageError(f"--batch-size is {text!r}; it must be auto or a whole number of at least 1")
         return int(text)
 
+    @property
+    def sidecar(self) -> str:
+        """The extension of text files.
+
+        Raises:
+            UsageError: it cannot be one.
+        """
+        extension = f".{self.options.sidecar.lstrip('.')}"
+        if not _EXTENSION.fullmatch(extension) or extension.lower() in _NO_TEXTS:
+            raise UsageError(f"--sidecar is {self.options.sidecar!r}; it must be an extension such as .txt or .caption")
+        return extension
+
     def questions(self, *, has_chat: bool) -> dict[str, str]:
         """Return the questions by name.
 
@@ -78,6 +97,7 @@ class Job:
         """
         questions = self._read_questions(has_chat=has_chat)
         for question in questions.values():
+            find_variables(question)
             if question.count(IMAGE_MARK) > 1:
                 raise UsageError(
                     f"a question has more than one {IMAGE_MARK}, but is about one picture", "use dsvl describe"
@@ -93,10 +113,7 @@ class Job:
                 )
             return read_questions(options.ask)
         if options.prompt_file is not None:
-            try:
-                return {ONLY: options.prompt_file.read_text("utf-8").strip()}
-            except (OSError, ValueError) as exc:
-                raise DsvlError(f"{options.prompt_file}: cannot be read as text") from exc
+            return {ONLY: read_text(options.prompt_file).strip()}
         if options.prompt is not None:
             return {ONLY: options.prompt}
         # A base model completes text and follows no instructions, so it gets no prompt by default.
@@ -117,10 +134,21 @@ class Job:
             loading,
             column=self.options.column,
             seed_drawn=self.seed_drawn,
+            sidecar=self.sidecar,
+            prefix=self.options.prefix or "",
+            suffix=self.options.suffix or "",
+            separator=self.options.separator if self.options.prefix or self.options.suffix else "",
         )
 
-    def items(self, tell: Callable[[str], None], outputs: PathSet | None = None) -> Iterator[Item]:
-        """Yield the pictures; `tell` is called for each folder that cannot be read, and `outputs` are passed over.
+    def items(
+        self, tell: Callable[[str], None], outputs: PathSet | None = None, skipped: Skipped | None = None
+    ) -> Iterator[Item]:
+        """Return the pictures.
+
+        Args:
+            tell: called for each folder that cannot be read.
+            outputs: files that are passed over.
+            skipped: counts what is left out.
 
         Raises:
             DsvlError: a source does not exist.
@@ -134,12 +162,19 @@ class Job:
             access=Access(self.load.offline, options.allow_private_addresses, options.allow_outside_paths),
             tell=tell,
             outputs=outputs or PathSet(),
+            every=options.every,
+            exclusion=Exclusion(options.exclude),
+            skipped=skipped or Skipped(),
         )
         if extensions:
             found = replace(found, extensions=frozenset(extensions))
         names = self._open_list()
-        items = scan(options.sources, names, found)
-        return items if names is None or options.files_from == STDIO else _close_after(items, names)
+        try:
+            items = scan(options.sources, names, found)
+        except BaseException:
+            _close(names)
+            raise
+        return items if names is None else _close_after(items, names)
 
     def _open_list(self) -> BinaryIO | None:
         name = self.options.files_from
@@ -156,5 +191,12 @@ class Job:
 
 
 def _close_after(items: Iterator[Item], names: BinaryIO) -> Iterator[Item]:
-    with names:
+    try:
         yield from items
+    finally:
+        _close(names)
+
+
+def _close(names: BinaryIO | None) -> None:
+    if names is not None and (sys.stdin is None or names is not sys.stdin.buffer):
+        names.close()

@@ -21,6 +21,8 @@ class BatchOptions:
         sources: folders, globs, pictures, URLs, tables, shards, requests.
         recursive: search subfolders.
         extensions: of files taken from folders, each string one or several separated by commas; empty for all pictures.
+        every: take hidden files, thumbnails and system files in folders.
+        exclude: patterns of files and folders to leave out.
         follow_links: follow symbolic links in folders.
         column: the column of a table that has the pictures.
         files_from: a file of paths; `-` is stdin.
@@ -31,11 +33,15 @@ class BatchOptions:
         seed: the seed that was asked for, or None to draw one.
         out: where the rows go; `-` is stdout.
         format: the format of `out`, or None to infer it from the name.
+        bom: begin a CSV table with a byte order mark.
         existing: what to do with text files that already exist; None for `skip`, or `overwrite` if that is set.
+        sidecar: the extension of text files.
+        prefix, suffix: what to put before and after answers in text files.
+        separator: what to put between these and the answer.
         overwrite: start over.
         report: where to write an HTML report.
         batch_size: `auto`, or a number, as it was typed.
-        retry_errors, retry_suspect: redo such rows.
+        retry_errors, retry_suspect, retry_stale: redo such rows.
         max_errors: stop after more failures than this.
         dry_run: only show what would be done.
         check: only list the stale rows of this output.
@@ -45,6 +51,8 @@ class BatchOptions:
     sources: tuple[str, ...]
     recursive: bool
     extensions: tuple[str, ...]
+    every: bool
+    exclude: tuple[str, ...]
     follow_links: bool
     column: str | None
     files_from: str | None
@@ -57,12 +65,18 @@ class BatchOptions:
     seed: int | None
     out: str | None
     format: Format | None
+    bom: bool
     existing: Existing | None
+    sidecar: str
+    prefix: str | None
+    suffix: str | None
+    separator: str
     overwrite: bool
     report: Path | None
     batch_size: str
     retry_errors: bool
     retry_suspect: bool
+    retry_stale: bool
     max_errors: int | None
     dry_run: bool
     check: str | None

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsvl_cli.app.batch.job import STDIO
 from dsvl_cli.batch.output.formats import FORMATS_BY_EXTENSION, Format
-from dsvl_cli.batch.output.output import TABLE_WRITERS, JournalOnly, KeptOutput, Sink, StreamOutput, Table
+from dsvl_cli.batch.output.imagefolder import METADATA, ImageFolder
+from dsvl_cli.batch.output.output import KeptOutput, StreamOutput
 from dsvl_cli.batch.output.responses import to_response_line
 from dsvl_cli.batch.output.sidecars import Sidecars
-from dsvl_cli.batch.output.tables import check_parquet
+from dsvl_cli.batch.output.sinks import TABLE_WRITERS, JournalOnly, Sink, Table
+from dsvl_cli.batch.output.tables import check_parquet, write_csv
 from dsvl_cli.batch.row import Row
+from dsvl_cli.batch.templates import find_variables
 from dsvl_cli.errors import DsvlError, UsageError
 
 if TYPE_CHECKING:
@@ -46,6 +50,8 @@ def find_format(options: BatchOptions) -> Format | None:
             f"{out}: the extension {path.suffix!r} is not that of a known format",
             "use .jsonl, .csv or .parquet, a folder, or add --format",
         )
+    if found == "imagefolder" and path.name != METADATA:
+        raise UsageError(f"{out} is not named {METADATA}, as ImageFolder wants it", f"-o FOLDER/{METADATA}")
     if found != "txt" and path.is_dir():
         raise UsageError(f"{out} is a folder, but {found} needs a file", "give a file with -o")
     return found
@@ -64,8 +70,18 @@ def open_output(options: BatchOptions, settings: Settings, reserved: Container[P
         DsvlError: a package needed to write it is missing.
     """
     form = find_format(options)
+    if options.bom and form != "csv":
+        raise UsageError("--bom is only for CSV tables", "give a .csv file with -o, or leave it out")
     if options.existing is not None and form != "txt":
         raise UsageError("--existing is only for text files", "give a folder with -o")
+    if (options.prefix or options.suffix) and form not in ("txt", "imagefolder"):
+        raise UsageError("--prefix and --suffix are only for text files and imagefolder", "give a folder with -o")
+    if (
+        "sidecar" in options.given
+        and form != "txt"
+        and not any("caption" in find_variables(text) for text in settings.prompts.values())
+    ):
+        raise UsageError("--sidecar is only for text files and {caption}", "give a folder with -o")
     out = str(options.out)
     if form is None:
         if options.report is not None:
@@ -90,9 +106,13 @@ def open_output(options: BatchOptions, settings: Settings, reserved: Container[P
 
 def _make_sink(path: Path, form: Format, options: BatchOptions, settings: Settings, reserved: Container[Path]) -> Sink:
     if form == "txt":
-        return Sidecars(path, options.existing or ("overwrite" if options.overwrite else "skip"), reserved)
+        existing = options.existing or ("overwrite" if options.overwrite else "skip")
+        return Sidecars(path, existing, reserved, settings.sidecar, settings.dress)
+    if form == "imagefolder":
+        return ImageFolder(path, tuple(settings.prompts), settings.dress)
     if form not in TABLE_WRITERS:
         return JournalOnly()
     if form == "parquet":
         check_parquet()
-    return Table(path, TABLE_WRITERS[form], tuple(settings.prompts))
+    writer = partial(write_csv, mark=True) if options.bom else TABLE_WRITERS[form]
+    return Table(path, writer, tuple(settings.prompts), mark=options.bom)

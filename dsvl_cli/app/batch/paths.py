@@ -13,7 +13,7 @@ from dsvl_cli.app.batch.output import find_format
 from dsvl_cli.batch.output.output import written_paths
 from dsvl_cli.batch.output.report import check_report
 from dsvl_cli.batch.path_set import PathSet
-from dsvl_cli.batch.sources.scan import split_names
+from dsvl_cli.batch.sources.scan import list_paths
 from dsvl_cli.engine.pictures.images import is_address
 from dsvl_cli.errors import UsageError
 
@@ -97,4 +97,4 @@ def _list_names(job: Job) -> Iterator[str]:
     if name in (None, STDIO) or not os.path.isfile(str(name)):  # a pipe can only be read once
         return
     with open(str(name), "rb") as names:
-        yield from (path for path in map(os.fsdecode, split_names(names)) if not is_address(path))
+        yield from (path for path in list_paths(names) if not is_address(path))

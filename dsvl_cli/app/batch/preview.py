@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dsvl_cli.app.batch.check import mark_stale
 from dsvl_cli.app.batch.output import find_format, open_output
 from dsvl_cli.app.batch.paths import check_paths
 from dsvl_cli.batch.output.output import KeptOutput
+from dsvl_cli.batch.sources.leftovers import Skipped
 from dsvl_cli.engine.checkpoint.find import find_checkpoint
 from dsvl_cli.terminal.progress import ConsoleListener
 from dsvl_cli.terminal.table import align
@@ -29,14 +31,18 @@ def preview_rows(console: Console, job: Job) -> None:
     output = open_output(job.options, job.settings(checkpoint, questions), paths.reserved)
     if isinstance(output, KeptOutput):
         output.peek()
+        if job.options.retry_stale:
+            mark_stale(console, job, output)
     found = due = 0
-    for item in job.items(console.warn, paths.outputs):
+    skipped = Skipped()
+    for item in job.items(console.warn, paths.outputs, skipped):
         found += 1
         due += output.select(item) is not None
     rows = [
         ("found", f"{found:,}"),
         ("to do", f"{due:,}"),
         ("done or skipped", f"{found - due:,}"),
+        *(("left out", line) for line in skipped.lines()),
         ("model", checkpoint.name),
         *(("question" if name == "text" else name, prompt or "(none)") for name, prompt in questions.items()),
         ("output", f"{job.options.out} ({find_format(job.options)})"),

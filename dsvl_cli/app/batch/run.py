@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
+from dsvl_cli.app.batch.check import mark_stale
 from dsvl_cli.app.batch.conclusion import RunOutcome, conclude
 from dsvl_cli.app.batch.output import open_output
 from dsvl_cli.app.batch.paths import check_paths
@@ -13,8 +15,10 @@ from dsvl_cli.batch.captioner import Captioner
 from dsvl_cli.batch.output.output import KeptOutput
 from dsvl_cli.batch.quality import find_suspicion
 from dsvl_cli.batch.runner import Runner, Tally
+from dsvl_cli.batch.sources.leftovers import Skipped
 from dsvl_cli.batch.sources.scanner import Scanner
 from dsvl_cli.batch.stopping import StopSignals
+from dsvl_cli.batch.templates import fill_prompts
 from dsvl_cli.engine.checkpoint.find import find_checkpoint
 from dsvl_cli.errors import NotFetched, SomeFailed
 from dsvl_cli.terminal.batch import BatchProgress
@@ -43,19 +47,24 @@ def make_rows(console: Console, job: Job) -> None:
     """
     options = job.options
     listener = ConsoleListener(console)
+    job.questions(has_chat=True)  # a mistake in them is to be seen before a model is downloaded
     with console.working(Wait(f"checking {job.load.model}", CTRL_C_STOPS)):
         checkpoint = find_checkpoint(job.load, listener)
     settings = job.settings(checkpoint, job.questions(has_chat=checkpoint.has_chat))
     batch_size = job.batch_size
     paths = check_paths(job, checkpoint)
+    unread: list[str] = []
+    skipped = Skipped()
+    items = job.items(unread.append, paths.outputs, skipped)  # first: without its pictures, a run leaves nothing behind
     with ExitStack() as stack:
         output = open_output(options, settings, paths.reserved)
         kept = stack.enter_context(output) if isinstance(output, KeptOutput) else None
-        unread: list[str] = []
-        scanner = Scanner(job.items(unread.append, paths.outputs), output.select)
+        if kept is not None and options.retry_stale:
+            mark_stale(console, job, kept)
+        scanner = Scanner(items, output.select)
         stack.callback(scanner.close)
         scanner.start()
-        signal_number, tally, seconds = None, Tally(), 0.0
+        signal_number, tally, seconds, notes = None, Tally(), 0.0, list[str]()
         with console.working(Wait("looking for pictures", CTRL_C_STOPS)):
             has_items = scanner.wait()
         if has_items:  # otherwise no model is needed
@@ -78,7 +87,7 @@ def make_rows(console: Console, job: Job) -> None:
                     tally = runner.run(scanner)
                 finally:
                     progress.close()
-            signal_number, seconds = signals.number, progress.seconds
+            signal_number, seconds, notes = signals.number, progress.seconds, captioner.notes.lines()
         else:
             output.finish()
         if kept is not None and options.report is not None:
@@ -86,7 +95,7 @@ def make_rows(console: Console, job: Job) -> None:
                 _write_report(kept, options.report, outside=options.allow_outside_paths)
         for text in unread:
             console.warn(text)
-        conclude(console, options, RunOutcome(kept, scanner.found, tally, seconds, signal_number))
+        conclude(console, options, RunOutcome(kept, scanner.found, skipped, notes, tally, seconds, signal_number))
         if unread:
             raise SomeFailed("folders could not be read")
 
@@ -117,7 +126,8 @@ def _make_captioner(
 ) -> Captioner:
     settings, trials = (kept.settings, kept.trials) if kept else (settings, None)
     sampling = replace(job.sampling, seed=settings.sampling["seed"])
-    return Captioner(model, settings.prompts, settings.system, sampling, batch_size, find_suspicion, trials)
+    fill = partial(fill_prompts, extension=settings.sidecar)
+    return Captioner(model, settings.prompts, settings.system, sampling, batch_size, find_suspicion, trials, fill)
 
 
 def _stop(runner: Runner, progress: BatchProgress) -> None:

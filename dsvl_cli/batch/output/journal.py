@@ -91,6 +91,10 @@ class Journal:
     def __len__(self) -> int:
         return len(self._places)
 
+    def ids(self) -> Iterator[str]:
+        """Yield the ids of the rows."""
+        yield from self._places
+
     def status(self, id: str) -> Status | None:  # noqa: A002
         """Return the status of an item's row, or None if it has none yet."""
         return self._open.get(id, "answered") if id in self._places else None
@@ -133,8 +137,12 @@ class Journal:
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows sorted by name."""
+        yield from map(Row.from_fields, self.fields())
+
+    def fields(self) -> Iterator[Mapping[str, Any]]:
+        """Yield the fields of the rows sorted by name, with what an output has added to them."""
         for line in self._read_lines(sorted(self._places.items(), key=lambda entry: name_key(entry[0]))):
-            yield Row.from_json(line)
+            yield json.loads(line)
 
     def last(self) -> Mapping[str, Any] | None:
         """Return the fields of the last written row, or None if there are no rows."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol
-
-from filelock import FileLock, Timeout
+from typing import Any, BinaryIO
 
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.output.aside import Aside
@@ -19,79 +17,15 @@ from dsvl_cli.batch.output.formats import Format
 from dsvl_cli.batch.output.journal import Journal
 from dsvl_cli.batch.output.known_ids import KnownIds
 from dsvl_cli.batch.output.settings import Settings
-from dsvl_cli.batch.output.tables import write_csv, write_openai, write_parquet
+from dsvl_cli.batch.output.sinks import JournalOnly, Sink
 from dsvl_cli.batch.output.trials import Trials
 from dsvl_cli.batch.quality import RETRY_SAMPLING
 from dsvl_cli.batch.row import Row
 from dsvl_cli.batch.sources.scan import JOURNAL_SUFFIX, SETTINGS_SUFFIX
 from dsvl_cli.engine.pictures.signatures import is_picture_start
 from dsvl_cli.engine.storage.files import find_leftovers, open_regular, remove_leftovers
+from dsvl_cli.engine.storage.locks import PathLock
 from dsvl_cli.errors import DsvlError, SomeFailed
-
-
-class Sink(Protocol):
-    """Derives an output from the rows of a journal."""
-
-    def load(self, fields: Mapping[str, Any]) -> None:
-        """Register an existing row."""
-
-    def begin(self, journal: Journal, journal_time: int) -> None:
-        """Complete what an interrupted run left undone."""
-
-    def takes(self, item: Item, id: str) -> bool:  # noqa: A002
-        """Whether to process an item, whose row gets this id; called from another thread than the other methods."""
-        ...
-
-    def more(self, row: Row) -> Mapping[str, Any]:
-        """Return additional fields for the row in the journal."""
-        ...
-
-    def write(self, row: Row, before: Row | None) -> None:
-        """Process a row that was just added to the journal; `before` is the one it replaces."""
-
-    def finish(self, journal: Journal, is_changed: bool) -> None:
-        """Write what can only be written at the end."""
-
-
-class JournalOnly:
-    """For outputs that consist of the journal alone."""
-
-    def load(self, fields: Mapping[str, Any]) -> None:
-        """Do nothing."""
-
-    def begin(self, journal: Journal, journal_time: int) -> None:
-        """Do nothing."""
-
-    def takes(self, item: Item, id: str) -> bool:  # noqa: A002
-        """Return True for every item."""
-        return True
-
-    def more(self, row: Row) -> Mapping[str, Any]:
-        """Return no additional fields."""
-        return {}
-
-    def write(self, row: Row, before: Row | None) -> None:
-        """Do nothing: the journal has the row."""
-
-    def finish(self, journal: Journal, is_changed: bool) -> None:
-        """Do nothing: the journal is complete."""
-
-
-class Table(JournalOnly):
-    """A file generated from the journal at the end of a run."""
-
-    def __init__(
-        self, path: Path, write: Callable[[Path, Iterable[Row], Sequence[str]], None], questions: Sequence[str]
-    ) -> None:
-        self.path = path
-        self._write = write
-        self._questions = questions
-
-    def finish(self, journal: Journal, is_changed: bool) -> None:
-        """Write the table unless it is up to date."""
-        if is_changed or not self.path.exists() or self.path.stat().st_mtime_ns < journal.path.stat().st_mtime_ns:
-            with explained(self.path):
-                self._write(self.path, journal.rows(), self._questions)
 
 
 class KeptOutput:
@@ -135,7 +69,9 @@ class KeptOutput:
         self._overwrite = overwrite
         self._again = {status for status, wanted in (("error", retry_errors), ("suspect", retry_suspect)) if wanted}
         self._is_changed = False
-        self._lock = FileLock(lock_path_of(self.path), timeout=0)
+        self._is_new = False
+        self._stale: set[str] = set()
+        self._lock = PathLock(lock_path_of(self.path))
         self.journal = Journal(journal_path(self.path, format), self._load)
         files = (self.journal.path, settings_path_of(self.path), _journal_beside(self.path))
         self._aside = Aside(self.path, tuple(dict.fromkeys(files)))
@@ -146,14 +82,12 @@ class KeptOutput:
         self._check_before_touching()
         with explained(self.shown):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            if os.path.islink(self._lock.lock_file):
-                raise DsvlError(f"{self._lock.lock_file} is a link, which dsvl does not make", "remove it")
-            try:
-                self._lock.acquire()
-            except Timeout as exc:
+            if os.path.islink(self._lock.path):
+                raise DsvlError(f"{self._lock.path} is a link, which dsvl does not make", "remove it")
+            if not self._lock.acquire():
                 raise DsvlError(
                     f"another dsvl is writing {self.shown}", "wait until it has finished, or write elsewhere with -o"
-                ) from exc
+                )
         try:
             self._begin()
         except BaseException:
@@ -173,6 +107,7 @@ class KeptOutput:
 
     def _begin(self) -> None:
         own = (self.path, self.journal.path, settings_path_of(self.path))
+        self._is_new = not any(map(os.path.lexists, own)) and not self._aside.exists()
         remove_leftovers(find_leftovers(self.path.parent), *own)
         if not _has_content(self.journal.path):  # killed between the old rows and the first new one
             with explained(self.shown):
@@ -204,6 +139,10 @@ class KeptOutput:
                 self._aside.restore()
             elif error is None or isinstance(error, SomeFailed):
                 self._aside.drop()
+            if self._is_new and error is not None and not len(self.journal):
+                for path in (self.path, self.journal.path, settings_path_of(self.path)):
+                    if not path.is_dir():
+                        path.unlink(missing_ok=True)  # there is nothing to resume
         self._lock.release()
 
     def peek(self) -> None:
@@ -217,6 +156,10 @@ class KeptOutput:
         self._check()
         self.journal.peek()
 
+    def mark_stale(self, ids: Iterable[str]) -> None:
+        """Redo the rows of these ids too, whatever becomes of them."""
+        self._stale.update(ids)
+
     def select(self, item: Item) -> Item | None:
         """Return the item as it should be processed, or None if its row is complete. Thread-safe.
 
@@ -224,12 +167,17 @@ class KeptOutput:
         """
         id_ = self._ids.find(item, self.journal)
         status = self.journal.status(id_)
-        if status is not None and status not in self._again:
+        if status is not None and status not in self._again and id_ not in self._stale:
             return None
         if not self._sink.takes(item, id_) and status is None:
             return None
-        sampling = {**item.sampling, **RETRY_SAMPLING} if status == "suspect" else item.sampling
-        return replace(item, id=id_, sampling=sampling)
+        is_suspect = status == "suspect" and id_ not in self._stale
+        sampling = {**item.sampling, **RETRY_SAMPLING} if is_suspect else item.sampling
+        prompts = None
+        if self._format == "txt" and status in ("answered", "suspect"):
+            # Its text may have taken the place of the caption that its prompt was made with.
+            prompts = self.journal.read(id_).prompts
+        return replace(item, id=id_, sampling=sampling, prompts=prompts)
 
     def write(self, row: Row) -> None:
         """Store a row.
@@ -238,7 +186,7 @@ class KeptOutput:
             DsvlError: it cannot be written.
         """
         status = self.journal.status(row.id)
-        if status == "suspect" and row.error is not None:
+        if status == "suspect" and row.error is not None and row.id not in self._stale:
             return  # a suspect answer is better than none
         before = self.journal.read(row.id) if status is not None else None
         self.journal.append(row, **self._sink.more(row))
@@ -353,13 +301,6 @@ def written_paths(path: Path, format: str) -> list[Path]:  # noqa: A002
     real = Path(os.path.realpath(path))
     files = {journal_path(real, format), settings_path_of(real), lock_path_of(real), trials_path_of(real)}
     return sorted(files if format == "txt" else {real, *files})
-
-
-TABLE_WRITERS: Mapping[str, Callable[[Path, Iterable[Row], Sequence[str]], None]] = {
-    "csv": write_csv,
-    "parquet": write_parquet,
-    "openai": write_openai,
-}
 
 
 def _journal_beside(path: Path) -> Path:

@@ -30,6 +30,8 @@ class Settings:
         format: the output format.
         base: the folder that relative paths in the rows refer to, as seen from the folder of the output; None in files
             of older versions.
+        sidecar: the extension of text files.
+        prefix, suffix, separator: what is put around the answers in text files.
         seed_drawn: whether the seed was chosen at random; later runs then reuse it.
     """
 
@@ -43,6 +45,10 @@ class Settings:
     format: str | None = None
     base: str | None = None
     seed_drawn: bool = False
+    sidecar: str = ".txt"
+    prefix: str = ""
+    suffix: str = ""
+    separator: str = ""
 
     def write(self, path: Path) -> None:
         """Write the settings to a file.
@@ -52,6 +58,10 @@ class Settings:
         """
         with explained(path), new_file(path) as file:
             file.write(json.dumps(asdict(self), indent=2).encode() + b"\n")
+
+    def dress(self, text: str) -> str:
+        """Put what was asked for around an answer."""
+        return self.separator.join(filter(None, (self.prefix, text, self.suffix)))
 
     @classmethod
     def read(cls, path: Path) -> Settings | None:

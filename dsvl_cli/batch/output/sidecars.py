@@ -5,21 +5,23 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.output.disk import explained
+from dsvl_cli.batch.output.existing_text import ExistingText
 from dsvl_cli.batch.output.formats import Existing
 from dsvl_cli.batch.output.journal import Journal
 from dsvl_cli.batch.row import Row
+from dsvl_cli.engine.encodings import UTF8
 from dsvl_cli.engine.pictures.images import PICTURE_EXTENSIONS
 from dsvl_cli.engine.pictures.signatures import is_picture_start
 from dsvl_cli.engine.storage.files import find_leftovers, new_file, open_regular, remove_leftovers
 
-_LONGEST_NAME = 250  # bytes; most file systems take 255
+_LONGEST_NAME = 254  # bytes; most file systems take 255
 
 
 class Sidecars:
@@ -39,12 +41,23 @@ class Sidecars:
         folder: the folder of the texts.
         existing: what to do with existing texts that are not from this batch.
         reserved: files that no text may replace, such as those that the run reads.
+        extension: of the texts.
+        dress: puts something around the answers.
     """
 
-    def __init__(self, folder: Path, existing: Existing, reserved: Container[Path] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        existing: Existing,
+        reserved: Container[Path] = (),
+        extension: str = ".txt",
+        dress: Callable[[str], str] = str,
+    ) -> None:
         self.folder = Path(os.path.realpath(folder))
         self.existing = existing
         self._reserved = reserved
+        self._extension = extension
+        self._dress = dress
         self._owners: dict[str, str] = {}  # relative path of the text -> id
         self._places: dict[str, str] = {}  # id -> relative path of the text
         self._stored: dict[str, str] = {}  # id -> the same as the journal has it
@@ -53,7 +66,7 @@ class Sidecars:
     def load(self, fields: Mapping[str, Any]) -> None:
         """Register the text file of a row in the journal."""
         place = fields.get("sidecar")
-        if isinstance(place, str) and _is_plain(place):
+        if isinstance(place, str) and _is_plain(place, self._extension):
             self._owners.setdefault(place, fields["id"])
             self._stored[fields["id"]] = place
 
@@ -68,14 +81,14 @@ class Sidecars:
             return
         path = self.folder / place
         self._tidy(path)
-        if not self._has_text(path, row.text, journal_time):
+        if not self._has_text(path, self._dress(row.text), journal_time):
             self._claim(place, row.id)
             self.write(row, None)
 
     def _has_text(self, path: Path, text: str, journal_time: int) -> bool:
         if self.existing == "skip":
             return os.path.lexists(path)
-        if text in (self._read(path) or ""):
+        if (old := self._read(path)) is not None and ExistingText(old).has(text):
             return True
         try:
             return self.existing == "overwrite" and path.lstat().st_mtime_ns >= journal_time
@@ -113,9 +126,9 @@ class Sidecars:
             if not self._is_inside(self._places[row.id]):
                 raise OSError(errno.ELOOP, "a folder on the way became a link")
             self._tidy(path)
-            text = self._join(path, row.text, before.text if before else "")
+            data = self._join(path, self._dress(row.text), self._dress(before.text) if before else "")
             with new_file(path) as file:
-                file.write(text.encode("utf-8", "surrogateescape"))
+                file.write(data)
 
     def finish(self, journal: Journal, is_changed: bool) -> None:
         """Do nothing: texts are written immediately."""
@@ -126,25 +139,23 @@ class Sidecars:
             self._leftovers[path.parent] = find_leftovers(path.parent)
         remove_leftovers(self._leftovers[path.parent], path)
 
-    def _join(self, path: Path, text: str, before: str) -> str:
+    def _join(self, path: Path, text: str, before: str) -> bytes:
         if self.existing in ("skip", "overwrite"):
-            return text + "\n"
-        old = self._read(path) or ""
-        if before and before in old:
-            return old.replace(before, text, 1)
-        old = old.removesuffix("\n")
-        parts = [old, text] if self.existing == "append" else [text, old]
-        return "\n".join(filter(None, parts)) + "\n"
+            return UTF8.encode(text + "\n")
+        old = ExistingText(self._read(path) or b"")
+        if before and old.has(before):
+            return old.replaced(before, text)
+        return old.appended(text) if self.existing == "append" else old.prepended(text)
 
     def _claim(self, place: str, id: str) -> None:  # noqa: A002
         self._owners[place] = id
         self._places[id] = place
 
-    def _read(self, path: Path) -> str | None:
+    def _read(self, path: Path) -> bytes | None:
         """Return an existing text, or None if there is none; a link is not followed, and is replaced later."""
         try:
             with open_regular(path) as file:
-                return file.read().decode("utf-8", "surrogateescape")
+                return file.read()
         except FileNotFoundError:
             return None
         except OSError as exc:
@@ -158,12 +169,14 @@ class Sidecars:
         folder = parts[:-1]
         if not self._is_inside(os.path.join(*folder, "x")):
             folder = []  # a link leads elsewhere
-        return [os.path.join(*folder, name) for name in _names(parts[-1], id, has_extension=bool(item.root))]
+        return [os.path.join(*folder, name) for name in self._names(parts[-1], id, has_extension=bool(item.root))]
 
     def _is_named_after(self, place: str, row: Row) -> bool:
         """Whether a place could be that of a row's text, as far as this can be seen without its item."""
         folder, name = os.path.split(place)
-        known = {name for flag in (False, True) for name in _names(_parts(row.path)[-1], row.id, has_extension=flag)}
+        known = {
+            name for flag in (False, True) for name in self._names(_parts(row.path)[-1], row.id, has_extension=flag)
+        }
         if name not in known:
             return False
         folders = [row.path, row.path.replace("::", "/"), os.path.join(_real(os.path.dirname(row.path)), "x")]
@@ -186,6 +199,14 @@ class Sidecars:
         real = os.path.realpath(self.folder / os.path.dirname(place))
         return os.path.join(real, "").startswith(os.path.join(self.folder, ""))
 
+    def _names(self, name: str, id: str, *, has_extension: bool) -> list[str]:  # noqa: A002
+        """Return the names that the text of a picture may have, the best first."""
+        stem, extension = os.path.splitext(name)
+        if extension.lower() not in PICTURE_EXTENSIONS and not has_extension:
+            stem = name
+        digest = hashlib.sha256(id.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        return [_shorten(each, digest, self._extension) for each in (stem, name, f"{stem}-{digest}")]
+
     def _mirror(self, item: Item) -> list[str]:
         """Return the parts of the text's path within the folder; none of them leads out of it."""
         folder, name = os.path.split(item.path)
@@ -207,10 +228,10 @@ def _parts(path: str, default: str = "picture") -> list[str]:
     return [part for part in parts if part not in ("", os.curdir, os.pardir)] or [default]
 
 
-def _is_plain(place: str) -> bool:
+def _is_plain(place: str, extension: str) -> bool:
     """Whether a path from a journal is a relative one to a text, without detours."""
     return (
-        place.endswith(".txt")
+        place.endswith(extension)
         and not os.path.isabs(place)
         and not os.path.splitdrive(place)[0]
         and "\0" not in place
@@ -219,22 +240,14 @@ def _is_plain(place: str) -> bool:
     )
 
 
-def _names(name: str, id: str, *, has_extension: bool) -> list[str]:  # noqa: A002
-    """Return the names that the text of a picture may have, the best first."""
-    stem, extension = os.path.splitext(name)
-    if extension.lower() not in PICTURE_EXTENSIONS and not has_extension:
-        stem = name
-    digest = hashlib.sha256(id.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-    return [_shorten(each, digest) + ".txt" for each in (stem, name, f"{stem}-{digest}")]
-
-
 @lru_cache(maxsize=1024)
 def _real(folder: str) -> str:
     return os.path.realpath(folder)
 
 
-def _shorten(name: str, digest: str) -> str:
-    """Truncate a name that would be too long with `.txt` appended."""
-    if len(os.fsencode(name)) <= _LONGEST_NAME:
-        return name
-    return os.fsdecode(os.fsencode(name)[: _LONGEST_NAME - 13]) + "-" + digest
+def _shorten(name: str, digest: str, extension: str) -> str:
+    """Append the extension to a name, truncated where that would be too long."""
+    longest = _LONGEST_NAME - len(extension)
+    if len(os.fsencode(name)) <= longest:
+        return name + extension
+    return os.fsdecode(os.fsencode(name)[: longest - 13]) + "-" + digest + extension

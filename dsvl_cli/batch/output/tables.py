@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
@@ -24,16 +25,28 @@ _FORMULA = re.compile(
     | [;\t\r\n][\s"'\0\ufeff]*(?=[=@＝＠] | [+\-＋－][^;\t\r\n]*[(|!（｜！])""",
     re.VERBOSE,
 )
+_FORMULA_START = re.compile(r"""[\s"'\0\ufeff]*[=+\-@＝＋－＠]""")
 _NUMBERS = {"prompt_tokens": int, "tokens": int, "width": int, "height": int, "seconds": float}
 
 
-def write_csv(path: Path, rows: Iterable[Row], questions: Sequence[str]) -> None:
-    """Write a UTF-8 CSV file with a header line; texts that look like formulas get an apostrophe."""
+def write_csv(path: Path, rows: Iterable[Row], questions: Sequence[str], *, mark: bool = False) -> None:
+    """Write a UTF-8 CSV file with a header line.
+
+    Texts that look like formulas get an apostrophe, in all columns but the first: ids are for joining tables. Those are
+    in quotes, so that spreadsheets that separate cells by semicolons do not look for any in them.
+
+    Args:
+        path: the file.
+        rows: in their order.
+        questions: the names of the questions.
+        mark: begin with a byte order mark, without which Excel does not take a file for UTF-8.
+    """
     columns = table_columns(questions)
     with new_file(path) as file:
-        file.write(_csv_lines([columns]))
+        file.write(codecs.BOM_UTF8 * mark + b"id," + _csv_lines([columns[1:]]))
         for some in _chunks(rows):
-            file.write(_csv_lines([_cells(row, columns) for row in some]))
+            cells = [_cells(row, columns) for row in some]
+            file.write(b"".join(_quoted(id_) + b"," + _csv_lines([others]) for id_, *others in cells))
 
 
 def write_parquet(path: Path, rows: Iterable[Row], questions: Sequence[str]) -> None:
@@ -60,6 +73,11 @@ def write_openai(path: Path, rows: Iterable[Row], _: Sequence[str]) -> None:
     with new_file(path) as file:
         for some in _chunks(rows):
             file.write(b"".join(map(to_response_line, some)))
+
+
+def looks_like_formula(id_: str) -> bool:
+    """Whether a spreadsheet would take an id for a formula."""
+    return _FORMULA_START.match(id_) is not None
 
 
 def check_parquet() -> None:
@@ -94,6 +112,10 @@ def _csv_lines(lines: Iterable[Sequence[Any]]) -> bytes:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerows([[_harmless(_encodable(cell)) for cell in line] for line in lines])
     return buffer.getvalue().encode()
+
+
+def _quoted(id_: str) -> bytes:
+    return b'"%b"' % _encodable(id_).replace('"', '""').encode()
 
 
 def _harmless(cell: Any) -> Any:

@@ -23,7 +23,7 @@ class ItemLookup:
     """
 
     def __init__(self, column: str | None = None, *, outside: bool = False) -> None:
-        self._options = ScanOptions(column=column, access=Access(offline=True, outside=outside))
+        self._options = ScanOptions(every=True, column=column, access=Access(offline=True, outside=outside))
         self._holder = ""
         self._items: Mapping[str, Item] = {}
 

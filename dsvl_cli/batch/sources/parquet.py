@@ -116,6 +116,8 @@ class _Table:
                     size += sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.split(".")[0] == chosen)
         except FileNotFoundError as exc:
             raise DsvlError(f"{name}: no such file") from exc
+        except UnicodeDecodeError as exc:
+            raise DsvlError(f"{name}: the name of a column is not UTF-8", "rename it") from exc
         except (OSError, pyarrow.ArrowException) as exc:
             raise DsvlError(f"{name}: not a Parquet table, or damaged or cut off") from exc
         rows = starts.pop()
@@ -207,7 +209,16 @@ def _value(cell: pyarrow.Scalar[Any]) -> Any:
     try:
         return cell.as_py()
     except (ValueError, TypeError, OverflowError):
+        return _bytes_alone(cell)
+
+
+def _bytes_alone(cell: Any) -> Any:
+    """Return the picture of a `{bytes, path}` whose path is not UTF-8."""
+    try:
+        data = cell["bytes"].as_py()
+    except (LookupError, ValueError, TypeError, AttributeError, OverflowError):
         return _Unreadable()
+    return _Unreadable() if data is None else {"bytes": data}
 
 
 def _paths(table: _Table) -> Iterator[Any]:
@@ -215,7 +226,7 @@ def _paths(table: _Table) -> Iterator[Any]:
 
     try:
         yield from _cells(table, 0)
-    except (OSError, pyarrow.ArrowException) as exc:
+    except (OSError, ValueError, pyarrow.ArrowException) as exc:
         raise DsvlError(f"{table.name}: damaged, or changed while being read") from exc
 
 
@@ -233,7 +244,7 @@ def _stream(tables: Sequence[_Table], index: int) -> Stream[Any]:
         table = tables[place]
         try:
             yield from _cells(table, max(index - table.first, 0))
-        except (OSError, pyarrow.ArrowException) as exc:
+        except (OSError, ValueError, pyarrow.ArrowException) as exc:
             raise ImageError(f"{table.name}: damaged, or changed during the run") from exc
         place += 1
 

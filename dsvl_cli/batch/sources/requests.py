@@ -20,10 +20,11 @@ from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import unquote, unquote_to_bytes
 
 from dsvl_cli.batch.item import Item
+from dsvl_cli.engine.encodings import Encoding, find_encoding, read_line
 from dsvl_cli.engine.options import RULES, SamplingParams
 from dsvl_cli.engine.pictures.access import FOREIGN, Access, check_inside, is_url, shown_address
 from dsvl_cli.engine.pictures.images import MAX_BYTES, is_address, read_file
@@ -79,28 +80,25 @@ def scan_requests(path: str, *, access: Access = FOREIGN, found: Places | None =
     found = {} if found is None else found
     try:
         with open(path, "rb") as file:
-            number, offset = 0, 0
-            while line := file.readline(_MAX_LINE_BYTES):
+            encoding = find_encoding(file.read(3))
+            number, offset = 0, len(encoding.mark)
+            file.seek(offset)
+            while line := read_line(file, _MAX_LINE_BYTES, encoding):
                 number += 1
-                if line.strip():
-                    yield _item(path, number, offset, line, found, access)
-                if not line.endswith(b"\n"):
-                    _skip_rest(file)
+                if line.strip(b"\0\t\r\n "):
+                    yield _item(path, number, offset, line, encoding, found, access)
+                while line and not encoding.ends_line(line):
+                    line = read_line(file, 2**20, encoding)
                 offset = file.tell()
     except OSError as exc:
         raise DsvlError(f"{path}: cannot be read: {exc.strerror or 'unknown error'}") from exc
 
 
-def _skip_rest(file: BinaryIO) -> None:
-    while (piece := file.readline(2**20)) and not piece.endswith(b"\n"):
-        pass
-
-
-def _item(path: str, number: int, offset: int, line: bytes, found: Places, access: Access) -> Item:
+def _item(path: str, number: int, offset: int, line: bytes, encoding: Encoding, found: Places, access: Access) -> Item:
     place = f"{path}::{number}"
-    item = Item(place, place, partial(_pictures_at, path, offset, access), parts=())
+    item = Item(place, place, partial(_pictures_at, path, offset, encoding, access), parts=())
     try:
-        request = _parse(line)
+        request = _parse(line, encoding)
         custom_id = _custom_id(request)
         _check_new(found.setdefault(custom_id, (path, number)), path, number)
         item = replace(item, id=custom_id, own_id=True)
@@ -117,13 +115,13 @@ def _refuse(message: str, hint: str | None) -> Sequence[bytes]:
     raise ImageError(message, hint)
 
 
-def _parse(line: bytes) -> dict[str, Any]:
+def _parse(line: bytes, encoding: Encoding) -> dict[str, Any]:
     if len(line) >= _MAX_LINE_BYTES:
         raise _BadRequest(f"longer than the limit of {_MAX_LINE_BYTES // 2**20} MiB")
     try:
-        request = json.loads(line.decode("utf-8-sig"))
+        request = json.loads(encoding.decode(line).removeprefix("\ufeff"))  # a mark again where files were joined
     except UnicodeDecodeError as exc:
-        raise _BadRequest("not UTF-8") from exc
+        raise _BadRequest(f"not {encoding.name}") from exc
     except (ValueError, RecursionError) as exc:
         raise _BadRequest("not JSON, or cut off") from exc
     if not isinstance(request, dict):
@@ -264,16 +262,16 @@ def _sampling(body: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _pictures_at(path: str, offset: int, access: Access) -> Sequence[bytes]:
+def _pictures_at(path: str, offset: int, encoding: Encoding, access: Access) -> Sequence[bytes]:
     """Read the pictures of the request at a file offset."""
     try:
         with open(path, "rb") as file:
             file.seek(offset)
-            line = file.readline(_MAX_LINE_BYTES)
+            line = read_line(file, _MAX_LINE_BYTES, encoding)
     except OSError as exc:
         raise ImageError(f"{path}: cannot be read: {exc.strerror or 'unknown error'}") from exc
     try:
-        urls = _read_messages(_body(_parse(line)))[2]
+        urls = _read_messages(_body(_parse(line, encoding)))[2]
     except DsvlError as exc:
         raise ImageError(f"{path}: changed during the run") from exc
     return tuple(_picture(url, path, access) for url in urls)

@@ -11,13 +11,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import BinaryIO
 
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.path_set import PathSet
 from dsvl_cli.batch.sources.identity import canonical
+from dsvl_cli.batch.sources.leftovers import Exclusion, Skipped, is_leftover_file, is_leftover_folder
+from dsvl_cli.batch.sources.webdataset import TARS, scan_tar
+from dsvl_cli.engine.encodings import split_names
 from dsvl_cli.engine.pictures.access import FOREIGN, Access, address_id, is_url, shown_address
 from dsvl_cli.engine.pictures.images import PICTURE_EXTENSIONS, is_address, read_file
 from dsvl_cli.engine.pictures.patterns import match_files
@@ -26,9 +29,7 @@ from dsvl_cli.errors import DsvlError, ImageError, UsageError
 # What a run leaves beside its output.
 SETTINGS_SUFFIX = ".settings.json"
 JOURNAL_SUFFIX = ".journal.jsonl"
-_CHUNK_BYTES = 65536
-_TARS = (".tar", ".tar.gz", ".tgz")
-_HOLDERS = (".parquet", *_TARS)  # files that hold many pictures; also searched for in folders without pictures
+_HOLDERS = (".parquet", *TARS)  # files that hold many pictures; also searched for in folders without pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,9 @@ class ScanOptions:
         access: what names in files may lead to; a name given to `scan` itself may lead anywhere.
         tell: called with a message for each folder that cannot be read.
         outputs: the files that the run writes: they are no sources, wherever they are.
+        every: take hidden files, thumbnails and system files too.
+        exclusion: what to leave out, wherever it was found or named.
+        skipped: counts what was left out.
         custom_ids: the `custom_id`s of the requests found so far, with file and line.
     """
 
@@ -53,6 +57,9 @@ class ScanOptions:
     access: Access = FOREIGN
     tell: Callable[[str], None] = lambda _: None
     outputs: PathSet = field(default_factory=PathSet, compare=False)
+    every: bool = False
+    exclusion: Exclusion = field(default_factory=Exclusion, compare=False)
+    skipped: Skipped = field(default_factory=Skipped, compare=False)
     custom_ids: dict[str, tuple[str, int]] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -110,16 +117,16 @@ def _open_source(source: str, options: ScanOptions) -> Iterator[Item]:
     raise DsvlError(f"{shown_address(source)}: no such file or folder")
 
 
-def _open_file(path: str, options: ScanOptions) -> Iterator[Item]:
+def _open_file(path: str, options: ScanOptions, root: str = "") -> Iterator[Item]:
+    if _is_excluded(path, options, root):
+        return iter(())
     kind = Path(path).suffix.lower()
     if kind == ".parquet":
         from dsvl_cli.batch.sources.parquet import scan_parquet
 
         return scan_parquet(path, options.column, options.access)
-    if path.lower().endswith(_TARS):
-        from dsvl_cli.batch.sources.webdataset import scan_tar
-
-        return scan_tar(path)
+    if path.lower().endswith(TARS):
+        return scan_tar(path, partial(_takes_member, options=options))
     if kind == ".jsonl":
         from dsvl_cli.batch.sources.requests import scan_requests
 
@@ -157,21 +164,28 @@ def _search_folder(folder: str, options: ScanOptions) -> Iterator[Item]:
     folder = folder.rstrip(os.sep) or os.sep
     try:
         with os.scandir(folder) as entries:
-            names = {entry.name for entry in entries if not _is_output(entry, options)}
+            listed = [entry for entry in entries if not _is_output(entry, options)]
+            names = {entry.name for entry in listed}
+            folders = {entry.name for entry in listed if entry.is_dir()}
     except OSError as exc:
         raise DsvlError(f"{folder}: cannot be read: {exc.strerror}") from exc
-    visible = [name for name in names if not name.startswith(".")]
+    visible = [name for name in names if not name.startswith(".") and not is_leftover_file(name)]
     holders = [name for name in visible if name.lower().endswith(_HOLDERS) and f"{name}{SETTINGS_SUFFIX}" not in names]
+    # Beside each shard of img2dataset, or folder of its pictures, is a table of the same name with their texts alone.
+    described = folders | {name[: -len(end)] for name in visible for end in TARS if name.lower().endswith(end)}
+    holders = [
+        name for name in holders if not name.lower().endswith(".parquet") or name[: -len(".parquet")] not in described
+    ]
     if holders and {os.path.splitext(name)[1].lower() for name in visible}.isdisjoint(options.extensions):
         paths = sorted((_join(folder, name) for name in holders), key=name_key)
-        return chain.from_iterable(_open_file(path, options) for path in paths)
+        return chain.from_iterable(_open_file(path, options, folder) for path in paths)
     return _walk(folder, options)
 
 
 def _walk(root: str, options: ScanOptions) -> Iterator[Item]:
-    """Yield the pictures of a folder sorted by name; hidden files and folders are skipped."""
+    """Yield the pictures of a folder sorted by name; hidden files and folders, thumbnails and the like are skipped."""
     entered: set[tuple[int, int]] = set()
-    levels = [iter(_list_folder(root, options, entered))]  # not recursive: folders may be nested thousands deep
+    levels = [iter(_list_folder(root, root, options, entered))]  # not recursive: folders may be nested thousands deep
     while levels:
         path, kind = next(levels[-1], ("", ""))
         if not kind:
@@ -179,10 +193,10 @@ def _walk(root: str, options: ScanOptions) -> Iterator[Item]:
         elif kind == "file":
             yield _file_item(path, root)
         elif options.recursive:
-            levels.append(iter(_list_folder(path, options, entered)))
+            levels.append(iter(_list_folder(path, root, options, entered)))
 
 
-def _list_folder(folder: str, options: ScanOptions, entered: set[tuple[int, int]]) -> list[tuple[str, str]]:
+def _list_folder(folder: str, root: str, options: ScanOptions, entered: set[tuple[int, int]]) -> list[tuple[str, str]]:
     """Return the files to take and folders to enter, sorted by name, each path with `file` or `folder`."""
     try:
         if options.follow_links:
@@ -191,17 +205,42 @@ def _list_folder(folder: str, options: ScanOptions, entered: set[tuple[int, int]
                 return []
             entered.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as entries:
-            listed = [
-                (entry.name, _kind(entry, options))
-                for entry in entries
-                if not entry.name.startswith(".") and not _is_output(entry, options)
-            ]
+            listed = [(entry.name, _kind(entry, options)) for entry in entries if not _is_output(entry, options)]
     except OSError as exc:
         options.tell(f"{folder}: cannot be read: {exc.strerror}")
         return []
-    kept = [(name, kind) for name, kind in listed if kind == "folder" or (kind and _is_taken(name, options))]
+    kept = [(name, kind) for name, kind in listed if _is_of_interest(name, kind, options)]
     kept.sort(key=lambda entry: name_key(entry[0]))
-    return [(_join(folder, name), kind) for name, kind in kept]
+    found = [(_join(folder, name), kind) for name, kind in kept if _is_wanted(name, kind, options)]
+    return [(path, kind) for path, kind in found if not _is_excluded(path, options, root)]
+
+
+def _is_of_interest(name: str, kind: str, options: ScanOptions) -> bool:
+    return options.recursive if kind == "folder" else kind == "file" and _is_taken(name, options)
+
+
+def _is_wanted(name: str, kind: str, options: ScanOptions) -> bool:
+    """Whether a file or folder is nothing that is skipped by its name, unless everything is wanted."""
+    if options.every:
+        return True
+    if is_leftover_folder(name) if kind == "folder" else is_leftover_file(name):
+        options.skipped.add(name)
+        return False
+    return not name.startswith(".")
+
+
+def _is_excluded(path: str, options: ScanOptions, root: str = "") -> bool:
+    if not options.exclusion or (path if root in ("", os.curdir) else path[len(root) :]) not in options.exclusion:
+        return False
+    options.skipped.excluded += 1
+    return True
+
+
+def _takes_member(name: str, options: ScanOptions) -> bool:
+    """Whether to take a picture of an archive, by its name in there."""
+    parts = [part for part in name.split("/") if part not in ("", os.curdir, os.pardir)] or [name]
+    kinds = ["folder"] * (len(parts) - 1) + ["file"]
+    return all(map(_is_wanted, parts, kinds, [options] * len(parts))) and not _is_excluded(name, options)
 
 
 def _kind(entry: os.DirEntry[str], options: ScanOptions) -> str:
@@ -241,21 +280,34 @@ def _match(pattern: str, options: ScanOptions) -> Iterator[Item]:
         if not os.path.isdir(path) and (not is_open or _is_taken(path, options))
     ]
     paths = [path for path in paths if path not in options.outputs and not _is_earlier_output(path)]
+    wanted = [path for path in paths if options.every or not _is_leftover_of(path, pattern, options)]
+    if paths and not wanted:
+        raise DsvlError(f"{pattern}: only thumbnails and system files match this pattern", "--all takes them")
+    paths = wanted
     if "**" in pattern:  # follows links
         paths = list({os.path.realpath(path): path for path in sorted(paths, key=len, reverse=True)}.values())
     if not paths:
         raise DsvlError(f"{pattern}: no file matches this pattern")
-    return chain.from_iterable(_open_file(path, options) for path in sorted(paths, key=name_key))
+    root = os.sep.join(takewhile(lambda part: not glob.has_magic(part), _tidy(pattern).split(os.sep)[:-1]))
+    return chain.from_iterable(_open_file(path, options, root) for path in sorted(paths, key=name_key))
+
+
+def _is_leftover_of(path: str, pattern: str, options: ScanOptions) -> bool:
+    """Whether a pattern found a thumbnail or the like, and did not name it or its folder."""
+    named = pattern.split(os.sep)
+    *folders, name = path.split(os.sep)
+    found = [folder for folder in folders if folder not in named and is_leftover_folder(folder)]
+    found += [name] if name not in named and is_leftover_file(name) else []
+    if found:
+        options.skipped.add(found[0])
+    return bool(found)
 
 
 def _listed(names: BinaryIO, options: ScanOptions) -> Iterator[Item]:
-    for name in split_names(names):
-        path = os.fsdecode(name)
-        if path.endswith("\r") and not os.path.lexists(path):
-            path = path[:-1]  # a list with Windows line endings
+    for path in list_paths(names):
         if is_address(path) or (is_url(path) and not os.path.lexists(path)):
             yield _url_item(path, options.access)
-        elif path:
+        elif not _is_excluded(path, options):
             item = _file_item(_tidy(path))
             yield replace(item, read=partial(_refuse_output, path)) if path in options.outputs else item
 
@@ -264,17 +316,10 @@ def _refuse_output(path: str) -> Sequence[bytes]:
     raise ImageError(f"{path}: written by this run, so it cannot be one of its pictures")
 
 
-def split_names(names: BinaryIO) -> Iterator[bytes]:
-    """Split a stream into names and yield each as soon as it is complete."""
-    read = getattr(names, "read1", names.read)
-    held, end = b"", b""
-    while chunk := read(_CHUNK_BYTES):
-        held += chunk
-        if not end:
-            # Paths contain no NUL: if there is one, it is the separator.
-            end = b"\0" if b"\0" in held else b"\n" if b"\n" in held else b""
-        if end:
-            *whole, held = held.split(end)
-            yield from filter(None, whole)
-    if held:
-        yield held
+def list_paths(names: BinaryIO) -> Iterator[str]:
+    """Yield the paths and addresses of a list as they come; see `split_names`."""
+    for path in split_names(names):
+        if path.endswith("\r") and not os.path.lexists(path):
+            path = path[:-1]  # a list with Windows line endings
+        if path:
+            yield path

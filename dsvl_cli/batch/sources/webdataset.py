@@ -6,9 +6,10 @@ import contextlib
 import gzip
 import os
 import tarfile
+import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import BinaryIO, TypeVar, cast
 
 from dsvl_cli.batch.item import Item
@@ -17,17 +18,29 @@ from dsvl_cli.engine.pictures.images import MAX_BYTES, PICTURE_EXTENSIONS
 from dsvl_cli.errors import DsvlError, ImageError
 
 T = TypeVar("T")
+TARS = (".tar", ".tar.gz", ".tgz")
 _GZIP = b"\x1f\x8b"
 _BLOCK = 512
 _MAX_HEADER_BYTES = 2**20  # the format does not limit names and other extended headers
 _CHUNK_BYTES = 2**20
+_MAX_TEXT_BYTES = 64 * 1024
+_texts_lock = threading.Lock()
 
 
-def scan_tar(path: str) -> Iterator[Item]:
+def is_visible(name: str) -> bool:
+    """Whether a member of an archive is not hidden, nor in a hidden folder."""
+    return not any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
+
+
+def scan_tar(path: str, takes: Callable[[str], bool] = is_visible) -> Iterator[Item]:
     """Yield the pictures of a `.tar` or `.tar.gz` by extension, in archive order; ids are `ARCHIVE::MEMBER`.
 
-    Hidden members, links, devices and folders are skipped. Ids of duplicate names get `#2` and so on appended.
+    Links, devices and folders are skipped. Ids of duplicate names get `#2` and so on appended.
     Pictures of a plain archive are read in place; those of a compressed one are only cheap to read in order.
+
+    Args:
+        path: the archive.
+        takes: whether to take a picture with this name.
 
     Raises:
         DsvlError: the archive cannot be read, is damaged or cut off. Pictures before the damage are yielded first.
@@ -37,6 +50,8 @@ def scan_tar(path: str) -> Iterator[Item]:
     times: dict[str, int] = {}
     with _opened(path) as file:
         for index, member in enumerate(_pictures(file, path)):
+            if not takes(member.name):
+                continue
             times[member.name] = times.get(member.name, 0) + 1
             again = f"#{times[member.name]}" if times[member.name] > 1 else ""
             name = f"{path}::{member.name}{again}"
@@ -44,6 +59,27 @@ def scan_tar(path: str) -> Iterator[Item]:
                 yield Item(name, name, partial(_read_sequential, reader, index, name))
             else:
                 yield Item(name, name, partial(_read_at, path, member.offset_data, member.size, name))
+
+
+def read_text_member(path: str, name: str, extension: str) -> bytes | None:
+    """Return the text of a sample: the member with its name up to the extension; None if there is none.
+
+    Raises:
+        DsvlError: the archive cannot be read.
+    """
+    with _texts_lock:  # so that several threads read an archive once
+        return _texts(path, extension).get(os.path.splitext(name)[0] + extension)
+
+
+@lru_cache(maxsize=2)
+def _texts(path: str, extension: str) -> Mapping[str, bytes]:
+    with _opened(path) as file:
+        found = {}
+        for member in _members(file, path, lambda name: name.endswith(extension)):
+            if member.size <= _MAX_TEXT_BYTES:
+                file.seek(member.offset_data)
+                found[member.name] = _read_exactly(file, member.size)
+    return found
 
 
 def _is_compressed(path: str) -> bool:
@@ -92,7 +128,12 @@ class _Headers:
 
 
 def _pictures(file: BinaryIO, path: str) -> Iterator[tarfile.TarInfo]:
-    """Yield the pictures of an archive. The caller may read a picture's data before the next one, but nothing else.
+    """Yield the pictures of an archive; see `_members`."""
+    return _members(file, path, _is_picture)
+
+
+def _members(file: BinaryIO, path: str, is_taken: Callable[[str], bool]) -> Iterator[tarfile.TarInfo]:
+    """Yield some files of an archive. The caller may read a file's data before the next one, but nothing else.
 
     Raises:
         DsvlError, TarError, EOFError, OSError, zlib.error: the archive is damaged or cannot be read.
@@ -105,7 +146,7 @@ def _pictures(file: BinaryIO, path: str) -> Iterator[tarfile.TarInfo]:
             raise _damaged(path)  # prevents an infinite loop
         position = member.offset
         archive.members.clear()  # type: ignore[attr-defined]  # only needed for lookup by name
-        if member.isreg() and not member.issparse() and _is_picture(member.name):
+        if member.isreg() and not member.issparse() and is_taken(member.name):
             yield member
     # `tarfile` also stops at a damaged or missing header; an intact archive ends with a block of zeros.
     if headers.last != bytes(_BLOCK):
@@ -122,8 +163,7 @@ def _checked(path: str, call: Callable[[], T]) -> T:
 
 
 def _is_picture(name: str) -> bool:
-    hidden = any(part.startswith(".") and part not in (".", "..") for part in name.split("/"))
-    return not hidden and os.path.splitext(name)[1].lower() in PICTURE_EXTENSIONS
+    return os.path.splitext(name)[1].lower() in PICTURE_EXTENSIONS
 
 
 def _stream(path: str) -> Stream[bytes | None]:

@@ -14,7 +14,6 @@ import glob
 import hashlib
 import io
 import logging
-import math
 import os
 import re
 import shlex
@@ -28,9 +27,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from dsvl_cli.engine.conversation import Picture
 from dsvl_cli.engine.pictures.access import Access, shown_address
+from dsvl_cli.engine.pictures.colours import to_rgb
 from dsvl_cli.engine.pictures.missing import suggest_name
 from dsvl_cli.engine.pictures.patterns import match_files
-from dsvl_cli.engine.pictures.signatures import SAVE_AS_PNG, damaged, is_heic, not_a_picture
+from dsvl_cli.engine.pictures.signatures import SAVE_AS_PNG, damaged, is_cut_icon, is_heic, is_tga, not_a_picture
 from dsvl_cli.engine.pictures.tiff import count_pages, has_absurd_offsets
 from dsvl_cli.errors import DsvlError, ImageError
 
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 MAX_BYTES = 256 * 2**20
 MAX_PIXELS = 175_000_000  # a little below Pillow's own process-wide limit, which need not be changed
 # Pillow supports 43 formats, some by running other programs; only these are opened, whatever the file name.
-SUPPORTED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000")
+SUPPORTED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000", "DDS", "ICNS")
 PICTURE_EXTENSIONS = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff",
-    ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".ico", ".avif", ".jp2", ".j2k", ".heic", ".heif",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".ico", ".icns", ".avif", ".jp2", ".j2k", ".heic", ".heif", ".tga", ".dds",
 )  # fmt: skip
 
 _NARROW = 24  # aspect ratio from which the user is warned
@@ -271,7 +271,7 @@ def decode_bytes(data: bytes, name: str) -> tuple[Image, tuple[str, ...]]:
 
     _quiet_pillow()
     formats = _formats(data, name)
-    if has_absurd_offsets(data):
+    if has_absurd_offsets(data) or is_cut_icon(data):
         raise damaged(name)
     try:
         image = Image.open(io.BytesIO(data), formats=formats)
@@ -280,7 +280,8 @@ def decode_bytes(data: bytes, name: str) -> tuple[Image, tuple[str, ...]]:
         _check_scans(image, data, name)
         notes = _notes(image, data)
         image.load()
-        return _to_rgb(_upright(image), name), notes
+        pixels, more = to_rgb(_upright(image), name)
+        return pixels, notes + more
     except ImageError:
         raise
     except UnidentifiedImageError as exc:
@@ -327,7 +328,7 @@ def _quiet_libtiff() -> None:
 def _formats(data: bytes, name: str) -> tuple[str, ...]:
     """Return the formats to try for a file."""
     if not is_heic(data):
-        return SUPPORTED_FORMATS
+        return (*SUPPORTED_FORMATS, "TGA") if is_tga(data, name) else SUPPORTED_FORMATS
     try:
         from pillow_heif import register_heif_opener
     except ImportError as exc:
@@ -360,40 +361,3 @@ def _upright(image: Image) -> Image:
     except Exception:  # damaged EXIF data: the orientation is unknown
         pass
     return image
-
-
-def _to_rgb(image: Image, name: str) -> Image:
-    """Convert an image of any mode to RGB, transparency on white."""
-    from PIL import Image
-
-    if image.mode == "LAB":
-        raise ImageError(f"{name}: Lab colours are not supported", SAVE_AS_PNG)
-    if image.mode[0] in "IF":
-        return _eight_bits(image, name).convert("RGB")
-    if image.has_transparency_data:
-        image = image if image.mode == "RGBA" else image.convert("RGBA")
-        ground = Image.new("RGB", image.size, "white")
-        ground.paste(image, mask=image)
-        return ground
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _eight_bits(image: Image, name: str) -> Image:
-    """Convert 16- or 32-bit integers or floats to 8-bit grey, where Pillow itself would clip at 255.
-
-    Integers up to 65535 are taken as 16 bits, and floats up to 1 as fractions of white; any other range is scaled from
-    its minimum and maximum.
-    """
-    depth16 = image.mode.startswith("I;16")
-    wide = image.convert("I") if depth16 else image
-    low, high = wide.getextrema()
-    if not isinstance(low, (int, float)) or not isinstance(high, (int, float)) or not math.isfinite(high - low):
-        raise ImageError(f"{name}: contains values that are not numbers", SAVE_AS_PNG)
-    scale, offset = 255 / ((high - low) or 1), 0.0
-    if depth16 or (image.mode == "I" and low >= 0 and high <= 65535):
-        scale = 1 / 256  # exact, and then truncated to the high byte
-    elif image.mode == "F" and low >= 0 and high <= 1:
-        scale = 255.0
-    else:
-        offset = -low * scale
-    return wide.point(lambda value: value * scale + offset).convert("L")

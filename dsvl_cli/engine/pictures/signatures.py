@@ -20,7 +20,18 @@ _FOREIGN = (
     (b"\x1f\x8b", "a gzip file", "unpack it first"),
     (b"\x1aE\xdf\xa3", "a video", "save a frame of it as PNG first"),
 )
-_KNOWN_STARTS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\x01\0", b"\0\0\0\x0cjP")
+_KNOWN_STARTS = (
+    b"\xff\xd8",
+    b"\x89PNG",
+    b"GIF8",
+    b"BM",
+    b"II*\0",
+    b"MM\0*",
+    b"\0\0\x01\0",
+    b"\0\0\0\x0cjP",
+    b"DDS ",
+    b"icns",
+)
 _PPM_KINDS = frozenset(bytes([kind]) for kind in b"1234567Ffy")
 
 
@@ -35,6 +46,16 @@ def is_heic(data: bytes) -> bool:
     """Whether it is an HEIC picture, as phones write them."""
     brands = _brands(data)
     return bool(brands & _HEIC_BRANDS) and not brands & _AVIF_BRANDS
+
+
+def is_cut_icon(data: bytes) -> bool:
+    """Whether it is a Mac's icon whose end is missing: smaller pictures at its beginning would be whole."""
+    return data.startswith(b"icns") and len(data) < int.from_bytes(data[4:8], "big")
+
+
+def is_tga(data: bytes, name: str) -> bool:
+    """Whether it is a Targa picture: by its last bytes, which only newer ones have, or else by its name."""
+    return data[-18:-2] == b"TRUEVISION-XFILE" or name.lower().endswith((".tga", ".icb", ".vda", ".vst"))
 
 
 def damaged(name: str) -> ImageError:

@@ -13,9 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
-from filelock import FileLock, Timeout
-
 from dsvl_cli.engine.storage import files
+from dsvl_cli.engine.storage.locks import PathLock
 from dsvl_cli.errors import DsvlError
 
 
@@ -35,22 +34,20 @@ class NewFolder:
         self.path = target.with_name(f".{target.name}.dsvl-new")
         self._overwrite = overwrite
         self._old = target.with_name(f".{target.name}.dsvl-old")
-        self._lock = FileLock(target.with_name(f".{target.name}.dsvl-lock"), timeout=0)
+        self._lock = PathLock(target.with_name(f".{target.name}.dsvl-lock"))
         self._writer = ThreadPoolExecutor(1)
         self._pending: Future[None] | None = None
         self._is_over = False
 
     def __enter__(self) -> NewFolder:
         self.target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire()
-        except Timeout as exc:
-            raise DsvlError(f"another dsvl is writing {self.target}", "wait until it has finished") from exc
+        if not self._lock.acquire():
+            raise DsvlError(f"another dsvl is writing {self.target}", "wait until it has finished")
         try:
             self._tidy()
             self.path.mkdir()
         except BaseException:
-            self._release()
+            self._lock.release()
             raise
         return self
 
@@ -60,7 +57,7 @@ class NewFolder:
         self._is_over = True
         self._writer.shutdown()
         self._tidy()
-        self._release()
+        self._lock.release()
 
     def write(self, name: str, pieces: Iterable[bytes | memoryview]) -> None:
         """Write a file and flush it to disk."""
@@ -108,10 +105,6 @@ class NewFolder:
             self.target.rename(self._old)
         self.path.rename(self.target)
         files.sync_folder(self.target.parent)
-
-    def _release(self) -> None:
-        self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
 
     def _tidy(self) -> None:
         """Remove what this run or an earlier one left; restore a folder whose replacement was interrupted."""

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
+from dsvl_cli.engine.encodings import decode_lines
 from dsvl_cli.terminal.chat.input.blocks import is_open_block
 
 if TYPE_CHECKING:
@@ -38,10 +39,10 @@ class ScriptLines:
 def _decoded_lines(stream: TextIO) -> Iterator[str]:
     # Bytes if possible: a message that is not UTF-8 must not end the script.
     buffer = getattr(stream, "buffer", None)
-    raw: Iterator[str | bytes] = iter(stream if buffer is None else buffer)
-    for line in raw:
-        text = line if isinstance(line, str) else line.decode("utf-8", "replace")
-        yield text.removeprefix("\ufeff").rstrip("\r\n")
+    if buffer is not None:
+        yield from decode_lines(buffer)
+    else:
+        yield from (line.removeprefix("\ufeff").rstrip("\r\n") for line in stream)
 
 
 class NoAnswer:

@@ -60,7 +60,7 @@ def test_questions_come_from_the_line_a_file_or_a_list(tmp_path: Path) -> None:
     assert job(prompt="Which?").questions(has_chat=True) == {ONLY: "Which?"}
     assert job(prompt_file=tmp_path / "q.txt").questions(has_chat=True) == {ONLY: "What?"}
     assert job(ask=tmp_path / "q.toml").questions(has_chat=True) == {"a": "One?", "b": "Two?"}
-    with pytest.raises(DsvlError, match="cannot be read as text"):
+    with pytest.raises(DsvlError, match="nothing: cannot be read: No such file"):
         job(prompt_file=tmp_path / "nothing").questions(has_chat=True)
     with pytest.raises(UsageError, match="more than one <image>"):
         job(prompt="<image> or <image>?").questions(has_chat=True)

@@ -7,6 +7,7 @@ import io
 import json
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -17,16 +18,10 @@ from dsvl_cli.batch.check import CHANGED, GONE, find_stale
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.output.formats import Existing, Format
 from dsvl_cli.batch.output.journal import Journal
-from dsvl_cli.batch.output.output import (
-    TABLE_WRITERS,
-    JournalOnly,
-    KeptOutput,
-    Table,
-    journal_path,
-    settings_path_of,
-)
+from dsvl_cli.batch.output.output import KeptOutput, journal_path, settings_path_of
 from dsvl_cli.batch.output.settings import Settings
 from dsvl_cli.batch.output.sidecars import Sidecars
+from dsvl_cli.batch.output.sinks import TABLE_WRITERS, JournalOnly, Table
 from dsvl_cli.batch.output.tables import write_csv, write_parquet
 from dsvl_cli.batch.quality import RETRY_SAMPLING
 from dsvl_cli.batch.row import ONLY, Answer, Failure, Row
@@ -137,7 +132,6 @@ def test_other_settings_are_refused_unless_it_begins_anew(tmp_path: Path, settin
     with opened(out, settings) as output:
         assert [row.id for row in output.journal.rows()] == ["b"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        ".out.jsonl.dsvl-lock",
         out.name,
         f"{out.name}.settings.json",
     ]
@@ -224,7 +218,47 @@ def test_a_csv_is_in_order_and_holds_no_formulas(tmp_path: Path) -> None:
     assert [row["text"] for row in read] == ["'=HYPERLINK(1)", '\'+1\n-2, "x"', "ünï \u2028 🐈", "'@x", ""]
     assert [row["path"] for row in read][2:] == ["p/\\xff.png", "'=cmd.png", "p/3.png"]
     assert read[4]["error_type"] == "ImageError"
-    assert not any(cell.startswith(tuple("=+-@")) for row in read for cell in row.values())
+    assert not any(cell.startswith(tuple("=+-@")) for row in read for name, cell in row.items() if name != "id")
+
+
+@pytest.mark.parametrize(
+    "id_", ["=1+1.png", "a;=1+1.png", 'say "x", y.png', "-x.png", "@eaDir/a.png", "line\nfeed.png", "'a", " b"]
+)
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_an_id_is_never_altered_so_that_tables_can_be_joined(tmp_path: Path, id_: str, form: Format) -> None:
+    out = tmp_path / f"out.{form}"
+    rows = [row_of(id_, "=1"), row_of("b.png")]
+    TABLE_WRITERS[form](out, rows, [ONLY])
+    mine = pd.DataFrame({"id": [id_, "b.png"], "label": ["one", "two"]})
+    answers = pd.read_csv(out, dtype=str) if form == "csv" else pd.read_parquet(out)
+    joined = answers.merge(mine, on="id")
+    assert list(joined["label"]) == ["one", "two"]
+
+
+@pytest.mark.parametrize("id_", ["a;=1+1.png", 'a";=1+1;".png', "a\tb;@x.png"])
+def test_no_formula_begins_within_an_id(tmp_path: Path, id_: str) -> None:
+    write_csv(tmp_path / "out.csv", [row_of(id_)], [ONLY])
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file, delimiter=";"))  # as where decimals have commas
+    assert rows[1][0].startswith(id_)
+    assert not any(cell.lstrip(' "').startswith(("=", "@")) for cell in rows[1])
+
+
+@pytest.mark.parametrize("mark", [False, True])
+def test_a_table_for_excel_begins_with_a_mark(tmp_path: Path, mark: bool) -> None:
+    out = tmp_path / "out.csv"
+
+    def write_table(mark: bool, *rows: Row) -> bytes:
+        table = Table(out, partial(write_csv, mark=mark), (ONLY,), mark=mark)
+        with KeptOutput(out, "csv", table, SETTINGS) as output:
+            for row in rows:
+                output.write(row)
+            output.finish()
+        return out.read_bytes()
+
+    assert write_table(mark, row_of("ü.png")).startswith(b"\xef\xbb\xbf") == mark
+    assert list(pd.read_csv(out)["id"]) == ["ü.png"]
+    assert write_table(not mark).startswith(b"\xef\xbb\xbf") != mark  # nothing to do but this
 
 
 @pytest.mark.fault("a formula in a table")

@@ -219,3 +219,25 @@ def test_a_path_that_is_not_utf8_is_an_error_of_its_own(tmp_path: Path, nested: 
     assert first.read() == last.read() == (PICTURES[0],)
     with pytest.raises(ImageError, match="not UTF-8"):
         bad.read()
+
+
+@pytest.mark.fault("damaged tables")
+def test_a_picture_is_read_though_its_path_is_not_utf8(tmp_path: Path) -> None:
+    names = pa.array([b"a.png", b"\xff.png", b"\xff.png"], pa.binary()).view(pa.string())
+    data = pa.array([PICTURES[0], PICTURES[1], None], pa.binary())
+    pq.write_table(
+        pa.table({"image": pa.StructArray.from_arrays([data, names], ["bytes", "path"])}), tmp_path / "t.parquet"
+    )
+    first, second, third = scan_parquet(str(tmp_path / "t.parquet"))
+    assert (first.read(), second.read()) == ((PICTURES[0],), (PICTURES[1],))
+    with pytest.raises(ImageError, match="not UTF-8"):
+        third.read()
+
+
+@pytest.mark.fault("damaged tables")
+def test_a_column_whose_name_is_not_utf8_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"image": PICTURES, "cafe": ["x"] * len(PICTURES)}), path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"cafe", b"caf\xe9"))
+    with pytest.raises(DsvlError, match="name of a column is not UTF-8"):
+        list(scan_parquet(str(path)))

@@ -83,7 +83,9 @@ def test_every_orientation_comes_out_upright(orientation: int, kind: str) -> Non
     assert near(quarters(decode(picture)), SCENE, 24)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000", "JPEG"])
+@pytest.mark.parametrize(
+    "kind", ["PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "AVIF", "JPEG2000", "JPEG", "DDS", "TGA"]
+)
 def test_formats_are_read_by_content_whatever_the_name(kind: str, tmp_path: Path) -> None:
     size = {"sizes": [SIZE]} if kind == "ICO" else {}
     (tmp_path / "wrong.docx").write_bytes(encoded(scene(), kind, **size))
@@ -140,6 +142,51 @@ def test_deep_grey_is_scaled_not_clipped(mode: str, values: tuple[float, ...], e
     result = pixels(encoded(image, "TIFF"))
     for x, grey in enumerate(expected):
         assert near([result.getpixel((x, 0))], [(grey,) * 3], 1)  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("bits", range(9, 16))
+@pytest.mark.parametrize("kind", ["TIFF", "PNG"])
+def test_grey_of_9_to_15_bits_is_not_black(bits: int, kind: str) -> None:
+    white = 2**bits - 16  # 4080 of 12 bits
+    image = Image.new("I;16", (3, 1))
+    for x, value in enumerate((0, white // 2, white)):
+        image.putpixel((x, 0), value)
+    picture = picture_from_bytes(encoded(image, kind), "scan")
+    greys = [decode(picture).getpixel((x, 0)) for x in range(3)]
+    brightest = 255 * white // (2**bits - 1)
+    assert near(greys, [(0, 0, 0), (brightest // 2,) * 3, (brightest,) * 3], 1)  # type: ignore[arg-type, list-item]
+    assert picture.notes == (f"its values end at {white:,}: taken as {bits} bits of grey, not as 16",)
+
+
+@pytest.mark.parametrize("largest", [0, 1, 200, 255])
+def test_grey_of_8_bits_in_16_stays_as_it_is(largest: int) -> None:
+    image = Image.new("I;16", (2, 1))
+    image.putpixel((1, 0), largest)
+    assert pixels(encoded(image, "TIFF")).getpixel((1, 0)) == (largest,) * 3
+
+
+def test_dark_grey_of_sixteen_bits_has_no_note() -> None:
+    image = Image.new("I;16", (2, 1))
+    image.putpixel((1, 0), 40_000)
+    picture = picture_from_bytes(encoded(image, "PNG"), "scan")
+    assert picture.notes == ()
+    assert decode(picture).getpixel((1, 0)) == (40_000 // 256,) * 3
+
+
+@pytest.mark.parametrize(
+    ("extra", "name"), [({}, "a.TGA"), ({"compression": "tga_rle"}, "x.tar::b.tga"), ({}, "a.vst")]
+)
+def test_a_targa_is_known_by_its_name_where_nothing_else_tells(extra: dict[str, str], name: str) -> None:
+    data = encoded(scene(), "TGA", **extra).removesuffix(b"TRUEVISION-XFILE.\0")
+    assert near(quarters(decode(picture_from_bytes(data, name))), SCENE)
+    assert "not a picture" in error_of(data).message
+
+
+def test_an_icon_of_a_mac_shows_its_largest_picture() -> None:
+    data = encoded(scene().resize((64, 64)), "ICNS")
+    picture = picture_from_bytes(data, "icon")
+    assert picture.width == picture.height >= 64
+    assert near(quarters(decode(picture)), SCENE, 30)
 
 
 def test_floats_that_are_no_numbers_are_refused() -> None:
@@ -227,7 +274,9 @@ def test_lab_is_refused_by_name() -> None:
     assert "Lab" in error_of(encoded(Image.new("LAB", SIZE), "TIFF")).message
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000"])
+@pytest.mark.parametrize(
+    "kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "DDS", "ICNS"]
+)
 def test_half_a_file_is_never_taken_for_a_picture(kind: str) -> None:
     noise = Image.effect_noise((200, 200), 90).convert("RGB")
     data = encoded(noise, kind)
@@ -236,7 +285,9 @@ def test_half_a_file_is_never_taken_for_a_picture(kind: str) -> None:
         assert "damaged" in message or "not a picture" in message
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "ICO", "AVIF", "PPM", "BMP"])
+@pytest.mark.parametrize(
+    "kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "ICO", "AVIF", "PPM", "BMP", "DDS", "TGA", "ICNS"]
+)
 def test_damage_ends_in_a_picture_or_in_one_line(kind: str) -> None:
     data = encoded(scene(), kind)
     chance = random.Random(kind)

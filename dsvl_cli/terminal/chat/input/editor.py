@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dsvl_cli.engine.encodings import read_text
 from dsvl_cli.errors import DsvlError
 from dsvl_cli.terminal.editor import run_editor
 
@@ -25,7 +26,7 @@ def edit_text(text: str, variables: Mapping[str, str]) -> str:
         path.write_text(text, encoding="utf-8")
         try:
             run_editor(path, variables)
-            return path.read_text(encoding="utf-8")
+            return read_text(path)
         except DsvlError as exc:
             raise DsvlError(f"{exc.message}; nothing was sent", exc.hint) from exc
         except (OSError, ValueError) as exc:
