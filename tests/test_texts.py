@@ -17,6 +17,8 @@ from dsvl_cli.batch.sources.requests import scan_requests
 from dsvl_cli.batch.sources.scan import scan
 from dsvl_cli.cli import main
 from dsvl_cli.config import read_config
+from dsvl_cli.engine.constraints import OneOf
+from dsvl_cli.engine.schemas import read_constraint, read_schema
 from dsvl_cli.errors import DsvlError
 from dsvl_cli.terminal.chat.input.editor import edit_text
 from dsvl_cli.terminal.chat.script import ScriptLines
@@ -91,9 +93,22 @@ def editor(place: Path, encode: Callable[[str], bytes], patch: pytest.MonkeyPatc
     return edit_text("", {"EDITOR": f"{sys.executable} {program}"})
 
 
+def schema(place: Path, encode: Callable[[str], bytes], patch: pytest.MonkeyPatch) -> str:
+    written = json.dumps({"description": TEXT}, ensure_ascii=False, indent=1)
+    (place / "s.json").write_bytes(encode(written))
+    return str(read_schema(str(place / "s.json")).value["description"])
+
+
+def choices(place: Path, encode: Callable[[str], bytes], patch: pytest.MonkeyPatch) -> str:
+    (place / "c.txt").write_bytes(encode(TEXT))
+    constraint = read_constraint(str(place / "c.txt"), False, None)
+    assert isinstance(constraint, OneOf)
+    return "\n".join(constraint.choices)
+
+
 DOORS: tuple[Door, ...] = (
     prompt_on_stdin, prompt_file, questions, list_of_pictures, user_settings, settings_of_a_folder, requests,
-    script_of_a_chat, editor,
+    script_of_a_chat, editor, schema, choices,
 )  # fmt: skip
 
 
@@ -108,7 +123,9 @@ def test_a_text_is_the_same_in_every_encoding(
 
 
 @pytest.mark.fault("texts in a wrong encoding")
-@pytest.mark.parametrize("door", [prompt_on_stdin, prompt_file, questions, user_settings, settings_of_a_folder])
+@pytest.mark.parametrize(
+    "door", [prompt_on_stdin, prompt_file, questions, user_settings, settings_of_a_folder, choices]
+)
 @pytest.mark.parametrize(
     ("break_", "said"),
     [
@@ -158,6 +175,7 @@ OWN = {
     "engine/machine/detect.py": "/proc and /sys",
     "engine/machine/instruction_sets.py": "/proc",
     "engine/storage/contents.py": "records that dsvl wrote",
+    "engine/storage/daily.py": "records that dsvl wrote",
     "engine/storage/cache_folder.py": "records that dsvl wrote, /proc",
     "engine/text/template_process.py": "a pipe between two processes of dsvl",
     "sessions/page.py": "a style of the package",

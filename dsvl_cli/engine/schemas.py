@@ -14,6 +14,7 @@ from typing import Any
 
 from dsvl_cli.engine.constraints import YES_NO, Constraint, JsonSchema, OneOf, split_choices
 from dsvl_cli.engine.conversation import FinishReason
+from dsvl_cli.engine.encodings import read_text
 from dsvl_cli.errors import InvalidAnswer, UsageError
 
 _TYPES: dict[str, dict[str, Any]] = {
@@ -40,6 +41,7 @@ def read_constraint(choices: str | None, yes_no: bool, schema: str | None) -> Co
 
     Raises:
         UsageError: several are given, or one of them is wrong.
+        DsvlError: a file cannot be read.
     """
     given = [
         name for name, value in (("--choices", choices), ("--yes-no", yes_no or None), ("--schema", schema)) if value
@@ -49,7 +51,7 @@ def read_constraint(choices: str | None, yes_no: bool, schema: str | None) -> Co
     if choices is not None:
         path = Path(choices)
         is_list = "," in choices or "\n" in choices or not (path.suffix or os.sep in choices or path.is_file())
-        return OneOf(split_choices(choices if is_list else _read(path)))
+        return OneOf(split_choices(choices if is_list else read_text(path)))
     if yes_no:
         return OneOf(YES_NO)
     return None if schema is None else read_schema(schema)
@@ -80,12 +82,13 @@ def read_schema(argument: str) -> JsonSchema:
 
     Raises:
         UsageError: it is none of these, or asks for something that is not supported.
+        DsvlError: the file cannot be read.
     """
     text = argument.strip()
     if text.startswith("{"):
         return check_schema(_parse(text, "the schema"))
     if text.casefold().endswith(".json") or Path(argument).is_file():
-        return check_schema(_parse(_read(Path(argument)), argument))
+        return check_schema(_parse(read_text(argument), argument))
     return check_schema(parse_short_form(text))
 
 
@@ -190,15 +193,6 @@ def _parse(text: str, name: str) -> Any:
         return json.loads(text)
     except ValueError as exc:
         raise UsageError(f"{name} is not JSON: {exc}", _EXAMPLE) from exc
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8-sig")
-    except OSError as exc:
-        raise UsageError(f"{path}: cannot be read: {exc.strerror}", _EXAMPLE) from exc
-    except ValueError as exc:
-        raise UsageError(f"{path}: not text in UTF-8", _EXAMPLE) from exc
 
 
 def _first_line(text: str) -> str:

@@ -45,7 +45,6 @@ def test_lines_may_hold_commas() -> None:
         ("1st", "'1st' is not a field"),
         ("count integ", "integ is not a type"),
         ("a, b, a int", "the field a is given twice"),
-        ("no such file.json", "cannot be read"),
         ('{"type": ', "the schema is not JSON"),
     ],
 )
@@ -109,3 +108,8 @@ def test_keys_that_a_grammar_cannot_count_are_checked_afterwards() -> None:
 def test_half_an_answer_says_why(text: str, reason: Any, message: str) -> None:
     with pytest.raises(DsvlError, match=message):
         read_value(JsonSchema("{}"), text, reason)
+
+
+def test_a_file_that_is_missing_is_an_error() -> None:
+    with pytest.raises(DsvlError, match=r"missing\.json: cannot be read: No such file"):
+        read_schema("missing.json")
