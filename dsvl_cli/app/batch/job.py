@@ -130,7 +130,12 @@ class Job:
             checkpoint.fingerprint,
             questions,
             self.options.system,
-            {name: getattr(self.sampling, name) for name in SamplingParams.__dataclass_fields__},
+            # No row of a batch has a constraint, and older settings know of none.
+            {
+                name: getattr(self.sampling, name)
+                for name in SamplingParams.__dataclass_fields__
+                if name != "constraint"
+            },
             loading,
             column=self.options.column,
             seed_drawn=self.seed_drawn,
