@@ -18,7 +18,7 @@ HELP_EPILOG = """
 
 [dim]Start with two pictures. `tiny` is built in: a toy model that knows drawn shapes and numbers.[/dim]
 
-dsvl chat a.png b.png --model tiny
+dsvl chat a.png b.png --model tiny -p "How do they differ?"
 
 [dim]Continue the last conversation, or one by its name.[/dim]
 
@@ -42,7 +42,18 @@ def chat(
             metavar="IMAGE...",
             autocompletion=options.complete_picture,
             show_default=False,
-            help="Pictures for the first message: paths, globs, http(s) URLs.",
+            help="Pictures for the first message: paths, globs, URLs (http, file, data).",
+        ),
+    ] = None,
+    question: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt",
+            "-p",
+            metavar="TEXT",
+            rich_help_panel=_CONVERSATION,
+            show_default=False,
+            help="Start with this question about the pictures.",
         ),
     ] = None,
     go_on: Annotated[
@@ -126,6 +137,7 @@ def chat(
         options.sampling_params(ctx.params),
         overflow=overflow,
         system=system,
+        question=question,
         go_on=go_on,
         session=session,
         save=not no_save,
