@@ -116,6 +116,7 @@ complete -c dsvl -n "__dsvl_at 'dsvl'" -a sessions -d 'List, show, search, name,
 complete -c dsvl -n "__dsvl_at 'dsvl'" -l version -s V -d 'Show the version.'
 complete -c dsvl -n "__dsvl_at 'dsvl'" -l help -s h -d 'Show this message and exit.'
 complete -c dsvl -n "__dsvl_at 'dsvl chat'" -a '(__dsvl_values pictures)'
+complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l prompt -s p -x -a '(__dsvl_values text)' -d 'Start with this question about the pictures.'
 complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l continue -s c -d 'Continue the last conversation, with its model and settings.'
 complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l session -x -a '(__dsvl_values sessions)' -d 'Continue this conversation, by its id or name; see dsvl sessions list.'
 complete -c dsvl -n "__dsvl_at 'dsvl chat'" -l no-save -d 'Save nothing to disk, not even with --cache.'

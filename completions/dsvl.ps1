@@ -31,6 +31,7 @@ $dsvlCommands = @{
         Commands = @()
         Arguments = @('pictures')
         Options = @(
+            @{ Names = @('--prompt', '-p'); Kind = 'text'; Repeatable = $False; Help = 'Start with this question about the pictures.' }
             @{ Names = @('--continue', '-c'); Kind = $null; Repeatable = $False; Help = 'Continue the last conversation, with its model and settings.' }
             @{ Names = @('--session'); Kind = 'sessions'; Repeatable = $False; Help = 'Continue this conversation, by its id or name; see dsvl sessions list.' }
             @{ Names = @('--no-save'); Kind = $null; Repeatable = $False; Help = 'Save nothing to disk, not even with --cache.' }

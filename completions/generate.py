@@ -58,7 +58,12 @@ def render_bash(commands: list[Command]) -> Iterator[str]:
             key = _quote(f"{command.path}|") + "[0-9]*" if place == "*" else _quote(f"{command.path}|{place}")
             places.setdefault(value.name, []).append(key)
     yield "    esac\n}\n\n_dsvl_kind() {\n    case $1 in"
-    yield from (f"        {' | '.join(keys)}) kind={name} ;;" for name, keys in places.items())
+    # Patterns for arguments that may be repeated come last: they would hide the place of an argument before them.
+    for is_pattern in (False, True):
+        for name, keys in places.items():
+            chosen = [key for key in keys if key.endswith("*") == is_pattern]
+            if chosen:
+                yield f"        {' | '.join(chosen)}) kind={name} ;;"
     yield "        *) return 1 ;;\n    esac\n}\n\n_dsvl_values() {\n    case $1 in"
     for value in collect_values(commands):
         words = " ".join(word for word, _ in value.words)

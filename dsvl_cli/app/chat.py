@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dsvl_cli.engine.checkpoint.catalogue import Catalogue, refuse_base
 from dsvl_cli.engine.checkpoint.find import find_checkpoint
 from dsvl_cli.engine.options import DEFAULT_OVERFLOW
+from dsvl_cli.engine.pictures.questions import refuse_questions
 from dsvl_cli.errors import DsvlError, ExitStatus, ImageError, UsageError
 from dsvl_cli.terminal.chat.attachments import PictureSources
 from dsvl_cli.terminal.chat.chat import Chat, Services
@@ -46,6 +47,7 @@ def run_chat(
     *,
     overflow: Overflow = DEFAULT_OVERFLOW,
     system: str | None = None,
+    question: str | None = None,
     go_on: bool = False,
     session: str | None = None,
     save: bool = True,
@@ -58,7 +60,7 @@ def run_chat(
 
     Without a terminal, each answer is printed verbatim and followed by one newline. An error is reported in one line on
     stderr, reading continues with the next line, and the final exit status is 1. Ctrl-C ends a script; at a terminal it
-    only stops an answer.
+    only stops an answer. If a picture of the command line fails, a script ends there: its questions are about it.
 
     Args:
         console: the streams to chat on.
@@ -67,6 +69,7 @@ def run_chat(
         sampling: sampling parameters, until changed with `/set`.
         overflow: what to do when the conversation no longer fits into the context, until changed with `/set`.
         system: replaces the checkpoint's default system prompt in a new conversation.
+        question: sent first, with the pictures.
         go_on: continue the most recent conversation.
         session: the id or name of a conversation to continue.
         save: save the conversation; if False, nothing else is saved to disk either.
@@ -82,6 +85,9 @@ def run_chat(
     """
     from dsvl_cli.sessions.store import SessionStore, default_store_path
 
+    if question == "-":
+        raise UsageError("a chat reads its messages from stdin, so -p cannot", "give the question itself")
+    refuse_questions(images, "dsvl chat")
     if go_on and session is not None:
         raise UsageError("--continue and --session cannot be used together", "use one of them")
     path = default_store_path(console.environment.variables)
@@ -110,7 +116,7 @@ def run_chat(
             chat.show_restored(restored)
         lines = _open_lines(chat, path.with_name("history") if save else None)
         loading.start(choice.name, choice.options)  # not earlier: importing in two threads at once is slower
-        return Repl(chat, lines).run(images)
+        return Repl(chat, lines).run(images, question)
 
 
 def _find_session(store: SessionStore, *, go_on: bool, session: str | None) -> SavedSession | None:
@@ -200,6 +206,7 @@ def _services(
 def _picture_sources(*, offline: bool) -> PictureSources:
     from dsvl_cli.engine.pictures import images
     from dsvl_cli.engine.pictures.clipboard import read_clipboard
+    from dsvl_cli.engine.pictures.missing import find_file
 
     def read(source: str) -> Picture:
         if source == "-":
@@ -209,7 +216,7 @@ def _picture_sources(*, offline: bool) -> PictureSources:
         return images.read_picture(source, offline=offline)
 
     return PictureSources(
-        read, images.expand_sources, images.crop, read_clipboard, frozenset(images.PICTURE_EXTENSIONS)
+        read, images.expand_sources, images.crop, read_clipboard, frozenset(images.PICTURE_EXTENSIONS), find_file
     )
 
 

@@ -13,8 +13,9 @@ from dsvl_cli.engine.constraints import JsonSchema
 from dsvl_cli.engine.conversation import Chunk, Conversation, Message, Picture, Reply, Stats, compose_parts
 from dsvl_cli.engine.encodings import read_stdin
 from dsvl_cli.engine.options import DEFAULT_PROMPT, IMAGE_MARK, LoadOptions, SamplingParams
-from dsvl_cli.engine.pictures.access import shown_address
+from dsvl_cli.engine.pictures.addresses import shown_source
 from dsvl_cli.engine.pictures.images import expand_sources, read_picture
+from dsvl_cli.engine.pictures.questions import refuse_questions
 from dsvl_cli.engine.schemas import explain, read_constraint, read_value
 from dsvl_cli.engine.units import format_bytes
 from dsvl_cli.errors import ContextOverflow, ImageError, InvalidAnswer, SomeFailed, UsageError
@@ -49,7 +50,8 @@ class Question:
         """Interpret the command line; reads the prompt from stdin if it is `-`.
 
         Raises:
-            UsageError: stdin is used twice, or the marks in the prompt do not match the pictures.
+            UsageError: stdin is used twice, a picture is a question, or the marks in the prompt do not match the
+                pictures.
             DsvlError: a pattern matches no file.
         """
         if prompt == "-":
@@ -61,6 +63,7 @@ class Question:
             prompt = read_stdin().strip()
         if images.count("-") > 1:
             raise UsageError("- is given more than once, but stdin can have only one picture", "give paths")
+        refuse_questions(images, "dsvl describe")
         sources = expand_sources(images)
         marks = prompt.count(IMAGE_MARK) if prompt else 0
         if marks > 1 or together:
@@ -192,7 +195,7 @@ def answer_all(
             failed += 1
             console.error(error)
             if as_json:
-                console.write(_to_json({**_subject(map(shown_address, sources)), "error": error.message}))
+                console.write(_to_json({**_subject(map(shown_source, sources)), "error": error.message}))
             continue
         if len(question.groups) > 1 and not as_json and sources is not question.groups[-1]:
             console.write("\n")

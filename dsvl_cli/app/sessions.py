@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import count
 from typing import TYPE_CHECKING
 
 from dsvl_cli.errors import UsageError
@@ -42,13 +41,13 @@ def list_sessions(console: Console, *, as_json: bool = False, limit: int | None 
 
 def show_session(console: Console, key: str) -> None:
     """Print a conversation as Markdown, with a placeholder for each picture."""
-    numbers = count(1)
 
     def show_picture(picture: Picture) -> str:
         return f"[picture {next(numbers)}: {escape_line(picture.name)}, {picture.width}x{picture.height}]"
 
     with _open_store(console) as store:
         session = store.load(key)
+    numbers = session.conversation.numbers()
     console.write(to_markdown(session, show_picture))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dsvl_cli.batch.captioner import hash_pictures
 from dsvl_cli.batch.row import Row
 from dsvl_cli.batch.sources.lookup import ItemLookup
+from dsvl_cli.engine.pictures.addresses import is_data_address
 from dsvl_cli.engine.pictures.images import is_address
 from dsvl_cli.errors import NotFetched
 
@@ -16,8 +17,8 @@ CHANGED, GONE = "the picture has changed", "the picture is gone"
 def find_stale(rows: Iterable[Row], column: str | None = None, *, outside: bool = False) -> Iterator[tuple[Row, str]]:
     """Yield the rows whose picture has changed or is gone, each with the reason, in the given order.
 
-    Rows from archives, tables and request files are compared with their current contents. URLs are not fetched: their
-    rows count as fresh.
+    Rows from archives, tables and request files are compared with their current contents. Addresses are not fetched:
+    their rows count as fresh.
 
     Args:
         rows: sorted by name.
@@ -26,7 +27,7 @@ def find_stale(rows: Iterable[Row], column: str | None = None, *, outside: bool 
     """
     lookup = ItemLookup(column, outside=outside)
     for row in rows:
-        if is_address(row.path):
+        if is_address(row.path) or is_data_address(row.path):
             continue
         if lookup.find(row) is None:
             yield row, GONE

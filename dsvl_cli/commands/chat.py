@@ -20,6 +20,9 @@ $ dsvl chat a.png b.png --model tiny
 $ dsvl chat --continue
 $ dsvl chat --session holiday
 
+# Begin with a question.
+$ dsvl chat a.png b.png --model tiny -p "How do they differ?"
+
 # Run a script: each line is a message or a command.
 $ printf '/image a.png\\nWhat is it?\\n' | dsvl chat --model tiny --no-save
 
@@ -35,7 +38,19 @@ def chat(
             metavar="IMAGE...",
             autocompletion=options.complete_picture,
             show_default=False,
-            help="Pictures for the first message: paths, globs, http(s) URLs.",
+            help="Pictures for the first message: paths, globs, URLs (http, file, data).",
+        ),
+    ] = None,
+    question: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt",
+            "-p",
+            metavar="TEXT",
+            callback=options.check_text,
+            rich_help_panel=_CONVERSATION,
+            show_default=False,
+            help="Start with this question about the pictures.",
         ),
     ] = None,
     go_on: Annotated[
@@ -119,6 +134,7 @@ def chat(
         options.sampling_params(ctx.params),
         overflow=overflow,
         system=system,
+        question=question,
         go_on=go_on,
         session=session,
         save=not no_save,

@@ -40,7 +40,7 @@ def describe(
             metavar="IMAGE...",
             autocompletion=options.complete_picture,
             show_default=False,
-            help="Paths, globs, http(s) URLs, or - to read a picture from stdin.",
+            help="Paths, globs, URLs (http, file, data), or - to read a picture from stdin.",
         ),
     ],
     prompt: Annotated[

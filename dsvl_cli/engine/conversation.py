@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -111,16 +112,22 @@ class Conversation:
         system: replaces the checkpoint's default system prompt; None keeps the default, "" omits it.
         is_excerpt: whether its oldest messages are left out. Its KV cache is not stored on disk: no later process would
             ask for just this excerpt.
+        dropped: the numbers of pictures that were removed; no other picture gets them.
     """
 
     messages: list[Message] = field(default_factory=list)
     system: str | None = None
     is_excerpt: bool = False
+    dropped: set[int] = field(default_factory=set)
 
     @property
     def pictures(self) -> tuple[Picture, ...]:
         """All pictures of all messages, in order."""
         return tuple(picture for message in self.messages for picture in message.pictures)
+
+    def numbers(self) -> Iterator[int]:
+        """Yield the numbers of the pictures, in order, and of those to come: from 1, without those of dropped ones."""
+        return (number for number in itertools.count(1) if number not in self.dropped)
 
 
 @dataclass(frozen=True, slots=True)

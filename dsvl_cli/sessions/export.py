@@ -16,7 +16,7 @@ from dsvl_cli.sessions.markdown import escape_line, to_markdown
 from dsvl_cli.sessions.page import to_page
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from dsvl_cli.engine.conversation import Message
@@ -86,9 +86,11 @@ def _kind(picture: Picture) -> tuple[str, str]:
 
 
 def _file_names(session: SavedSession) -> dict[str, str]:
-    """Choose a file name for each picture, by SHA-256; their own names cannot be trusted."""
-    pictures = {picture.sha256: picture for picture in session.conversation.pictures}
-    return {sha256: f"{n}{_kind(picture)[1]}" for n, (sha256, picture) in enumerate(pictures.items(), 1)}
+    """Choose a file name for each picture, by SHA-256: its first number, as its own name cannot be trusted."""
+    names: dict[str, str] = {}
+    for number, picture in zip(session.conversation.numbers(), session.conversation.pictures, strict=False):
+        names.setdefault(picture.sha256, f"{number}{_kind(picture)[1]}")
+    return names
 
 
 def _document(session: SavedSession, suffix: str, address: Callable[[Picture], str], *, embed: bool) -> bytes:
@@ -102,6 +104,7 @@ def _document(session: SavedSession, suffix: str, address: Callable[[Picture], s
 
 
 def _json(session: SavedSession, address: Callable[[Picture], str], *, embed: bool) -> dict[str, Any]:
+    numbers = session.conversation.numbers()
     return {
         "schema": JSON_SCHEMA,
         "id": session.id,
@@ -110,11 +113,15 @@ def _json(session: SavedSession, address: Callable[[Picture], str], *, embed: bo
         "created": session.created.isoformat(),
         "updated": session.updated.isoformat(),
         "system": session.conversation.system,
-        "messages": [_json_message(message, address, embed=embed) for message in session.conversation.messages],
+        "messages": [
+            _json_message(message, numbers, address, embed=embed) for message in session.conversation.messages
+        ],
     }
 
 
-def _json_message(message: Message, address: Callable[[Picture], str], *, embed: bool) -> dict[str, Any]:
+def _json_message(
+    message: Message, numbers: Iterator[int], address: Callable[[Picture], str], *, embed: bool
+) -> dict[str, Any]:
     parts: list[dict[str, Any]] = []
     for part in message.parts:
         if isinstance(part, Picture):
@@ -122,6 +129,7 @@ def _json_message(message: Message, address: Callable[[Picture], str], *, embed:
             parts.append(
                 {
                     "type": "image",
+                    "number": next(numbers),
                     "name": part.name,
                     "media_type": media_type(part),
                     "sha256": part.sha256,

@@ -77,6 +77,8 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
     # A JSON object; NULL in sessions of format 1.
     ("ALTER TABLE sessions ADD COLUMN settings BLOB",),
+    # The numbers of dropped pictures: a JSON array of integers; NULL if there are none.
+    ("ALTER TABLE sessions ADD COLUMN dropped BLOB",),
 )
 
 

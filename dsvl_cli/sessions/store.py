@@ -116,14 +116,14 @@ class SessionStore:
         if not conversation.messages and session_id not in self._seen:
             return session_id
         with self._database(write=True) as database:
-            query = "SELECT revision, model, system, settings FROM sessions WHERE id = ?"
+            query = "SELECT revision, model, system, settings, dropped FROM sessions WHERE id = ?"
             while (row := database.execute(query, (session_id,)).fetchone()) and row[0] != self._seen.get(session_id):
                 session_id = self.create()
             stored = self._saved.get(session_id) if row else []
             stored = _messages(database, session_id) if stored is None else stored
             kept = _common_prefix(stored, conversation.messages)
             packed = row[3] if row and settings is None else _pack_settings(settings or {})
-            about = (pack(model), _pack_optional(conversation.system), packed)
+            about = (pack(model), _pack_optional(conversation.system), packed, _pack_numbers(conversation.dropped))
             if kept == len(stored) == len(conversation.messages) and (row is None or row[1:] == about):
                 return session_id
             revision = database.execute("SELECT coalesce(max(revision), 0) + 1 FROM sessions").fetchone()[0]
@@ -222,11 +222,11 @@ class SessionStore:
             return summary
 
     def _load(self, database: sqlite3.Connection, summary: SessionSummary) -> SavedSession:
-        query = "SELECT system, revision, settings FROM sessions WHERE id = ?"
-        system, revision, settings = database.execute(query, (summary.id,)).fetchone()
+        query = "SELECT system, revision, settings, dropped FROM sessions WHERE id = ?"
+        system, revision, settings, dropped = database.execute(query, (summary.id,)).fetchone()
         messages = _messages(database, summary.id, with_data=True)
         self._seen[summary.id] = revision
-        conversation = Conversation(messages, _unpack_optional(system))
+        conversation = Conversation(messages, _unpack_optional(system), dropped=_unpack_numbers(dropped))
         return SavedSession(
             summary.id,
             summary.name,
@@ -320,16 +320,18 @@ def _write_session(
     database: sqlite3.Connection,
     session_id: str,
     conversation: Conversation,
-    about: tuple[bytes, bytes | None, bytes | None],
+    about: tuple[bytes, bytes | None, bytes | None, bytes | None],
     revision: int,
 ) -> None:
     now = time.time_ns() // 1_000_000
     title, messages, pictures = pack(title_of(conversation)), len(conversation.messages), len(conversation.pictures)
     database.execute(
-        "INSERT INTO sessions (id, title, model, system, settings, created, updated, revision, messages, pictures)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET title = excluded.title,"
-        " model = excluded.model, system = excluded.system, settings = excluded.settings, updated = excluded.updated,"
-        " revision = excluded.revision, messages = excluded.messages, pictures = excluded.pictures",
+        "INSERT INTO sessions"
+        " (id, title, model, system, settings, dropped, created, updated, revision, messages, pictures)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET title = excluded.title,"
+        " model = excluded.model, system = excluded.system, settings = excluded.settings, dropped = excluded.dropped,"
+        " updated = excluded.updated, revision = excluded.revision, messages = excluded.messages,"
+        " pictures = excluded.pictures",
         (session_id, title, *about, now, now, revision, messages, pictures),
     )
 
@@ -396,6 +398,17 @@ def _unpack_settings(data: bytes | None) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise ValueError("not settings")
     return settings
+
+
+def _pack_numbers(numbers: set[int]) -> bytes | None:
+    return pack(json.dumps(sorted(numbers))) if numbers else None
+
+
+def _unpack_numbers(data: bytes | None) -> set[int]:
+    numbers = [] if data is None else json.loads(unpack(data))
+    if not isinstance(numbers, list) or not all(isinstance(number, int) for number in numbers):
+        raise ValueError("not numbers")
+    return set(numbers)
 
 
 def _pack_ids(ids: Sequence[int] | None) -> bytes | None:

@@ -36,6 +36,7 @@ _ASCII_SPINNER = "|/-\\"
 _SPINNER_SECONDS = 0.1
 
 _BOLD, _DIM, _REVERSE, _RED, _YELLOW = "1", "2", "7", "1;31", "1;33"
+_NARROWEST_ALIGNED = 20
 _DUMB = ("dumb", "unknown")
 
 
@@ -370,12 +371,14 @@ def _styled(text: str, style: str, colour: bool) -> str:
 
 
 def _wrap(text: str, indent: int, width: int) -> str:
-    """Wrap a line of text between words, indenting the lines after the first to align with it."""
+    """Wrap a line of text between words, indenting the lines after the first to align with it if there is room."""
     lines = textwrap.wrap(
         text,
-        width=max(width - indent, 20),
+        width=max(width, indent + 1),
+        initial_indent=" " * indent,
+        subsequent_indent=" " * indent if width - indent >= _NARROWEST_ALIGNED else "",
         break_long_words=False,
         break_on_hyphens=False,
         drop_whitespace=True,
     )
-    return ("\n" + " " * indent).join(lines)
+    return "\n".join(lines)[indent:]

@@ -122,3 +122,84 @@ def test_a_model_that_does_not_exist_leaves_the_one_in_use(
     assert len(captured.out.splitlines()) == 2
     assert "white" in captured.out.splitlines()[1].lower()
     assert "there is no model 'tinny'" in captured.err
+
+
+def test_a_question_on_the_command_line_comes_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (CIRCLE, "-p", "What colour is the circle?", "--json")
+    assert chat(monkeypatch, "What colour is the background?\n", *arguments) == 0
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (first["question"], first["pictures"]) == ("What colour is the circle?", [CIRCLE])
+    assert "red" in first["text"].lower()
+    assert "white" in second["text"].lower()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["gone.png", "-p", "What is it?"], ["-p", "What is in gone.png?"], ["gone.png"], [CIRCLE, "gone.png"]]
+)
+def test_nothing_is_asked_about_a_picture_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    script = "What is it?\n" if "-p" not in arguments else ""
+    assert chat(monkeypatch, script, *arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "gone.png: no such file" in captured.err
+
+
+def test_a_line_with_a_picture_that_is_not_there_is_an_error_of_that_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = f"examples/nope.png what is it?\n@nope what?\n{CIRCLE} What colour is the circle?\n"
+    assert chat(monkeypatch, script) == 1
+    captured = capsys.readouterr()
+    assert captured.out.lower().count("\n") == 1
+    assert "red" in captured.out.lower()
+    assert captured.err.count("/text LINE sends a line as it is") == 2
+
+
+def test_a_question_in_place_of_a_picture_points_to_the_option(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert chat(monkeypatch, "", CIRCLE, "what is it?") == 2
+    assert f'dsvl chat {CIRCLE} -p "what is it?"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["red-circle.png", "purple-ring.jpg", "green-star.webp"])
+def test_a_picture_on_stdin_is_refused_in_one_line_with_the_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    data = (EXAMPLES / name).read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(data)), encoding="utf-8"))
+    assert main(["chat", *TINY]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("error: ") == 1
+    assert "dsvl describe - <" in captured.err
+
+
+def test_other_bytes_on_stdin_are_refused_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert chat(monkeypatch, "one\0two\nthree\n") == 2
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err.count("error: ")) == ("", 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("Is {}/red-circle.png a good name?", ["red", "circle"]),
+        ("How do {}/red-circle.png and {}/two-shapes.jpg differ?", ["first", "red", "second", "blue"]),
+        ("What is in ({}/number-42.png)?", ["42"]),
+        ("What colour is the circle in @{}/red-circle.png, please?", ["red"]),
+        ("file://{}/number-42.png What is in this image?", ["42"]),
+    ],
+)
+def test_the_model_sees_what_a_line_names(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str, words: list[str]
+) -> None:
+    assert chat(monkeypatch, line.replace("{}", str(EXAMPLES)) + "\n") == 0
+    answer = capsys.readouterr().out.lower()
+    assert all(word in answer for word in words)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -314,3 +316,41 @@ def test_what_is_not_streamed_is_complete_and_nothing_else_is_written(capsys: py
     assert describe(CIRCLE, "--no-stream", "-q") == 0
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("A red circle on a white background.\n", "")
+
+
+def test_addresses_of_files_and_data_are_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "my star.webp").write_bytes(Path(STAR).read_bytes())
+    data = f"data:image/png;base64,{base64.b64encode(Path(NUMBER).read_bytes()).decode()}"
+    assert describe(f"file://{tmp_path}/my%20star.webp", data, "--json") == 0
+    star, number = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (star["path"], "star" in star["text"]) == (f"{tmp_path}/my star.webp", True)
+    assert "42" in number["text"]
+    assert number["path"].startswith("data:image/png#")
+    assert describe("file:///no/such.png", "data:image/png;base64,AAAA") == 1
+    assert capsys.readouterr().err.count("error: ") == 2
+
+
+@pytest.mark.parametrize("name", ["Screenshot at 9.41.05\u00a0AM.png", "cafe\u0301 one.png"])
+def test_other_spaces_and_accents_in_a_name_do_not_hide_a_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name.replace("\u00a0", "\u202f")).write_bytes(Path(NUMBER).read_bytes())
+    typed = unicodedata.normalize("NFC", name.replace("\u00a0", " "))
+    assert describe(str(tmp_path / typed)) == 0
+    assert "42" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("question", ["what is it?", "Describe this", "Why?", "is it red/blue?"])
+def test_a_question_in_place_of_a_picture_points_to_the_option(
+    capsys: pytest.CaptureFixture[str], question: str
+) -> None:
+    assert describe(CIRCLE, question) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f'dsvl describe {CIRCLE} -p "{question}"' in captured.err
+
+
+@pytest.mark.parametrize("name", ["no such.png", "gone?.png", "folder/*", "gone"])
+def test_a_missing_picture_is_no_question(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert describe(name) == 1
+    assert "-p" not in capsys.readouterr().err

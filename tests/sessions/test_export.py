@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Any
@@ -109,7 +110,7 @@ def test_pictures_beside_are_written_once_under_safe_names(tmp_path: Path) -> No
     evil = picture("../../x; rm", PNG + b"evil")
     export_session(session(question(CAT, evil, CAT, JPEG)), tmp_path / "talk.md", embed=False)
     written = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
-    assert written == {"talk.md"} | {f"talk_pictures/{name}" for name in ("1.png", "2.png", "3.jpg")}
+    assert written == {"talk.md"} | {f"talk_pictures/{name}" for name in ("1.png", "2.png", "4.jpg")}
     assert (tmp_path / "talk_pictures" / "2.png").read_bytes() == evil.data
 
 
@@ -324,3 +325,12 @@ def test_lone_surrogates_do_not_stop_an_export(tmp_path: Path) -> None:
 )
 def test_media_type(data: bytes, kind: str) -> None:
     assert media_type(picture(data=data)) == kind
+
+
+def test_pictures_keep_their_numbers_where_others_were_dropped(tmp_path: Path) -> None:
+    conversation = talk(question(CAT, JPEG))
+    conversation.dropped = {1, 3}
+    saved = replace(session(), conversation=conversation)
+    export_session(saved, tmp_path / "talk.json", embed=False)
+    parts = json.loads((tmp_path / "talk.json").read_text(encoding="utf-8"))["messages"][0]["parts"]
+    assert [(part["number"], part["file"].rpartition("/")[2]) for part in parts] == [(2, "2.png"), (4, "4.jpg")]

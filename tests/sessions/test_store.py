@@ -430,3 +430,15 @@ def test_default_store_path(
 ) -> None:
     pretend(monkeypatch, platform, variables)
     assert default_store_path(os.environ) == PurePath(folder, "sessions.sqlite3")
+
+
+def test_numbers_of_dropped_pictures_are_kept(path: Path) -> None:
+    conversation = talk(question("hi", picture("a"), picture("c", data=b"c")))
+    conversation.dropped = {2, 5}
+    with SessionStore(path) as store:
+        store.save("a", conversation, "tiny")
+        assert store.load("a").conversation.dropped == {2, 5}
+        conversation.dropped.add(6)
+        store.save("a", conversation, "tiny")
+    with SessionStore(path) as store:
+        assert store.load("a").conversation == conversation

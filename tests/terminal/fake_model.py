@@ -170,7 +170,7 @@ class MemoryStore:
         if self.error is not None:
             raise self.error
         name = self.kept[session_id].name if session_id in self.kept else None
-        copy = Conversation(list(conversation.messages), conversation.system)
+        copy = Conversation(list(conversation.messages), conversation.system, dropped={*conversation.dropped})
         self.kept[session_id] = Kept(session_id, name, copy, model, settings)
         self.models.append(model)
         return session_id

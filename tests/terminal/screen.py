@@ -15,6 +15,8 @@ from typing import Self
 
 import pyte
 
+_EMPTY = "> /help, drop a picture, Ctrl-D leaves"
+
 
 class _AnsweringScreen(pyte.HistoryScreen):
     """Answers a program that asks where the cursor is, as terminals do."""
@@ -75,9 +77,9 @@ class Screen:
         return time.monotonic() - begun
 
     def wait_for_prompt(self, seconds: float = 60.0) -> None:
-        """Wait until the last line above the toolbar is an empty prompt."""
+        """Wait until the last line above the toolbar is an empty prompt, with its placeholder where that fits."""
         begun = time.monotonic()
-        while [line for line in self.visible().splitlines() if line][-2:-1] != [">"]:
+        while [line for line in self.visible().splitlines() if line][-2:-1] not in ([">"], [_EMPTY]):
             if time.monotonic() - begun > seconds:
                 raise AssertionError(f"no prompt:\n{self.text()}")
             self._read(0.05)

@@ -242,3 +242,14 @@ sys.exit(int(any(name.partition(".")[0] in ("rich", "prompt_toolkit", "PIL") for
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, stdin=subprocess.DEVNULL)
     assert (done.returncode, done.stdout) == (0, b"text\n")
+
+
+@pytest.mark.parametrize("columns", [20, 24, 26, 40, 80])
+def test_a_message_breaks_between_words_in_a_narrow_terminal_too(columns: int) -> None:
+    window = Window(columns)
+    window.console().error(DsvlError("there is no such picture in it", "type the name of one that is there"))
+    rows = window.rows
+    assert " ".join(" ".join(rows).split()) == (
+        "error: there is no such picture in it hint: type the name of one that is there"
+    )
+    assert all(len(row) <= columns for row in rows)

@@ -278,3 +278,27 @@ def test_a_dialogue_comes_back_with_its_last_exchange(tmp_path: Path) -> None:
         assert "continuing what is it? (2 messages, 0 pictures)" in shown
         assert "restored: model other, temperature 0.5" in shown
         assert "> what is it?\nA red circle.\n" in shown
+
+
+@pytest.mark.parametrize(("columns", "is_shown"), [(100, True), (60, True), (40, True), (38, False), (20, False)])
+def test_an_empty_line_says_what_can_be_done_where_that_fits(tmp_path: Path, columns: int, is_shown: bool) -> None:
+    with start(tmp_path, columns=columns) as screen:
+        screen.wait_for("\nfake")  # in the toolbar
+        screen.rest()
+        assert ("/help, drop a picture, Ctrl-D leaves" in screen.text()) == is_shown
+        screen.type("exit\r")
+        assert screen.end() == 0
+        assert "/help, drop" not in screen.text()
+
+
+def test_a_message_about_no_picture_is_edited_and_sent(pictures: Path) -> None:
+    with start(pictures) as screen:
+        screen.wait_for(">")
+        screen.type(f"@{pictures}/dgo.png what?\r")
+        screen.wait_for("/text LINE sends a line as it is")
+        screen.rest()
+        assert screen.visible().count("dgo.png what?") == 2
+        screen.type("\x7f" * len("dgo.png what?") + "dog.png what?\r")
+        screen.wait_for("You said: what?")
+        screen.type("quit\r")
+        assert screen.end() == 0

@@ -11,22 +11,20 @@ silently ignored.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, unquote_to_bytes
 
 from dsvl_cli.batch.item import Item
 from dsvl_cli.engine.encodings import Encoding, find_encoding, read_line
 from dsvl_cli.engine.options import RULES, SamplingParams
 from dsvl_cli.engine.pictures.access import FOREIGN, Access, check_inside, is_url, shown_address
+from dsvl_cli.engine.pictures.addresses import decode_data_address, is_data_address, is_file_address, local_path
 from dsvl_cli.engine.pictures.images import MAX_BYTES, is_address, read_file
 from dsvl_cli.errors import DsvlError, ImageError
 
@@ -52,7 +50,6 @@ _NEUTRAL: Mapping[str, Any] = {
     "n": 1, "stream": False, "logprobs": False, "frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {},
     "modalities": ["text"], "response_format": {"type": "text"}, "tools": [], "tool_choice": "none",
 }  # fmt: skip
-_DATA_URL = re.compile(r"data:[^,]*?(;base64)?,", re.IGNORECASE)
 
 
 class _BadRequest(ImageError):
@@ -278,13 +275,11 @@ def _pictures_at(path: str, offset: int, encoding: Encoding, access: Access) -> 
 
 
 def _is_path(url: str) -> bool:
-    return not is_address(url) and url[:5].lower() != "data:"
+    return not is_address(url) and not is_data_address(url)
 
 
 def _resolve(url: str, path: str) -> str:
-    if url[:7].lower() == "file://":
-        url = unquote(url[7:].removeprefix("localhost"))
-    return os.path.join(os.path.dirname(path), shown_address(url))
+    return os.path.join(os.path.dirname(path), shown_address(local_path(url)))
 
 
 def _picture(url: str, path: str, access: Access) -> bytes:
@@ -293,26 +288,12 @@ def _picture(url: str, path: str, access: Access) -> bytes:
 
         return fetch_picture(url, access)[0]
     if _is_path(url):
-        if is_url(url) and url[:7].lower() != "file://":
+        if is_url(url) and not is_file_address(url):
             raise ImageError(f"{shown_address(url)}: only addresses of http, https, data and file are read")
         name = _resolve(url, path)
         check_inside(name, os.path.dirname(path), access)
         return read_file(Path(name), name)
-    return _decode_data_url(url)
-
-
-def _decode_data_url(url: str) -> bytes:
-    head = _DATA_URL.match(url)
-    if head is None:
-        raise ImageError("a data URL without data")
-    payload = url[head.end() :]
-    if head[1] is None:
-        data = unquote_to_bytes(payload)
-    else:
-        try:
-            data = base64.b64decode("".join(unquote(payload).split()), validate=True)
-        except ValueError as exc:
-            raise ImageError("a data URL that is not base64, or is cut off") from exc
+    data = decode_data_address(url)
     if len(data) > MAX_BYTES:
         raise ImageError(f"a data URL larger than the limit of {MAX_BYTES // 2**20} MiB", "make it smaller first")
     return data

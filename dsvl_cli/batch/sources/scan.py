@@ -22,6 +22,7 @@ from dsvl_cli.batch.sources.leftovers import Exclusion, Skipped, is_leftover_fil
 from dsvl_cli.batch.sources.webdataset import TARS, scan_tar
 from dsvl_cli.engine.encodings import split_names
 from dsvl_cli.engine.pictures.access import FOREIGN, Access, address_id, is_url, shown_address
+from dsvl_cli.engine.pictures.addresses import decode_data_address, is_data_address, local_path, shown_source
 from dsvl_cli.engine.pictures.images import PICTURE_EXTENSIONS, is_address, read_file
 from dsvl_cli.engine.pictures.patterns import match_files
 from dsvl_cli.errors import DsvlError, ImageError, UsageError
@@ -67,7 +68,7 @@ def scan(sources: Sequence[str], names: BinaryIO | None = None, options: ScanOpt
     """Find the items of all sources without duplicate ids, source by source, each sorted by name.
 
     Args:
-        sources: folders, glob patterns, files, URLs; a `.parquet`, `.tar`, `.tar.gz` or `.jsonl` holds many items.
+        sources: folders, glob patterns, files, addresses; a `.parquet`, `.tar`, `.tar.gz` or `.jsonl` holds many items.
         names: a stream of paths, one per line, or NUL-terminated as from `find -print0`; read incrementally. Its paths
             may lead anywhere, as a list made by `find` does, but its URLs only where `options.access` allows.
         options: how folders are searched.
@@ -108,6 +109,9 @@ def _open_source(source: str, options: ScanOptions) -> Iterator[Item]:
         raise UsageError("- is not a valid source", "to read names from stdin, use --files-from -")
     if is_address(source):
         return iter([_url_item(source, options.access.as_typed())])
+    if is_data_address(source):
+        return iter([_data_item(source)])
+    source = local_path(source)
     if os.path.isdir(source):
         return _search_folder(_tidy(source), options)
     if os.path.lexists(source):
@@ -150,6 +154,11 @@ def _fetch(url: str, access: Access) -> Sequence[bytes]:
     from dsvl_cli.engine.pictures.fetch import fetch_picture
 
     return (fetch_picture(url, access)[0],)
+
+
+def _data_item(address: str) -> Item:
+    name = shown_source(address)
+    return Item(name, name, lambda: (decode_data_address(address),))
 
 
 def _tidy(path: str) -> str:
@@ -304,8 +313,10 @@ def _is_leftover_of(path: str, pattern: str, options: ScanOptions) -> bool:
 
 
 def _listed(names: BinaryIO, options: ScanOptions) -> Iterator[Item]:
-    for path in list_paths(names):
-        if is_address(path) or (is_url(path) and not os.path.lexists(path)):
+    for path in map(local_path, list_paths(names)):
+        if is_data_address(path):
+            yield _data_item(path)
+        elif is_address(path) or (is_url(path) and not os.path.lexists(path)):
             yield _url_item(path, options.access)
         elif not _is_excluded(path, options):
             item = _file_item(_tidy(path))

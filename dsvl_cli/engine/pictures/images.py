@@ -27,8 +27,15 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from dsvl_cli.engine.conversation import Picture
 from dsvl_cli.engine.pictures.access import Access, shown_address
+from dsvl_cli.engine.pictures.addresses import (
+    decode_data_address,
+    is_data_address,
+    is_file_address,
+    local_path,
+    shown_data_address,
+)
 from dsvl_cli.engine.pictures.colours import to_rgb
-from dsvl_cli.engine.pictures.missing import suggest_name
+from dsvl_cli.engine.pictures.missing import find_file, suggest_name
 from dsvl_cli.engine.pictures.patterns import match_files
 from dsvl_cli.engine.pictures.signatures import SAVE_AS_PNG, damaged, is_cut_icon, is_heic, is_tga, not_a_picture
 from dsvl_cli.engine.pictures.tiff import count_pages, has_absurd_offsets
@@ -58,10 +65,12 @@ _silence = logging.NullHandler()
 
 
 def read_picture(source: str, *, stdin: BinaryIO | None = None, offline: bool = False) -> Picture:
-    """Read a picture from a path, from stdin (`-`), or from an http(s) URL, on any host.
+    """Read a picture from a path, from stdin (`-`), or from an address: http(s) on any host, file, or data.
+
+    A path that differs from a file only in the kind of its spaces or the form of its accents means that file.
 
     Args:
-        source: the path, `-`, or the URL, from the user: see `engine.pictures.access` for those that a file names.
+        source: the path, `-`, or the address, from the user: see `engine.pictures.access` for those that a file names.
         stdin: read for `-`; the process's stdin by default.
         offline: reject URLs.
 
@@ -74,7 +83,11 @@ def read_picture(source: str, *, stdin: BinaryIO | None = None, offline: bool = 
         from dsvl_cli.engine.pictures.fetch import fetch_picture
 
         return picture_from_bytes(*fetch_picture(source, Access(offline).as_typed()))
-    return picture_from_path(Path(source), shown_address(source))
+    if is_data_address(source):
+        return picture_from_bytes(decode_data_address(source), shown_data_address(source))
+    if is_file_address(source):
+        source = local_path(source)
+    return picture_from_path(Path(find_file(source) or source), shown_address(source))
 
 
 def picture_from_path(path: Path, name: str | None = None) -> Picture:
@@ -183,19 +196,19 @@ def crop(picture: Picture, x: int, y: int, w: int, h: int) -> Picture:
 def expand_sources(arguments: Sequence[str]) -> list[str]:
     """Expand glob patterns that the shell did not, in natural order (2 before 10).
 
-    `**` matches folders at any depth. The name of an existing file is not treated as a pattern; `-`, URLs and files
-    that do not exist are returned unchanged.
+    `**` matches folders at any depth. The name of an existing file is not treated as a pattern; `-`, addresses and
+    files that do not exist are returned unchanged.
 
     Raises:
         DsvlError: a pattern matches no file, or an argument is a folder.
     """
     sources: list[str] = []
     for argument in arguments:
-        if argument == "-" or is_address(argument):
+        if argument == "-" or is_address(argument) or is_data_address(argument) or is_file_address(argument):
             sources.append(argument)
         elif os.path.isdir(argument):
             raise DsvlError(f"{argument}: a folder, not a picture", _folder_hint(argument))
-        elif os.path.lexists(argument) or not glob.has_magic(argument):
+        elif os.path.lexists(argument) or not glob.has_magic(argument) or find_file(argument):
             sources.append(argument)
         else:
             matches = [match for match in match_files(argument) if not os.path.isdir(match)]

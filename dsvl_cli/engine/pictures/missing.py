@@ -1,4 +1,4 @@
-"""Suggests what was meant by the name of a file that does not exist."""
+"""Finds what was meant by the name of a file that does not exist."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import difflib
 import functools
 import itertools
 import os
+import unicodedata
 from bisect import bisect_left
 from pathlib import Path
 
@@ -25,6 +26,53 @@ def suggest_name(path: Path) -> str | None:
     }
     similar = difflib.get_close_matches(path.name, sorted(candidates), n=1, cutoff=0.75)
     return f"did you mean {path.with_name(similar[0])}?" if similar else None
+
+
+def find_file(path: str) -> str | None:
+    """Return the path of a file: as given, or spelled with other spaces and accents; None if there is none.
+
+    Spellings differ in the kind of their spaces (macOS puts U+202F into the names of screenshots) and in the form of
+    their accents (one character, or a letter and an accent). If several files fit, none is returned.
+    """
+    if os.path.isfile(path):
+        return path
+    found = ""
+    for part in Path(path).parts:
+        exact = os.path.join(found, part)
+        if not os.path.lexists(exact):
+            alike = _list_alike(found or os.curdir).get(_plain_spelling(part), ()) if _has_spellings(part) else ()
+            if len(alike) != 1:
+                return None
+            exact = os.path.join(found, alike[0])
+        found = exact
+    return found if os.path.isfile(found) else None
+
+
+def _list_alike(folder: str) -> dict[str, list[str]]:
+    try:
+        return _spellings(folder, os.stat(folder).st_mtime_ns)
+    except (OSError, ValueError):
+        return {}
+
+
+@functools.lru_cache(maxsize=4)
+def _spellings(folder: str, _changed: int) -> dict[str, list[str]]:
+    """List the names in a folder that have other spellings, by their plain ones."""
+    found: dict[str, list[str]] = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _has_spellings(entry.name):
+                found.setdefault(_plain_spelling(entry.name), []).append(entry.name)
+    return found
+
+
+def _has_spellings(name: str) -> bool:
+    return " " in name or not name.isascii()
+
+
+def _plain_spelling(name: str) -> str:
+    spaced = "".join(" " if unicodedata.category(character) == "Zs" else character for character in name)
+    return unicodedata.normalize("NFC", spaced)
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,34 +1,33 @@
-"""Finds pictures in a typed line: paths dropped or pasted into it, however the terminal quotes them.
+"""Takes pictures out of a typed line: dropped paths, names after an `@`, and addresses.
 
-A word is a picture if it names an existing file with a picture's extension, or if it looks like a path (it has a
-separator, or is quoted) and the file can be read as a picture. Everything else remains text.
+A name that can only mean a picture, and is none, is an error: a model that is asked about a picture it never got makes
+one up. `/text` sends a line without looking for names.
 """
 
 from __future__ import annotations
 
 import os
-import re
+import shlex
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from dsvl_cli.engine.options import IMAGE_MARK
-from dsvl_cli.errors import DsvlError
+from dsvl_cli.errors import DsvlError, ImageError, UsageError
+from dsvl_cli.terminal.chat.names import WORD, candidate_paths, find_names, unquoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from dsvl_cli.engine.conversation import Picture
+    from dsvl_cli.terminal.chat.names import Name
 
-# A quoted word (shells write an apostrophe within quotes as '\\''), or a run in which a backslash escapes the next
-# character.
-_WORD = re.compile(
-    r""" "(?P<double>[^"\n]+)" | '(?P<single>[^'\n]+(?:'\\''[^'\n]*)*)' | (?P<bare>(?:\\.|[^\s\\])+\\? | \\) """,
-    re.VERBOSE,
-)
-_ESCAPE = re.compile(r"\\(.)")
-_TRAILING = ".,;:!?)"
+_AS_TEXT = "/text LINE sends a line as it is"
+
+
+def find_file(path: str) -> str | None:
+    """Return the path if it is a file, or None."""
+    return path if os.path.isfile(path) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +40,7 @@ class PictureSources:
         crop: crops a picture to (x, y, width, height) in pixels; raises DsvlError.
         paste: reads a picture from the clipboard; raises DsvlError with a hint on how to enable it.
         extensions: lower-case file extensions of pictures, with the dot.
+        find: returns the path of the existing file that a path means, or None.
     """
 
     read: Callable[[str], Picture]
@@ -48,6 +48,7 @@ class PictureSources:
     crop: Callable[[Picture, int, int, int, int], Picture]
     paste: Callable[[], Picture]
     extensions: frozenset[str]
+    find: Callable[[str], str | None] = find_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,8 @@ class Found:
     """The text and pictures of a line.
 
     Attributes:
-        text: the line without the paths at its beginning and end. A path in the middle is replaced by an `<image>`
-            mark, so "what do a.png and b.png share?" remains a sentence.
+        text: the line without the names at its beginning and end. A name in a sentence is followed by an `<image>`
+            mark: "what do a.png: <image> and b.png: <image> share?"
         pictures: in the order in which they occur.
         marked: whether there are marks; if so, `text` has one for each of `pictures`.
     """
@@ -66,91 +67,70 @@ class Found:
     marked: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Word:
-    start: int
-    end: int
-    picture: Picture
-
-
 def find_pictures(line: str, sources: PictureSources) -> Found:
     """Extract the pictures from a line.
 
     Raises:
-        ImageError: a file with a picture's extension cannot be read.
+        ImageError: a name that can only mean a picture cannot be read or fetched.
     """
-    words = [*_whole_lines(line, sources)] or [*_words(line, sources)]
-    if not words:
+    found: list[tuple[Name, Picture]] = []
+    for name in find_names(line, sources.find, sources.extensions):
+        try:
+            found.append((name, sources.read(name.source)))
+        except DsvlError as exc:
+            if name.is_certain:
+                raise _explain(exc, name.source) from exc
+    if not found:
         return Found(line, ())
-    pictures = tuple(word.picture for word in words)
-    gaps = [line[before.end : after.start] for before, after in pairwise(words)]
-    head, tail = line[: words[0].start], line[words[-1].end :]
+    names, pictures = [name for name, _ in found], tuple(picture for _, picture in found)
+    gaps = [line[before.end : after.start] for before, after in pairwise(names)]
+    head, tail = line[: names[0].start], line[names[-1].end :]
     if not any(gap.strip() for gap in gaps) and not (head.strip() and tail.strip()):
         return Found((head + tail).strip(), pictures)
-    text = head + "".join(IMAGE_MARK + gap for gap in [*gaps, tail])
+    # The names remain if one of them is in the middle of a sentence.
+    in_sentence = any(
+        _has_words(head + "".join(gaps[:index])) and _has_words("".join(gaps[index:]) + tail)
+        for index in range(len(names))
+    )
+    text = head
+    for name, gap in zip(names, [*gaps, tail], strict=True):
+        label = name.label if in_sentence and IMAGE_MARK not in name.label else ""
+        text += (f"{label}: " if label else "") + IMAGE_MARK + gap
     return Found(text.strip(), pictures, marked=True)
 
 
-def _whole_lines(line: str, sources: PictureSources) -> Iterator[_Word]:
-    """Find paths that take up a whole line: several files dropped at once, with spaces that are not escaped."""
-    start = 0
-    for piece in line.splitlines(keepends=True):
-        text = piece.strip()
-        if text and not _WORD.fullmatch(text):
-            picture = _read_if_picture(text, sources, quoted=False)
-            if picture is not None:
-                yield _Word(start, start + len(piece.rstrip()), picture)
-        start += len(piece)
+def refuse_new_names(text: str, before: str, sources: PictureSources) -> None:
+    """Check that an edited message names no picture that it did not name before: only a new message attaches one.
+
+    Raises:
+        UsageError: it does.
+    """
+    known = {name.source for name in find_names(before, sources.find, sources.extensions)}
+    for name in find_names(text, sources.find, sources.extensions):
+        if name.is_certain and name.source not in known:
+            raise UsageError(
+                f"{name.source}: an edited message keeps its pictures and gets no others",
+                f"attach it with a new message; {_AS_TEXT}",
+            )
 
 
-def _words(line: str, sources: PictureSources) -> Iterator[_Word]:
-    for match in _WORD.finditer(line):
-        quoted, raw = _unquote(match)
-        for text in (raw, raw.rstrip(_TRAILING)):
-            picture = _read_if_picture(text, sources, quoted=quoted)
-            if picture is not None:
-                yield _Word(match.start(), match.end() - (len(raw) - len(text)), picture)
-                break
+def _has_words(text: str) -> bool:
+    return any(character.isalnum() for character in text)
 
 
-def _read_if_picture(text: str, sources: PictureSources, *, quoted: bool) -> Picture | None:
-    for path in candidate_paths(text):
-        known = os.path.splitext(path)[1].lower() in sources.extensions
-        like_a_path = quoted or "/" in path or "\\" in path
-        # Only look up what may be a path: a long pasted text must not cost a system call per word.
-        if not (known or like_a_path) or not os.path.isfile(path):
-            continue
-        try:
-            return sources.read(path)
-        except DsvlError:
-            if known:
-                raise
-    return None
-
-
-def candidate_paths(text: str) -> Iterator[str]:
-    r"""Yield the paths that a word may mean: as is (a Windows path), or without escapes, `file://` or `@`."""
-    word = text.removeprefix("@")
-    if word.lower().startswith("file://"):
-        path = unquote(urlsplit(word).path)
-        # file:///C:/x names C:/x
-        yield path[1:] if re.match(r"/[A-Za-z]:", path) else path
-        return
-    yield os.path.expanduser(word)
-    if "\\" in word:
-        yield os.path.expanduser(_ESCAPE.sub(r"\1", word))
+def _explain(error: DsvlError, source: str) -> ImageError:
+    way = error.hint
+    if "*" in source:
+        way = f"/image {source} attaches what it matches"
+    elif os.path.isdir(source):
+        way = f"/image {shlex.quote(os.path.join(source, '*'))} attaches what is in it"
+    return ImageError(error.message, f"{way}; {_AS_TEXT}" if way else _AS_TEXT)
 
 
 def split_arguments(text: str) -> list[str]:
     r"""Split a command's argument into words, unescaping quotes and `\ ` but not the backslashes of Windows paths."""
-    words = map(_unquote, _WORD.finditer(text))
-    return [word if quoted else _plain_path(word) for quoted, word in words]
-
-
-def _unquote(match: re.Match[str]) -> tuple[bool, str]:
-    if match["bare"]:
-        return False, match["bare"]
-    return True, match["double"] or match["single"].replace("'\\''", "'")
+    words = ((match, unquoted(match)) for match in WORD.finditer(text))
+    return [_plain_path(match["bare"]) if content is None else content for match, content in words]
 
 
 def _plain_path(word: str) -> str:

@@ -18,7 +18,7 @@ from dsvl_cli.engine.conversation import (
 )
 from dsvl_cli.engine.options import IMAGE_MARK, SamplingParams, draw_seed
 from dsvl_cli.errors import ContextOverflow, DsvlError, SomeFailed, UsageError
-from dsvl_cli.terminal.chat.attachments import PictureSources, find_pictures
+from dsvl_cli.terminal.chat.attachments import Found, PictureSources, find_pictures
 from dsvl_cli.terminal.chat.dialogue import Dialogue, answered, keep_newest, leave_out_oldest
 from dsvl_cli.terminal.chat.interrupts import Interrupts
 from dsvl_cli.terminal.chat.restoring import (
@@ -220,7 +220,7 @@ class Chat:
         """Attach pictures to the next message."""
         for picture in pictures:
             self.dialogue.attached.append(picture)
-            number = len(self.dialogue.pictures())
+            number = self.dialogue.pictures()[-1].number
             self.tell(f"[{number}] {picture.name} ({picture.width}x{picture.height})")
             for note in picture.notes:
                 self.tell(f"    {note}")
@@ -248,23 +248,28 @@ class Chat:
 
     # Turns
 
-    def send(self, line: str) -> None:
+    def send(self, line: str, *, as_is: bool = False) -> None:
         """Send a line, with the pictures that it names and those attached before.
 
         If there is no answer, the attached pictures are the same as before.
 
+        Args:
+            line: the message.
+            as_is: look for no names of pictures.
+
         Raises:
-            DsvlError: a picture cannot be used, or the model failed.
+            DsvlError: a picture cannot be used, and the line becomes the draft; or the model failed.
             KeyboardInterrupt: Ctrl-C before the answer began; the line becomes the draft.
         """
-        found = find_pictures(line, self.services.sources)
+        found = Found(line, ()) if as_is else self._find_pictures(line)
         attached, turns = list(self.dialogue.attached), self.dialogue.turns
         self.attach(found.pictures)
         if not found.text:
             self.advise("attached to the next message")
             return
         try:
-            text = IMAGE_MARK * len(attached) + found.text if found.marked else found.text
+            marks = IMAGE_MARK * len(attached) if found.marked and IMAGE_MARK not in line else ""
+            text = marks + found.text
             question = self.dialogue.question(text)
             self._answer([*self.dialogue.messages, question], self.settings.sampling)
         except KeyboardInterrupt:
@@ -272,6 +277,15 @@ class Chat:
             raise
         finally:
             self.dialogue.attached = [] if self.dialogue.turns > turns else attached
+
+    def _find_pictures(self, line: str) -> Found:
+        try:
+            opening = Wait("opening the picture", CTRL_C_STOPS, below=self.status_bar)
+            with self.console.working(opening), self.ctrl_c.listening():  # a download may be slow
+                return find_pictures(line, self.services.sources)
+        except (DsvlError, KeyboardInterrupt):
+            self.draft = "" if self.scripted else line
+            raise
 
     def go_on(self) -> None:
         """Continue an answer that was cut off.

@@ -19,7 +19,7 @@ class NumberedPicture:
     """A picture with its number in the chat.
 
     Attributes:
-        number: from 1: first the pictures sent, oldest first, then the attached ones.
+        number: from 1, in the order in which they were attached; it stays when others are dropped.
         turn: the turn in which it was sent, from 1; None if it is attached to the next message.
     """
 
@@ -53,7 +53,9 @@ class Dialogue:
             turn += message.role == "user"
             found += [(picture, turn) for picture in message.pictures]
         found += [(picture, None) for picture in self.attached]
-        return [NumberedPicture(number, *entry) for number, entry in enumerate(found, 1)]
+        return [
+            NumberedPicture(number, *entry) for number, entry in zip(self.conversation.numbers(), found, strict=False)
+        ]
 
     def picture(self, number: int) -> NumberedPicture:
         """Return the picture with that number.
@@ -62,19 +64,24 @@ class Dialogue:
             UsageError: it does not exist.
         """
         pictures = self.pictures()
-        if not 1 <= number <= len(pictures):
-            known = f"/images lists pictures 1 to {len(pictures)}" if pictures else "attach one with /image"
-            raise UsageError(f"there is no picture {number}", known)
-        return pictures[number - 1]
+        for entry in pictures:
+            if entry.number == number:
+                return entry
+        numbers = _ranges([entry.number for entry in pictures])
+        hint = f"/images lists pictures {numbers}" if numbers else "attach one with /image"
+        if number in self.conversation.dropped:
+            raise UsageError(f"picture {number} was dropped", hint)
+        raise UsageError(f"there is no picture {number}", hint)
 
     def drop(self, number: int) -> NumberedPicture:
-        """Remove an attached picture, or one from the message that it was sent with.
+        """Remove an attached picture, or one from the message that it was sent with. The others keep their numbers.
 
         Raises:
             UsageError: it does not exist.
         """
         dropped = self.picture(number)
-        left = number - 1
+        left = self.pictures().index(dropped)
+        self.conversation.dropped.add(number)
         for index, message in enumerate(self.messages):
             if left < len(message.pictures):
                 self.messages[index] = replace(message, parts=_without_picture(message.parts, left))
@@ -118,6 +125,17 @@ class Dialogue:
         del self.messages[index:]
         self.attached[:0] = question.pictures
         return question
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Return ascending numbers in words: "1 to 3, 5"."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and number == ranges[-1][-1] + 1:
+            ranges[-1].append(number)
+        else:
+            ranges.append([number])
+    return ", ".join(f"{each[0]} to {each[-1]}" if len(each) > 1 else str(each[0]) for each in ranges)
 
 
 def _without_picture(parts: Sequence[Part], index: int) -> tuple[Part, ...]:

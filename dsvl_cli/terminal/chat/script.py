@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from dsvl_cli.engine.encodings import decode_lines
 from dsvl_cli.terminal.chat.input.blocks import is_open_block
+from dsvl_cli.terminal.chat.stdin import refuse_binary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ class ScriptLines:
     """Messages from a stream, one per line; the lines between triple quotes are one message."""
 
     def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._begun = False
         self._lines = _decoded_lines(stream)
 
     def read(self) -> str:
@@ -27,7 +30,11 @@ class ScriptLines:
 
         Raises:
             EOFError: there are no more.
+            UsageError: they are a picture, or no text.
         """
+        if not self._begun:
+            self._begun = True
+            refuse_binary(self._stream)
         text = next(self._lines, None)
         if text is None:
             raise EOFError

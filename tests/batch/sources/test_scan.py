@@ -165,3 +165,19 @@ def test_the_order_goes_folder_by_folder_and_by_number() -> None:
     ordered = ["a/2.png", "a/10/1.png", "a/10.png", "a b.png", "a.png", "b/007.png", "b/7.png", "b/8.png"]
     assert sorted(paths, key=name_key) == ordered
     assert len(set(map(name_key, paths))) == len(paths)
+
+
+def test_addresses_of_files_and_data_are_sources(folder: Path) -> None:
+    make(folder, "a b.png", "pics/1.png")
+    data = "data:image/png;base64,aGVsbG8="
+    file, held, inside = scan([f"file://{folder}/a%20b.png", data, f"file://{folder}/pics"])
+    assert (file.path, file.read()) == (f"{folder}/a b.png", (b"a b.png",))
+    assert inside.path == f"{folder}/pics/1.png"
+    assert held.read() == (b"hello",)
+    assert held.id == held.path
+    assert held.id.startswith("data:image/png#")
+    listed = [*scan([], io.BytesIO(f"{data}\nfile://{folder}/a%20b.png\n{data}\n".encode()))]
+    assert [item.id for item in listed] == [held.id, f"{folder}/a b.png"]
+    (damaged,) = scan(["data:image/png;base64,a"])
+    with pytest.raises(ImageError, match="not base64"):
+        damaged.read()

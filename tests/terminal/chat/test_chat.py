@@ -81,7 +81,7 @@ def test_a_picture_alone_waits_for_the_next_message(folder: Path) -> None:
 def test_attached_pictures_come_before_those_within_a_sentence(folder: Path) -> None:
     desk = Desk()
     desk.do("a.png", "is b.png the same?")
-    assert names(desk.model.asked[0][0].messages[0]) == ["a.png", "is ", "b.png", " the same?"]
+    assert names(desk.model.asked[0][0].messages[0]) == ["a.png", "is b.png: ", "b.png", " the same?"]
 
 
 def test_marks_that_do_not_match_leave_everything_as_it_was(folder: Path) -> None:

@@ -133,3 +133,33 @@ def test_the_beginning_of_the_prompt_stays_until_the_freed_half_is_used(context:
     room = context - min(8, context // 4)
     exchange = length + 2  # the words, the space after the last one, and the answer
     assert changes <= 1 + 100 / max(1, room // 2 // exchange - 1)
+
+
+def test_dropping_changes_the_number_of_no_other_picture() -> None:
+    talk = dialogue()
+    talk.drop(2)
+    assert [(entry.number, entry.picture) for entry in talk.pictures()] == [(1, A), (3, C)]
+    with pytest.raises(UsageError, match="picture 2 was dropped") as error:
+        talk.picture(2)
+    assert error.value.hint == "/images lists pictures 1, 3"
+    talk.drop(3)
+    talk.attached.append(B)
+    assert [(entry.number, entry.picture) for entry in talk.pictures()] == [(1, A), (4, B)]
+
+
+@given(st.lists(st.one_of(st.just(0), st.integers(1, 20)), max_size=30), st.sets(st.integers(0, 29)))
+def test_a_number_means_one_picture_for_the_life_of_a_conversation(actions: list[int], sends: set[int]) -> None:
+    """0 attaches a new picture, another number drops the one with it, if there is one."""
+    talk = Dialogue()
+    meant: dict[int, Picture] = {}
+    for step, action in enumerate(actions):
+        present = {entry.number: entry.picture for entry in talk.pictures()}
+        if action == 0:
+            talk.attached.append(make_picture(f"{step}.png"))
+        elif action in present:
+            talk.drop(action)
+        if step in sends:
+            talk.messages.extend([talk.question(f"step {step}"), said("yes")])
+            talk.attached.clear()
+        for entry in talk.pictures():
+            assert meant.setdefault(entry.number, entry.picture) is entry.picture

@@ -36,12 +36,13 @@ def test_an_error_is_a_line_on_stderr_and_the_status_at_the_end() -> None:
     assert desk.err.count("error: ") == 2
 
 
-def test_a_picture_that_fails_is_told_and_the_script_goes_on() -> None:
+def test_a_picture_that_fails_is_told_and_nothing_is_asked_without_it() -> None:
     desk = Desk(scripted=True)
     status = Repl(desk.chat, ScriptLines(io.StringIO("hello\n"))).run(["gone.png", "gone too.png"])
     assert status == ExitStatus.ERROR
     assert desk.err.count("error: ") == 2
-    assert desk.out == "You said: hello\n"
+    assert desk.out == ""
+    assert desk.model.asked == []
 
 
 def test_a_block_is_one_message() -> None:

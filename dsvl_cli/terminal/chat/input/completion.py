@@ -1,4 +1,4 @@
-"""Tab completion: commands and their arguments, and paths of pictures after an `@`."""
+"""Completion: commands and their arguments, paths of pictures after an `@`, and of any word with Tab."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ class ChatCompleter(Completer):
             yield from complete_path(match[1], self._chat.services.sources.extensions)
         elif text.startswith("/"):
             yield from self._complete_command(text)
+        elif complete_event.completion_requested and (match := _LAST_WORD.search(text)) and match[1]:
+            yield from complete_path(match[1], self._chat.services.sources.extensions)
 
     def _complete_command(self, text: str) -> Iterator[Completion]:
         name, space, typed = text[1:].partition(" ")

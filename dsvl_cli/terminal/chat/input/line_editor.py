@@ -25,12 +25,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from prompt_toolkit.buffer import Buffer
+    from prompt_toolkit.formatted_text import StyleAndTextTuples
 
     from dsvl_cli.terminal.chat.chat import Chat
 
 PROMPT = "> "
+_PLACEHOLDER = "/help, drop a picture, Ctrl-D leaves"
 _REDRAW_SECONDS = 0.03
 _CLOCK_SECONDS = 1.0  # between the steps of the toolbar's clock
+_ESCAPE_SECONDS = 0.1
 
 
 class LineEditor:
@@ -62,6 +65,7 @@ class LineEditor:
             complete_style=CompleteStyle.COLUMN,
             bottom_toolbar=self._toolbar,
             prompt_continuation=" " * len(PROMPT),
+            placeholder=self._placeholder,
             key_bindings=bind_keys(lambda: self._aside(self._paste_picture)),
             search_ignore_case=True,
             enable_suspend=True,
@@ -71,6 +75,8 @@ class LineEditor:
             output=self._display if can_redraw else DummyOutput(),
         )
         self._session.app.min_redraw_interval = _REDRAW_SECONDS
+        # Escape is also the first byte of other keys: how long to wait for the rest of them.
+        self._session.app.timeoutlen = self._session.app.ttimeoutlen = _ESCAPE_SECONDS
         self._chat.loading.changed = self._wake
         self._chat.clear_screen = self._clear
         self._chat.status_bar = partial(toolbar_text, chat)
@@ -96,6 +102,13 @@ class LineEditor:
 
     def _toolbar(self) -> str:
         return toolbar_text(self._chat, self._display.get_size().columns)
+
+    def _placeholder(self) -> StyleAndTextTuples:
+        """Return what an empty line shows; nothing where it does not fit, or could be taken for typed text."""
+        fits = self._display.get_size().columns > len(PROMPT) + len(_PLACEHOLDER)
+        if not fits or not self._chat.console.colour or get_app().is_done:
+            return []
+        return [("fg:ansibrightblack", _PLACEHOLDER)]
 
     def _wake(self) -> None:
         """Check for news from the loading thread; callable from any thread."""

@@ -36,22 +36,24 @@ class Repl:
         self._lines = lines
         self._failed = False
 
-    def run(self, images: Sequence[str] = ()) -> ExitStatus:
+    def run(self, images: Sequence[str] = (), question: str | None = None) -> ExitStatus:
         """Run to the end; return ERROR if a line of a script failed, else OK.
 
         Args:
-            images: paths, URLs and globs of pictures to attach first.
+            images: paths, URLs and globs of pictures to attach first. If one fails, a script ends: its questions are
+                about it.
+            question: sent first; if a picture fails, the draft instead.
 
         Raises:
             KeyboardInterrupt: Ctrl-C in a script.
         """
         try:
             if self._chat.scripted:
-                self._run(images)
+                self._run(images, question)
             else:
                 with SilentTty(self._chat.console.environment.stdin) as tty, self._chat.ctrl_c:
                     self._chat.lend_terminal = tty.lifted
-                    self._run(images)
+                    self._run(images, question)
         finally:
             self._chat.save_at_last()
         if self._chat.is_kept:
@@ -63,14 +65,23 @@ class Repl:
         self._attempt(lambda: self._do(line))
         self._chat.ctrl_c.forget()  # pressed when there was nothing to stop any more
 
-    def _run(self, images: Sequence[str]) -> None:
-        if images:
-            self._attempt(lambda: self._chat.add_images(images))
+    def _run(self, images: Sequence[str], question: str | None) -> None:
+        question = (question or "").strip()
+        if images and not self._attempt(lambda: self._chat.add_images(images)):
+            if self._chat.scripted:
+                return
+            self._chat.draft = question
+        elif question:
+            self._chat.advise(f"> {question}")
+            self._attempt(lambda: self._chat.send(question))
         self._loop()
 
-    def _attempt(self, action: Callable[[], None]) -> None:
+    def _attempt(self, action: Callable[[], None]) -> bool:
+        """Do something, reporting any error; return whether there was none."""
+        is_done = False
         try:
             action()
+            is_done = True
         except DsvlError as exc:
             self._failed = True
             if not isinstance(exc, SomeFailed):
@@ -85,6 +96,7 @@ class Repl:
                 raise
             self._chat.console.error(_explain(exc))
         self._chat.measure()
+        return is_done
 
     def _loop(self) -> None:
         about_to_leave = False

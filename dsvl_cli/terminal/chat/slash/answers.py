@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dsvl_cli.errors import UsageError
+from dsvl_cli.terminal.chat.attachments import refuse_new_names
 from dsvl_cli.terminal.chat.dialogue import marked_text
 from dsvl_cli.terminal.chat.input.editor import edit_text
 from dsvl_cli.terminal.chat.slash.command import SlashCommand
@@ -41,6 +42,7 @@ def edit(chat: Chat, _: str) -> None:
     if text in ("", before):
         chat.tell("unchanged and not sent; /retry generates another answer")
         return
+    refuse_new_names(text, before, chat.services.sources)
     chat.tell(f"> {text}")
     chat.ask_instead(text)
 
@@ -54,6 +56,21 @@ def write_message(chat: Chat, argument: str) -> None:
         return
     chat.tell(f"> {text}")
     chat.send(text)
+
+
+def send_as_is(chat: Chat, argument: str) -> None:
+    """Send a message in which nothing is taken for the name of a picture."""
+    chat.send(argument, as_is=True)
+
+
+def copy_answer(chat: Chat, _: str) -> None:
+    """Copy the last answer."""
+    from dsvl_cli.terminal.clipboard import copy_text
+
+    answers = [message.text for message in chat.dialogue.messages if message.role == "assistant"]
+    if not answers:
+        raise UsageError("there is no answer yet", "send a message first")
+    chat.tell(f"the answer is copied to {copy_text(chat.console, answers[-1])}")
 
 
 def _edited(chat: Chat, text: str) -> str:
@@ -71,5 +88,7 @@ COMMANDS = (
     SlashCommand("retry", "", "answer the last message again with another seed", retry),
     SlashCommand("undo", "", "remove the last message and its answer", undo),
     SlashCommand("edit", "", "edit the last message in $EDITOR and send it again", edit),
+    SlashCommand("text", "LINE", "send a line as it is: no word in it is taken for a picture", send_as_is),
+    SlashCommand("copy", "", "copy the last answer to the clipboard", copy_answer),
     SlashCommand("editor", "[TEXT]", "write a message in $EDITOR", write_message),
 )

@@ -11,8 +11,19 @@ from dsvl_cli.terminal.chat.slash.command import SlashCommand, offer_numbers, re
 from dsvl_cli.terminal.table import align
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from dsvl_cli.engine.conversation import Picture
     from dsvl_cli.terminal.chat.chat import Chat
+
+
+_ALL, _STAGED = "all", "staged"
+_SETS = (_ALL, _STAGED)
+
+
+def paste_image(chat: Chat, _: str) -> None:
+    """Attach the picture on the clipboard."""
+    chat.attach([chat.services.sources.paste()])
 
 
 def add_images(chat: Chat, argument: str) -> None:
@@ -53,13 +64,37 @@ def seen_as(picture: Picture, side: int | None) -> str:
     return f"{max(1, round(picture.width * side / longer))}x{max(1, round(picture.height * side / longer))}"
 
 
-def drop_image(chat: Chat, argument: str) -> None:
-    """Remove a picture, attached or sent."""
-    dropped = chat.dialogue.drop(read_number(argument))
-    where = "no longer attached" if dropped.turn is None else f"removed from turn {dropped.turn}"
-    chat.tell(f"{dropped.picture.name}: {where}")
-    if dropped.turn is not None:
-        chat.save_if_begun()
+def drop_images(chat: Chat, argument: str) -> None:
+    """Remove pictures, attached or sent: none if one of the numbers is wrong."""
+    wanted = _which(chat, argument)
+    for number in wanted:
+        dropped = chat.dialogue.drop(number)
+        where = "no longer attached" if dropped.turn is None else f"removed from turn {dropped.turn}"
+        chat.tell(f"[{number}] {dropped.picture.name}: {where}")
+    chat.save_if_begun()
+
+
+def _which(chat: Chat, argument: str) -> list[int]:
+    entries = chat.dialogue.pictures()
+    if argument in _SETS:
+        numbers = [entry.number for entry in entries if argument == _ALL or entry.turn is None]
+        if not numbers:
+            raise UsageError("there are no pictures" if argument == _ALL else "no picture is attached")
+        return numbers
+    numbers = []
+    for word in argument.replace(",", " ").split():
+        first, dash, last = word.partition("-")
+        if first and dash and last:
+            ends = read_number(first), read_number(last)
+            numbers += [entry.number for entry in entries if ends[0] <= entry.number <= ends[1]] or [ends[0]]
+        else:
+            numbers.append(read_number(word))
+    return [chat.dialogue.picture(number).number for number in dict.fromkeys(numbers)]
+
+
+def offer_droppable(chat: Chat, _: str) -> Iterable[str]:
+    """Offer the numbers of pictures, and the words for several."""
+    return [*(str(entry.number) for entry in chat.dialogue.pictures()), *_SETS]
 
 
 def see_image(chat: Chat, argument: str) -> None:
@@ -68,16 +103,21 @@ def see_image(chat: Chat, argument: str) -> None:
     if len(rest) > 1:
         raise UsageError("/see takes one file", "put a name with spaces in quotes")
     entry = chat.dialogue.picture(read_number(number))
+    path = Path(rest[0] if rest else "")
+    form = _format_of(path) if rest else ""
     image = chat.model().view(entry.picture)
     if not rest:
         from dsvl_cli.terminal.preview import show
 
         show(chat.console, image)
         return
-    path = Path(rest[0])
     try:
         with path.open("xb") as file:
-            image.save(file, format=_format_of(path))
+            try:
+                image.save(file, format=form)
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
     except FileExistsError as exc:
         raise UsageError(f"{path} already exists", "choose another name") from exc
     except OSError as exc:
@@ -118,7 +158,14 @@ def offer_regions(chat: Chat, typed: str) -> list[str]:
 COMMANDS = (
     SlashCommand("image", "PATH|URL|GLOB...", "attach pictures to the next message", add_images),
     SlashCommand("images", "", "list the pictures and their size for the model", list_images),
-    SlashCommand("drop", "N", "remove a picture, attached or sent", drop_image, complete=offer_numbers),
+    SlashCommand("paste", "", "attach the picture on the clipboard", paste_image),
+    SlashCommand(
+        "drop",
+        "N...|all|staged",
+        "remove pictures; staged are those not sent yet",
+        drop_images,
+        complete=offer_droppable,
+    ),
     SlashCommand("see", "N [PATH]", "show or save a picture as the model sees it", see_image, complete=offer_numbers),
     SlashCommand("crop", "N x,y,w,h", "attach a region at full resolution", crop_image, complete=offer_regions),
 )

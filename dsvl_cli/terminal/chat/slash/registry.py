@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import TYPE_CHECKING
 
-from dsvl_cli.errors import UsageError
+from dsvl_cli.terminal.chat.input.blocks import block_content
 from dsvl_cli.terminal.chat.slash import answers, keeping, pictures, tuning
 from dsvl_cli.terminal.chat.slash.command import SlashCommand
+from dsvl_cli.terminal.chat.slash.guesses import unknown_command
 from dsvl_cli.terminal.table import align
 
 if TYPE_CHECKING:
     from dsvl_cli.terminal.chat.chat import Chat
 
-_COMMAND = re.compile(r"/([A-Za-z?]+)(?:\s+(.*))?\s*", re.DOTALL)
+_COMMAND = re.compile(r"/([A-Za-z?_-]+)(?:\s+(.*))?\s*", re.DOTALL)
+_BARE = ("help", "exit", "quit")
 _KEYS = (
     ("Alt-Enter, Ctrl-J", 'new line; or put several lines between two """'),
-    ("@", "complete the path of a picture; you can also drop a file into the line"),
-    ("Ctrl-V", "attach the picture on the clipboard"),
+    ("@FILE", "attach a picture; you can also drop one into the line, or type its path or URL"),
+    ("Tab", "complete commands and paths; Enter takes the selected one, Esc closes the list"),
+    ("Ctrl-V, /paste", "attach the picture on the clipboard"),
     ("Ctrl-R", "search the history"),
     ("Ctrl-C", "stop an answer; twice at an empty prompt exits, as does Ctrl-D"),
 )
@@ -63,9 +65,15 @@ _BY_NAME = {name: command for command in COMMANDS for name in (command.name, *co
 
 
 def split_command(line: str) -> tuple[str, str] | None:
-    """Split a line into a command's name and argument, or return None for a message; a path like `/a/b` is one."""
-    match = _COMMAND.fullmatch(line.strip())
-    return (match[1].lower(), (match[2] or "").strip()) if match else None
+    """Split a line into a command's name and argument, or return None for a message; a path like `/a/b` is one.
+
+    The words that people type to leave or to get help are commands if they are alone on a line.
+    """
+    line = line.strip()
+    if line.lower() in _BARE:
+        return line.lower(), ""
+    match = _COMMAND.fullmatch(line)
+    return (match[1].lower(), block_content((match[2] or "").strip()).strip()) if match else None
 
 
 def find_command(name: str) -> SlashCommand:
@@ -76,9 +84,7 @@ def find_command(name: str) -> SlashCommand:
     """
     if name in _BY_NAME:
         return _BY_NAME[name]
-    near = difflib.get_close_matches(name, _BY_NAME, n=1, cutoff=0.5)
-    hint = f"did you mean /{near[0]}?" if near else "/help lists all commands"
-    raise UsageError(f"there is no command /{name}", hint)
+    raise unknown_command(name, _BY_NAME)
 
 
 def run_command(chat: Chat, name: str, argument: str) -> None:

@@ -43,7 +43,7 @@ def change_system(chat: Chat, argument: str) -> None:
     """Show or replace the system prompt."""
     conversation = chat.dialogue.conversation
     if argument:
-        conversation.system = {"default": None, "none": ""}.get(argument, argument)
+        conversation.system = {"default": None, "none": "", "''": "", '""': ""}.get(argument, argument)
         chat.save_if_begun()
     if conversation.system is None:
         chat.tell("the system prompt is the model's default")

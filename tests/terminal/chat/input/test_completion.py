@@ -39,7 +39,7 @@ def complete(desk: Desk, text: str) -> set[str]:
         ("/set te", {"/set temperature"}),
         ("/set overflow ", {"/set overflow error", "/set overflow drop-oldest", "/set overflow default"}),
         ("/set top_p 0.9", {"/set top_p 0.95"}),
-        ("/drop ", {"/drop 1"}),
+        ("/drop ", {"/drop 1", "/drop all", "/drop staged"}),
         ("/crop 1 ", {"/crop 1 0,0,8,6"}),
         ("/model o", {"/model other"}),
         ("/load ", {"/load my-talk"}),
@@ -60,6 +60,23 @@ def complete(desk: Desk, text: str) -> set[str]:
 )
 def test_what_is_offered(desk: Desk, typed: str, lines: set[str]) -> None:
     assert complete(desk, typed) == lines
+
+
+@pytest.mark.parametrize(
+    ("typed", "lines"),
+    [
+        ("folder/", {"folder/inner.png"}),
+        ("what is in ca", {"what is in cat.png"}),
+        ("my", {"my\\ cat.png"}),
+        ("plain words", set()),
+        ("", set()),
+        ("what ", set()),
+    ],
+)
+def test_tab_completes_any_word_that_begins_a_path(desk: Desk, typed: str, lines: set[str]) -> None:
+    event = CompleteEvent(completion_requested=True)
+    completions = ChatCompleter(desk.chat).get_completions(Document(typed, len(typed)), event)
+    assert {typed[: len(typed) + each.start_position] + each.text for each in completions} == lines
 
 
 def test_all_commands_are_offered_with_their_help(desk: Desk) -> None:

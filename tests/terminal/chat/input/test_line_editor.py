@@ -31,6 +31,7 @@ ALT_ENTER, CTRL_C, CTRL_D, CTRL_J, CTRL_R, CTRL_V, UP, TAB = (
     "\t",
 )
 
+ESCAPE = "\x1b"
 PAUSE = "<pause>"
 pytestmark = pytest.mark.timeout(120)
 
@@ -41,16 +42,16 @@ def keys() -> Iterator[PipeInput]:
         yield keys
 
 
-def run(desk: Desk, keys: PipeInput, typed: str, history: Path | None = None) -> list[str]:
+def run(desk: Desk, keys: PipeInput, typed: str, history: Path | None = None, pause: float = 1.0) -> list[str]:
     """Type keys, then Ctrl-D; return the questions that were asked.
 
-    At PAUSE the prompt gets time to read its history.
+    At PAUSE the prompt gets time, in seconds, to read its history or to list completions.
     """
     editor = LineEditor(desk.chat, history, source=keys, display=DummyOutput())
     first, *later = (typed + CTRL_D).split(PAUSE)
     keys.send_text(first)
     for number, piece in enumerate(later, 1):
-        threading.Timer(1.0 * number, keys.send_text, (piece,)).start()
+        threading.Timer(pause * number, keys.send_text, (piece,)).start()
     assert Repl(desk.chat, editor).run() == ExitStatus.OK
     return [message.text for message in desk.chat.dialogue.messages if message.role == "user"]
 
@@ -69,6 +70,8 @@ def run(desk: Desk, keys: PipeInput, typed: str, history: Path | None = None) ->
         (f"first\r{PAUSE}{UP}\r", ["first", "first"]),
         (f"alpha\rbeta\r{PAUSE}{CTRL_R}alp\r\r", ["alpha", "beta", "alpha"]),
         (f"/he{TAB}\rq\r", ["q"]),
+        ('see """\rone\rtwo\r"""\r', ["see \none\ntwo"]),
+        ("help\rexit\rnever\r", []),
         (f"\x1b[200~{'x' * 10_000}\x1b[201~\r", ["x" * 10_000]),
         ("\r  \r", []),
         ("ünï 世界 🙂\r", ["ünï 世界 🙂"]),
@@ -205,3 +208,47 @@ def test_a_dumb_terminal_takes_a_long_line(keys: PipeInput) -> None:
     object.__setattr__(desk.environment, "stdout", screen)
     assert run(desk, keys, "y" * 2_000 + "\r") == ["y" * 2_000]
     assert screen.getvalue() == f"> {'y' * 2_000}\nok\n> \n"
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("pics/a.png", "pics/b.png", "pics/deep/c.png", "only.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_bytes(picture_bytes())
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("typed", "pictures"),
+    [
+        # The only folder that fits is taken, and what is in it is listed.
+        (f"@pi{PAUSE}{TAB}{PAUSE}{TAB}{PAUSE}\r what?\r", ["pics/a.png"]),
+        (f"@pi{PAUSE}{TAB}{PAUSE}{TAB}{TAB}{PAUSE}\r what?\r", ["pics/b.png"]),
+        (f"/image pi{PAUSE}{TAB}{PAUSE}{TAB}{PAUSE}\r\rwhat?\r", ["pics/a.png"]),
+        # So is a folder that is selected.
+        (f"@pics/{PAUSE}{TAB}{TAB}{TAB}{PAUSE}{TAB}{PAUSE}{TAB}{PAUSE}\r what?\r", ["pics/deep/c.png"]),
+        # In a word without @, a second Tab lists it, as in shells.
+        (f"pi{TAB}{PAUSE}{TAB}{PAUSE}{TAB}{PAUSE}\r what?\r", ["pics/a.png"]),
+        (f"on{TAB}{PAUSE} what?\r", ["only.png"]),
+    ],
+)
+def test_tab_goes_through_folders_and_enter_takes_what_is_selected(
+    keys: PipeInput, tree: Path, typed: str, pictures: list[str]
+) -> None:
+    desk = Desk()
+    assert run(desk, keys, typed, pause=0.3) == ["what?"]
+    assert [picture.name for picture in desk.chat.dialogue.messages[0].pictures] == pictures
+
+
+def test_escape_closes_the_list_and_takes_the_selection_back(keys: PipeInput, tree: Path) -> None:
+    desk = Desk()
+    run(desk, keys, f"/image pics/{PAUSE}{TAB}{TAB}{PAUSE}{ESCAPE}{PAUSE}a.png\rwhat?\r", pause=0.4)
+    assert [picture.name for picture in desk.chat.dialogue.messages[0].pictures] == ["pics/a.png"]
+
+
+def test_a_message_with_a_picture_that_is_not_there_is_in_the_line_again(keys: PipeInput, tree: Path) -> None:
+    desk = Desk()
+    backspaces = "\x7f" * len("nope.png")
+    assert run(desk, keys, f"what is @nope.png\r{PAUSE}{backspaces}only.png\r", pause=0.4) == ["what is"]
+    assert "nope.png: " in desk.err

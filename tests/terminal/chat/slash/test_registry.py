@@ -7,6 +7,7 @@ from PIL import Image
 
 from dsvl_cli.engine.conversation import Message
 from dsvl_cli.errors import UsageError
+from dsvl_cli.terminal.chat.slash import guesses
 from dsvl_cli.terminal.chat.slash.command import SlashCommand
 from dsvl_cli.terminal.chat.slash.registry import COMMANDS, find_command, split_command
 from tests.terminal.fake_model import Desk, FakeModel, picture_bytes
@@ -15,7 +16,10 @@ from tests.terminal.fake_model import Desk, FakeModel, picture_bytes
 GOOD = {
     "image": ["b.png", "*.png", "'a b.png'", "b.png 'a b.png'", "a\\ b.png"],
     "images": [""],
-    "drop": ["1", "3"],
+    "drop": ["1", "3", "1 3", "1,2", "2-3", "1-9", "all", "staged"],
+    "paste": [""],
+    "text": ["gone.png", "@nobody"],
+    "copy": [""],
     "see": ["1 out.png", "3 'my out.jpg'"],
     "crop": ["1 0,0,2,2", "3 1,1,3,4", "1 0 0 2 2"],
     "continue": [""],
@@ -24,7 +28,7 @@ GOOD = {
     "edit": [""],
     "editor": ["", "draft"],
     "set": ["", "temperature", "temperature 0.2", "top_p=0.5", "overflow drop-oldest", "stop 'a b' c", "seed none"],
-    "system": ["", "You are terse.", "default", "none"],
+    "system": ["", "You are terse.", "default", "none", "''"],
     "model": ["", "other", "fake"],
     "stats": [""],
     "new": [""],
@@ -38,8 +42,11 @@ GOOD = {
 BAD = {
     "image": [("", "needs"), ("gone.png", "cannot be read"), ("notes.txt", "cannot be read")],
     "images": [("1", "no argument")],
-    "drop": [("", "needs"), ("9", "no picture 9"), ("a", "number"), ("-1", "number"), ("1 2", "number"),
-             ("²", "number")],
+    "drop": [("", "needs"), ("9", "no picture 9"), ("a", "number"), ("-1", "number"), ("1 9", "no picture 9"),
+             ("7-8", "no picture 7"), ("1-", "number"), ("²", "number")],
+    "paste": [("x", "no argument")],
+    "text": [("", "needs")],
+    "copy": [("x", "no argument")],
     "see": [("", "needs"), ("9", "no picture"), ("1 b.png", "exists"), ("1 out.gif", "extension"),
             ("1 a b", "one file"), ("1 gone/out.png", "cannot be written")],
     "crop": [("", "needs"), ("1", "region"), ("1 1,2,3", "region"), ("9 0,0,1,1", "no picture"),
@@ -74,7 +81,11 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     editor = tmp_path / "editor.sh"
     editor.write_text('#!/bin/sh\nprintf "edited" >> "$1"\n')
     editor.chmod(0o755)
-    desk = Desk(FakeModel(["cut short"]), variables={"EDITOR": str(editor), "PATH": "/usr/bin:/bin"})
+    copier = tmp_path / "wl-copy"
+    copier.write_text("#!/bin/sh\ncat > copied\n")
+    copier.chmod(0o755)
+    variables = {"EDITOR": str(editor), "PATH": f"{tmp_path}:/usr/bin:/bin", "WAYLAND_DISPLAY": "wayland-0"}
+    desk = Desk(FakeModel(["cut short"]), variables=variables)
     desk.do("/set max_new_tokens 1", "b.png 'a b.png' What?", "/set max_new_tokens default", "b.png")
     assert desk.texts() == ["What?", "cut"]
     assert desk.out == "cut\n"
@@ -267,3 +278,91 @@ def test_export_gets_the_conversation(desk: Desk) -> None:
 def test_leaving(desk: Desk, name: str) -> None:
     desk.do(f"/{name}")
     assert desk.chat.leaving
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("info", "/stats"),
+        ("clip", "/paste"),
+        ("temp", "/set temperature"),
+        ("temperature", "/set temperature"),
+        ("top-p", "/set top_p"),
+        ("delete", "/drop"),
+        ("regenerate", "/retry"),
+        ("history", "/load"),
+        ("config", "/set"),
+        ("cont", "/continue"),
+        ("temprature", "/set temperature"),
+    ],
+)
+def test_words_of_other_chats_lead_to_ours(typed: str, meant: str) -> None:
+    with pytest.raises(UsageError) as error:
+        find_command(typed)
+    assert error.value.hint == f"did you mean {meant}?"
+
+
+def test_no_guess_leads_to_a_command_that_does_not_exist() -> None:
+    names = [name for command in COMMANDS for name in (command.name, *command.aliases)]
+    for word, command in guesses.COMMANDS_OF.items():
+        assert command in names
+        assert word not in names
+
+
+@pytest.mark.parametrize("word", ["help", "exit", "quit", "Exit", " quit "])
+def test_words_for_help_and_leaving_are_commands_alone_on_a_line(desk: Desk, word: str) -> None:
+    told = desk.do(word)
+    assert desk.chat.leaving or "/image" in told
+    desk.chat.leaving = False
+    desk.do(f"{word.strip()} me please", f"/text {word.strip()}")
+    assert desk.texts()[2::2] == [f"{word.strip()} me please", word.strip()]
+    assert not desk.chat.leaving
+
+
+def test_an_argument_may_be_a_block(desk: Desk) -> None:
+    desk.do('/system """\nBe terse.\nBe kind.\n"""', '/text """\nsee a.png\n@b\n"""')
+    assert desk.chat.dialogue.conversation.system == "Be terse.\nBe kind."
+    assert desk.texts()[-2] == "see a.png\n@b"
+
+
+def test_numbers_stay_when_others_are_dropped(desk: Desk) -> None:
+    desk.do("/drop 2")
+    assert [row.split()[0] for row in desk.do("/images").splitlines()[1:]] == ["1", "3"]
+    assert desk.do("b.png").startswith("[4] ")
+    assert desk.store.kept["id1"].conversation.dropped == {2}
+    desk.do("/drop staged")
+    assert [row.split()[0] for row in desk.do("/images").splitlines()[1:]] == ["1"]
+    assert "picture 3 was dropped" in desk.do("/see 3 out.png")
+    assert desk.do("b.png").startswith("[5] ")
+    desk.do("/drop all")
+    assert desk.chat.dialogue.pictures() == []
+
+
+def test_nothing_is_dropped_if_one_number_is_wrong(desk: Desk) -> None:
+    assert "no picture 9" in desk.do("/drop 1 9")
+    assert len(desk.chat.dialogue.pictures()) == 3
+
+
+@pytest.mark.parametrize("argument", ["1 out.txt", "1 out", "9 out.png"])
+def test_see_leaves_no_file_of_what_fails(desk: Desk, tmp_path: Path, argument: str) -> None:
+    before = {*tmp_path.iterdir()}
+    assert "error: " in desk.do(f"/see {argument}")
+    assert {*tmp_path.iterdir()} == before
+
+
+def test_no_system_text_is_written_as_for_the_option(desk: Desk) -> None:
+    for argument in ("''", '""'):
+        desk.do("/system be terse")
+        assert "there is no system prompt" in desk.do(f"/system {argument}")
+        assert desk.chat.dialogue.conversation.system == ""
+
+
+def test_copy_takes_the_last_answer(desk: Desk, tmp_path: Path) -> None:
+    assert "copied to the clipboard" in desk.do("and?", "/copy")
+    assert (tmp_path / "copied").read_text() == "You said: and?"
+
+
+def test_an_edited_message_names_no_new_picture(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "editor.sh").write_text('#!/bin/sh\nprintf " and gone.png" >> "$1"\n')
+    assert "gone.png" in desk.do("/edit")
+    assert desk.texts() == ["What?", "cut"]
