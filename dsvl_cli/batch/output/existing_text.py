@@ -21,12 +21,11 @@ class ExistingText:
 
     def has(self, text: str) -> bool:
         """Whether a text is part of it."""
-        return self._find(self._lines(text)) >= 0
+        return self._locate(text)[0] >= 0
 
     def replaced(self, text: str, new: str) -> bytes:
         """Return it with a part replaced."""
-        part = self._lines(text)
-        place = self._find(part)
+        place, part = self._locate(text)
         return self._encoding.mark + self._body[:place] + self._lines(new) + self._body[place + len(part) :]
 
     def appended(self, text: str) -> bytes:
@@ -44,8 +43,14 @@ class ExistingText:
     def _joined(self, *parts: bytes) -> bytes:
         return self._encoding.mark + b"".join(part + self._end for part in parts if part)
 
-    def _lines(self, text: str) -> bytes:
-        return self._end.join(map(self._encode, text.split("\n")))
+    def _lines(self, text: str, end: bytes | None = None) -> bytes:
+        lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+        return (self._end if end is None else end).join(map(self._encode, lines))
+
+    def _locate(self, text: str) -> tuple[int, bytes]:
+        """Return where a text is, or -1, and its bytes; in a file of both line ends it may have either."""
+        parts = [self._lines(text, self._encode(end)) for end in ("\r\n", "\n")]
+        return next(((place, part) for part in parts if (place := self._find(part)) >= 0), (-1, parts[-1]))
 
     def _encode(self, text: str) -> bytes:
         return self._encoding.encode(text)
