@@ -127,6 +127,10 @@ $dsvlCommands = @{
             @{ Names = @('--prompt', '-p'); Kind = 'text'; Repeatable = $False; Help = 'What to ask; {name}, {folder} and {caption} stand for those of each picture. Default: Describe this image.' }
             @{ Names = @('--prompt-file'); Kind = 'files'; Repeatable = $False; Help = 'Read the prompt from a file.' }
             @{ Names = @('--ask'); Kind = 'files'; Repeatable = $False; Help = 'Ask several questions, one column each: a TOML file with lines such as colour = "Which colour is it?"' }
+            @{ Names = @('--choices'); Kind = 'text'; Repeatable = $False; Help = 'Answer with one of LIST, such as Red,Green,Blue or a file of one a line, and its probability.' }
+            @{ Names = @('--yes-no'); Kind = $null; Repeatable = $False; Help = 'Answer with Yes or No, and its probability.' }
+            @{ Names = @('--schema'); Kind = 'text'; Repeatable = $False; Help = 'Answer in JSON: a JSON Schema, its file, or ''colour, count int, items list: what is seen''.' }
+            @{ Names = @('--min-probability'); Kind = 'text'; Repeatable = $False; Help = 'Mark rows as suspect whose choice is less likely than P.' }
             @{ Names = @('--out', '-o'); Kind = 'files'; Repeatable = $False; Help = 'A .jsonl, .csv or .parquet file, a folder for text files, or - to print rows to stdout.' }
             @{ Names = @('--format'); Kind = 'format'; Repeatable = $False; Help = 'Output format, if not clear from the name; openai is a .jsonl like the results of OpenAI''s Batch API, imagefolder a metadata.jsonl beside the pictures for Hugging Face''s datasets.' }
             @{ Names = @('--bom'); Kind = $null; Repeatable = $False; Help = 'Begin a CSV table with a byte order mark, for Excel to read it as UTF-8.' }

@@ -21,7 +21,8 @@ _NAME = re.compile(r"[\w.]+")
 # What runs the model without importing it; and what of the rest takes as long as all others together.
 SLOW = frozenset(
     {
-        "app/test_doctor.py", "benchmarks/test_results.py", "benchmarks/test_smoke.py", "commands/test_answer_forms.py",
+        "app/test_doctor.py", "benchmarks/test_results.py", "benchmarks/test_smoke.py",
+        "commands/test_answer_columns.py", "commands/test_answer_forms.py",
         "commands/test_batch.py", "commands/test_doctor.py", "commands/test_undecodable.py",
         "engine/machine/test_detect.py",
         "engine/test_diagnosis.py", "test_public.py", "test_readme.py",

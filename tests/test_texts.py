@@ -46,12 +46,12 @@ def prompt_on_stdin(place: Path, encode: Callable[[str], bytes], patch: pytest.M
 
 def prompt_file(place: Path, encode: Callable[[str], bytes], patch: pytest.MonkeyPatch) -> str:
     (place / "p.txt").write_bytes(encode(TEXT))
-    return job(prompt_file=place / "p.txt").questions(has_chat=True)[ONLY]
+    return job(prompt_file=place / "p.txt").questions(has_chat=True).prompts[ONLY]
 
 
 def questions(place: Path, encode: Callable[[str], bytes], patch: pytest.MonkeyPatch) -> str:
     (place / "q.toml").write_bytes(encode(f'"größe" = """\n{TEXT}"""\n'))
-    return job(ask=place / "q.toml").questions(has_chat=True)["größe"]
+    return job(ask=place / "q.toml").questions(has_chat=True).prompts["größe"]
 
 
 def list_of_pictures(place: Path, encode: Callable[[str], bytes], patch: pytest.MonkeyPatch) -> str:

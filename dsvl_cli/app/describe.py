@@ -16,7 +16,7 @@ from dsvl_cli.engine.options import DEFAULT_PROMPT, IMAGE_MARK, LoadOptions, Sam
 from dsvl_cli.engine.pictures.addresses import shown_source
 from dsvl_cli.engine.pictures.images import expand_sources, read_picture
 from dsvl_cli.engine.pictures.questions import refuse_questions
-from dsvl_cli.engine.schemas import explain, read_constraint, read_value
+from dsvl_cli.engine.schemas import add_explanation, read_constraint, read_value
 from dsvl_cli.engine.units import format_bytes
 from dsvl_cli.errors import ContextOverflow, ImageError, InvalidAnswer, SomeFailed, UsageError
 from dsvl_cli.terminal.console import Console
@@ -107,8 +107,7 @@ class _Run:
     @property
     def conversation_text(self) -> str:
         """The prompt with what the schema says about its fields."""
-        constraint = self.sampling.constraint
-        return "\n".join(filter(None, (self.prompt, explain(constraint) if isinstance(constraint, JsonSchema) else "")))
+        return add_explanation(self.prompt, self.sampling.constraint)
 
     def read(self, sources: Sequence[str]) -> list[Picture]:
         """Read the pictures of one conversation, and report notes about them."""

@@ -20,6 +20,7 @@ from typing import Protocol, cast
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.notes import Notes
 from dsvl_cli.batch.row import ONLY, Answer, Failure, Row
+from dsvl_cli.engine.constraints import Constraint, JsonSchema
 from dsvl_cli.engine.conversation import (
     BatchModel,
     Conversation,
@@ -28,11 +29,13 @@ from dsvl_cli.engine.conversation import (
     Outcome,
     Part,
     Picture,
+    Reply,
     Request,
     compose_parts,
 )
 from dsvl_cli.engine.options import SamplingParams
 from dsvl_cli.engine.pictures.bounded import BoundedDecoder
+from dsvl_cli.engine.schemas import add_explanation, read_value
 from dsvl_cli.errors import DsvlError, ImageError, UsageError
 
 Judge = Callable[[str, str, FinishReason], str | None]
@@ -79,6 +82,7 @@ class _Task:
     sha256: str | None = None
     failure: Failure | None = None
     answers: dict[str, Answer] = field(default_factory=dict)
+    constraints: dict[str, Constraint | None] = field(default_factory=dict)
     open: int = 0  # number of questions still unanswered
     held: int = 0  # bytes of its pictures
 
@@ -94,6 +98,8 @@ class Captioner:
         sampling: sampling parameters of the answers.
         batch_size: maximum number of concurrent requests; None leaves it to the model.
         judge: takes text, prompt and finish reason of an answer; returns why it is suspect, or None.
+        constraints: what form the answers to some questions must have. That of an item's sampling wins.
+        least_probability: an answer from a list is suspect below it.
         fill: returns the questions for an item, whose variables it fills in. Raises ImageError.
         trials: remembers what is being read, so that an item that ends the process is not tried in vain by each run.
 
@@ -111,6 +117,8 @@ class Captioner:
         judge: Judge = lambda *_: None,
         trials: Trials | None = None,
         fill: Fill = lambda questions, _: questions,
+        constraints: Mapping[str, Constraint] | None = None,
+        least_probability: float = 0.0,
     ) -> None:
         self._model = model
         self._questions = questions
@@ -120,6 +128,8 @@ class Captioner:
         self._judge = judge
         self._trials = trials or _NoTrials()
         self._fill = fill
+        self._constraints = constraints or {}
+        self._least_probability = least_probability
         self.notes = Notes()
         self._decoder = BoundedDecoder()
         self._held = _Budget(_AHEAD_BYTES)
@@ -217,8 +227,11 @@ class Captioner:
         try:
             sampling = replace(self._sampling, **task.item.sampling)
             for name, prompt in task.prompts.items():
-                talk = Conversation([Message("user", _compose(task, prompt))], system)
-                requests.append(Request((number, name), talk, sampling))
+                constraint = sampling.constraint or self._constraints.get(name)
+                task.constraints[name] = constraint
+                words = add_explanation(prompt, constraint)
+                talk = Conversation([Message("user", _compose(task, words))], system)
+                requests.append(Request((number, name), talk, replace(sampling, constraint=constraint)))
         except DsvlError as error:
             task.failure = _failure(error)
             return
@@ -240,18 +253,37 @@ class Captioner:
         if outcome.error is not None:
             task.failure = task.failure or _failure(outcome.error)
         elif reply is not None:
-            stats = reply.stats
-            task.answers[name] = Answer(
-                reply.text,
-                reply.finish_reason,
-                stats.prompt_tokens if stats else None,
-                stats.generated_tokens if stats else None,
-                round(stats.prompt_seconds + stats.generate_seconds, 3) if stats else None,
-                self._judge(reply.text, task.prompts[name], reply.finish_reason),
-            )
+            try:
+                task.answers[name] = self._make_answer(reply, task.prompts[name], task.constraints[name])
+            except DsvlError as error:  # the JSON is not complete
+                task.failure = task.failure or _failure(error)
         if not task.open:
             del self._tasks[number]
             self._rows.append(self._row(task))
+
+    def _make_answer(self, reply: Reply, prompt: str, constraint: Constraint | None) -> Answer:
+        """Convert a reply.
+
+        Raises:
+            InvalidAnswer: it is not what its schema asks for.
+        """
+        stats = reply.stats
+        answer = Answer(
+            reply.text,
+            reply.finish_reason,
+            stats.prompt_tokens if stats else None,
+            stats.generated_tokens if stats else None,
+            round(stats.prompt_seconds + stats.generate_seconds, 3) if stats else None,
+        )
+        if isinstance(constraint, JsonSchema):
+            return replace(answer, value=read_value(constraint, reply.text, reply.finish_reason))
+        if reply.probabilities is None:
+            return replace(answer, suspicion=self._judge(reply.text, prompt, reply.finish_reason))
+        answer = replace(answer, probabilities=dict(reply.probabilities))
+        chance = answer.probability or 0.0
+        if chance < self._least_probability:
+            return replace(answer, suspicion=f"probability {chance:.2f} is below {self._least_probability:g}")
+        return answer
 
     def _row(self, task: _Task) -> Row:
         first = task.pictures[0] if task.pictures else None

@@ -11,7 +11,9 @@ With several questions each answer's text is in a field named after the question
      "answers": {NAME: {"finish_reason", "prompt_tokens", "tokens", "seconds", "suspicion"}...},
      "width", "height", "sha256", "model", "error_type", "error"}
 
-Every row has every field; unknown values are null.
+Every row has every field; unknown values are null. Answers of a given form have more: `value` is the JSON of a schema,
+`probability` and `probabilities` are those of the choices. With several questions, a question's field holds the value
+of a schema instead of its text, which is in `answers` then, and NAME_probability is beside a choice.
 """
 
 from __future__ import annotations
@@ -31,7 +33,18 @@ FIELDS = (
     "width", "height", "sha256", "model", "error_type", "error",
 )  # fmt: skip
 _DETAILS = ("finish_reason", "prompt_tokens", "tokens", "seconds", "suspicion")
+_FORMS = ("value", "probability", "probabilities")
 _ABOUT = ("width", "height", "sha256", "model")
+
+
+class _NoValue:
+    """Stands for an answer without JSON, whose value may be anything, null too."""
+
+    def __repr__(self) -> str:
+        return "NO_VALUE"
+
+
+NO_VALUE = _NoValue()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +58,8 @@ class Answer:
         tokens: the number of generated tokens.
         seconds: from the question to the last token; within a batch this includes work on other requests.
         suspicion: why the answer is probably degenerate, such as `repeats itself`; None if it looks fine.
+        value: the JSON of an answer under a schema.
+        probabilities: of an answer from a list: that of each choice.
     """
 
     text: str
@@ -53,6 +68,24 @@ class Answer:
     tokens: int | None = None
     seconds: float | None = None
     suspicion: str | None = None
+    value: Any = NO_VALUE
+    probabilities: Mapping[str, float] | None = None
+
+    @property
+    def probability(self) -> float | None:
+        """The probability of the choice."""
+        return None if self.probabilities is None else self.probabilities.get(self.text)
+
+    @property
+    def result(self) -> Any:
+        """The value if there is one, else the text."""
+        return self.text if self.value is NO_VALUE else self.value
+
+    def forms(self) -> dict[str, Any]:
+        """Return the fields that only an answer of a given form has."""
+        if self.probabilities is not None:
+            return {"probability": self.probability, "probabilities": dict(self.probabilities)}
+        return {} if self.value is NO_VALUE else {"value": self.value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +159,15 @@ class Row:
             fields["prompt"] = self.prompts[ONLY]
             fields["text"] = answer.text if answer else None
             fields.update((name, getattr(answer, name) if answer else None) for name in _DETAILS)
+            fields.update(answer.forms() if answer else {})
         else:
-            fields.update((name, self.answers[name].text if name in self.answers else None) for name in self.prompts)
+            for name in self.prompts:
+                answer = self.answers.get(name)
+                fields[name] = answer.result if answer else None
+                if answer is not None and answer.probabilities is not None:
+                    fields[f"{name}_probability"] = answer.probability
             fields["prompts"] = dict(self.prompts)
-            fields["answers"] = {
-                name: {detail: getattr(answer, detail) for detail in _DETAILS} for name, answer in self.answers.items()
-            }
+            fields["answers"] = {name: _to_details(answer) for name, answer in self.answers.items()}
         fields.update((name, getattr(self, name)) for name in _ABOUT)
         fields["error_type"] = self.error.type if self.error else None
         fields["error"] = self.error.message if self.error else None
@@ -170,11 +206,12 @@ class Row:
     def _from_fields(cls, fields: Mapping[str, Any]) -> Row:
         if "answers" in fields:
             prompts = dict(fields["prompts"])
-            answers = {name: Answer(fields[name], **details) for name, details in fields["answers"].items()}
+            answers = {name: _to_answer(fields[name], details) for name, details in fields["answers"].items()}
         else:
             prompts = {ONLY: fields["prompt"]}
             details = {name: fields[name] for name in _DETAILS}
-            answers = {} if fields["text"] is None else {ONLY: Answer(fields["text"], **details)}
+            details.update((name, fields[name]) for name in _FORMS if name in fields)
+            answers = {} if fields["text"] is None else {ONLY: _to_answer(fields["text"], details)}
         message = fields["error"]
         return cls(
             id=fields["id"],
@@ -184,6 +221,16 @@ class Row:
             error=None if message is None else Failure(fields["error_type"], message),
             **{name: fields[name] for name in _ABOUT},
         )
+
+
+def _to_details(answer: Answer) -> dict[str, Any]:
+    details = {detail: getattr(answer, detail) for detail in _DETAILS} | answer.forms()
+    return details if answer.value is NO_VALUE else {**details, "text": answer.text}
+
+
+def _to_answer(text: Any, details: Mapping[str, Any]) -> Answer:
+    rest = {name: value for name, value in details.items() if name not in ("text", "probability")}
+    return Answer(details.get("text", text), **rest)
 
 
 def encode(fields: Mapping[str, Any]) -> bytes:

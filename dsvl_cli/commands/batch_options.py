@@ -88,6 +88,14 @@ Ask = Annotated[
     ),
 ]  # fmt: skip
 
+MinProbability = Annotated[
+    float | None,
+    _option(
+        _QUESTION, "--min-probability", metavar="P", min=0, max=1,
+        help="Mark rows as suspect whose choice is less likely than P.",
+    ),
+]  # fmt: skip
+
 Out = Annotated[
     str | None,
     _option(

@@ -60,6 +60,25 @@ class JsonSchema:
 
 Constraint = OneOf | JsonSchema
 
+
+def to_json(constraint: Constraint) -> dict[str, Any]:
+    """Return a constraint as JSON values; see `from_json`."""
+    return {"choices": list(constraint.choices)} if isinstance(constraint, OneOf) else {"schema": constraint.value}
+
+
+def from_json(value: dict[str, Any]) -> Constraint:
+    """Read what `to_json` returned.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if isinstance(choices := value.get("choices"), list) and all(isinstance(text, str) for text in choices):
+        return OneOf(tuple(choices))
+    if "schema" not in value:
+        raise ValueError("not a constraint")
+    return JsonSchema.of(value["schema"])
+
+
 # One line, with a space after commas and colons: what most JSON looks like, and no white space to get lost in.
 _STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 

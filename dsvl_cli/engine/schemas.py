@@ -63,6 +63,11 @@ def explain(schema: JsonSchema) -> str:
     return "\n".join(["Answer in JSON with these fields.", *lines]) if lines else ""
 
 
+def add_explanation(prompt: str, constraint: Constraint | None) -> str:
+    """Return a prompt with what its schema says about the fields."""
+    return "\n".join(filter(None, (prompt, explain(constraint) if isinstance(constraint, JsonSchema) else "")))
+
+
 def _list_descriptions(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield the names of the properties that have a description, from the outside in."""
     properties = value.get("properties") if isinstance(value, dict) else None

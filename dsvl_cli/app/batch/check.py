@@ -71,7 +71,7 @@ def _find_changes(console: Console, job: Job, stored: Settings) -> Iterator[str]
             yield f"the model has changed to {checkpoint.name}"
     except DsvlError as error:
         console.warn(f"the model was not compared: {error.message}")
-    if given & {"prompt", "prompt_file", "ask"} and job.questions(has_chat=True) != stored.prompts:
+    if given & {"prompt", "prompt_file", "ask"} and job.questions(has_chat=True).prompts != stored.prompts:
         yield "the prompt has changed"
     if "system" in given and job.options.system != stored.system:
         yield "the system prompt has changed"

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.output.settings import Settings
 from dsvl_cli.batch.path_set import PathSet
-from dsvl_cli.batch.questions import read_questions
+from dsvl_cli.batch.questions import Questions, read_questions
 from dsvl_cli.batch.row import ONLY
 from dsvl_cli.batch.sources.leftovers import Exclusion, Skipped
 from dsvl_cli.batch.sources.scan import ScanOptions, scan
 from dsvl_cli.batch.templates import find_variables
+from dsvl_cli.engine.constraints import Constraint, to_json
 from dsvl_cli.engine.encodings import read_text
 from dsvl_cli.engine.options import DEFAULT_PROMPT, IMAGE_MARK, LoadOptions, SamplingParams
 from dsvl_cli.engine.pictures.access import Access
 from dsvl_cli.engine.pictures.images import PICTURE_EXTENSIONS
+from dsvl_cli.engine.schemas import read_constraint
 from dsvl_cli.errors import DsvlError, UsageError
 
 if TYPE_CHECKING:
@@ -89,14 +91,14 @@ class Job:
             raise UsageError(f"--sidecar is {self.options.sidecar!r}; it must be an extension such as .txt or .caption")
         return extension
 
-    def questions(self, *, has_chat: bool) -> dict[str, str]:
+    def questions(self, *, has_chat: bool) -> Questions:
         """Return the questions by name.
 
         Raises:
             DsvlError: a file cannot be read, or a question is about several pictures.
         """
         questions = self._read_questions(has_chat=has_chat)
-        for question in questions.values():
+        for question in questions.prompts.values():
             find_variables(question)
             if question.count(IMAGE_MARK) > 1:
                 raise UsageError(
@@ -104,22 +106,29 @@ class Job:
                 )
         return questions
 
-    def _read_questions(self, *, has_chat: bool) -> dict[str, str]:
+    def _read_questions(self, *, has_chat: bool) -> Questions:
         options = self.options
+        constraint = read_constraint(options.choices, options.yes_no, options.schema)
+        only: dict[str, Constraint] = {} if constraint is None else {ONLY: constraint}
         if options.ask is not None:
             if any(source.lower().endswith(".jsonl") for source in options.sources):
                 raise UsageError(
                     "--ask cannot be used with requests: a .jsonl file has its own questions", "leave out --ask"
                 )
+            if constraint is not None:
+                raise UsageError(
+                    "--choices, --yes-no and --schema cannot be used with --ask",
+                    f"say it for each question in {options.ask}",
+                )
             return read_questions(options.ask)
         if options.prompt_file is not None:
-            return {ONLY: read_text(options.prompt_file).strip()}
+            return Questions({ONLY: read_text(options.prompt_file).strip()}, only)
         if options.prompt is not None:
-            return {ONLY: options.prompt}
+            return Questions({ONLY: options.prompt}, only)
         # A base model completes text and follows no instructions, so it gets no prompt by default.
-        return {ONLY: DEFAULT_PROMPT if has_chat else ""}
+        return Questions({ONLY: DEFAULT_PROMPT if has_chat else ""}, only)
 
-    def settings(self, checkpoint: Checkpoint, questions: dict[str, str]) -> Settings:
+    def settings(self, checkpoint: Checkpoint, questions: Questions) -> Settings:
         """Return the settings that the rows depend on."""
         loading: dict[str, Any] = {"dtype": self.load.dtype, "quantization": self.load.quantization}
         if self.load.quantization is not None:
@@ -128,7 +137,7 @@ class Job:
         return Settings(
             checkpoint.name,
             checkpoint.fingerprint,
-            questions,
+            questions.prompts,
             self.options.system,
             # No row of a batch has a constraint, and older settings know of none.
             {
@@ -142,6 +151,8 @@ class Job:
             sidecar=self.sidecar,
             prefix=self.options.prefix or "",
             suffix=self.options.suffix or "",
+            constraints={name: to_json(constraint) for name, constraint in questions.constraints.items()},
+            least_probability=self.options.min_probability or 0.0,
             separator=self.options.separator if self.options.prefix or self.options.suffix else "",
         )
 

@@ -29,6 +29,8 @@ class BatchOptions:
         allow_private_addresses: fetch pictures that a list names from this machine and its network.
         allow_outside_paths: read pictures that requests or a table name outside their folder.
         prompt, prompt_file, ask: the prompt, a file with the prompt, or a file of several questions.
+        choices, yes_no, schema: what form the answers must have.
+        min_probability: an answer from a list is suspect below it.
         system: replaces the model's default system prompt.
         seed: the seed that was asked for, or None to draw one.
         out: where the rows go; `-` is stdout.
@@ -61,6 +63,10 @@ class BatchOptions:
     prompt: str | None
     prompt_file: Path | None
     ask: Path | None
+    choices: str | None
+    yes_no: bool
+    schema: str | None
+    min_probability: float | None
     system: str | None
     seed: int | None
     out: str | None

@@ -16,7 +16,7 @@ from dsvl_cli.batch.output.output import KeptOutput, StreamOutput
 from dsvl_cli.batch.output.responses import to_response_line
 from dsvl_cli.batch.output.sidecars import Sidecars
 from dsvl_cli.batch.output.sinks import TABLE_WRITERS, JournalOnly, Sink, Table
-from dsvl_cli.batch.output.tables import check_parquet, write_csv
+from dsvl_cli.batch.output.tables import check_parquet, write_csv, write_parquet
 from dsvl_cli.batch.row import Row
 from dsvl_cli.batch.templates import find_variables
 from dsvl_cli.errors import DsvlError, UsageError
@@ -114,5 +114,9 @@ def _make_sink(path: Path, form: Format, options: BatchOptions, settings: Settin
         return JournalOnly()
     if form == "parquet":
         check_parquet()
-    writer = partial(write_csv, mark=True) if options.bom else TABLE_WRITERS[form]
+    writer = TABLE_WRITERS[form]
+    if form == "csv":
+        writer = partial(write_csv, mark=options.bom, constraints=settings.read_constraints())
+    elif form == "parquet":
+        writer = partial(write_parquet, constraints=settings.read_constraints())
     return Table(path, writer, tuple(settings.prompts), mark=options.bom)

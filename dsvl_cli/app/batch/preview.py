@@ -44,7 +44,7 @@ def preview_rows(console: Console, job: Job) -> None:
         ("done or skipped", f"{found - due:,}"),
         *(("left out", line) for line in skipped.lines()),
         ("model", checkpoint.name),
-        *(("question" if name == "text" else name, prompt or "(none)") for name, prompt in questions.items()),
+        *(("question" if name == "text" else name, prompt or "(none)") for name, prompt in questions.prompts.items()),
         ("output", f"{job.options.out} ({find_format(job.options)})"),
     ]
     console.write("\n".join(align(rows, console.width)) + "\n")

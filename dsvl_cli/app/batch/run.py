@@ -127,7 +127,18 @@ def _make_captioner(
     settings, trials = (kept.settings, kept.trials) if kept else (settings, None)
     sampling = replace(job.sampling, seed=settings.sampling["seed"])
     fill = partial(fill_prompts, extension=settings.sidecar)
-    return Captioner(model, settings.prompts, settings.system, sampling, batch_size, find_suspicion, trials, fill)
+    return Captioner(
+        model,
+        settings.prompts,
+        settings.system,
+        sampling,
+        batch_size,
+        find_suspicion,
+        trials,
+        fill,
+        settings.read_constraints(),
+        settings.least_probability,
+    )
 
 
 def _stop(runner: Runner, progress: BatchProgress) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from dsvl_cli.batch.output.disk import explained
+from dsvl_cli.engine.constraints import Constraint, from_json
 from dsvl_cli.engine.storage.files import new_file, open_regular
 from dsvl_cli.errors import DsvlError
 
@@ -32,6 +33,8 @@ class Settings:
             of older versions.
         sidecar: the extension of text files.
         prefix, suffix, separator: what is put around the answers in text files.
+        constraints: what form the answers to some questions must have, as JSON.
+        least_probability: an answer from a list is suspect below it.
         seed_drawn: whether the seed was chosen at random; later runs then reuse it.
     """
 
@@ -49,6 +52,8 @@ class Settings:
     prefix: str = ""
     suffix: str = ""
     separator: str = ""
+    constraints: dict[str, Any] = field(default_factory=dict)
+    least_probability: float = 0.0
 
     def write(self, path: Path) -> None:
         """Write the settings to a file.
@@ -82,11 +87,16 @@ class Settings:
             ) from exc
 
     def _checked(self) -> Settings:
-        tables = (self.prompts, self.sampling, self.loading)
+        tables = (self.prompts, self.sampling, self.loading, self.constraints, *self.constraints.values())
         texts = (self.model, self.fingerprint, *self.prompts, *self.prompts.values())
         if not all(isinstance(table, dict) for table in tables) or not all(isinstance(text, str) for text in texts):
             raise ValueError("not the settings of a batch")
+        self.read_constraints()
         return self
+
+    def read_constraints(self) -> dict[str, Constraint]:
+        """Return what form the answers must have, by question."""
+        return {name: from_json(value) for name, value in self.constraints.items()}
 
     def with_seed_of(self, stored: Settings) -> Settings:
         """Return these settings with the stored random seed, if the seed of both was chosen at random."""

@@ -5,17 +5,23 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from dsvl_cli.batch.output.responses import to_response_line
 from dsvl_cli.batch.row import FIELDS, ONLY, Row
+from dsvl_cli.engine.constraints import Constraint, JsonSchema, OneOf
 from dsvl_cli.engine.storage.files import new_file
 from dsvl_cli.errors import DsvlError
 
+Constraints = Mapping[str, Constraint]
+
+_KINDS = {"integer": int, "number": float, "boolean": bool}
 _ROWS_AT_ONCE = 5_000
 # What makes spreadsheets read a text as a formula; East Asian versions accept full-width characters too. Where cells
 # are separated by semicolons or tabs, quotes within the line have no effect, and a cell begins in the middle of a text.
@@ -26,10 +32,17 @@ _FORMULA = re.compile(
     re.VERBOSE,
 )
 _FORMULA_START = re.compile(r"""[\s"'\0\ufeff]*[=+\-@＝＋－＠]""")
-_NUMBERS = {"prompt_tokens": int, "tokens": int, "width": int, "height": int, "seconds": float}
+_NUMBERS: dict[str, type] = {"prompt_tokens": int, "tokens": int, "width": int, "height": int, "seconds": float}
 
 
-def write_csv(path: Path, rows: Iterable[Row], questions: Sequence[str], *, mark: bool = False) -> None:
+def write_csv(
+    path: Path,
+    rows: Iterable[Row],
+    questions: Sequence[str],
+    *,
+    mark: bool = False,
+    constraints: Constraints = MappingProxyType({}),
+) -> None:
     """Write a UTF-8 CSV file with a header line.
 
     Texts that look like formulas get an apostrophe, in all columns but the first: ids are for joining tables. Those are
@@ -40,8 +53,9 @@ def write_csv(path: Path, rows: Iterable[Row], questions: Sequence[str], *, mark
         rows: in their order.
         questions: the names of the questions.
         mark: begin with a byte order mark, without which Excel does not take a file for UTF-8.
+        constraints: what form the answers must have, by question.
     """
-    columns = table_columns(questions)
+    columns = list(table_columns(questions, constraints))
     with new_file(path) as file:
         file.write(codecs.BOM_UTF8 * mark + b"id," + _csv_lines([columns[1:]]))
         for some in _chunks(rows):
@@ -49,7 +63,9 @@ def write_csv(path: Path, rows: Iterable[Row], questions: Sequence[str], *, mark
             file.write(b"".join(_quoted(id_) + b"," + _csv_lines([others]) for id_, *others in cells))
 
 
-def write_parquet(path: Path, rows: Iterable[Row], questions: Sequence[str]) -> None:
+def write_parquet(
+    path: Path, rows: Iterable[Row], questions: Sequence[str], *, constraints: Constraints = MappingProxyType({})
+) -> None:
     """Write a Parquet file; its `path` column can be joined with other tables.
 
     Raises:
@@ -59,12 +75,15 @@ def write_parquet(path: Path, rows: Iterable[Row], questions: Sequence[str]) -> 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = table_columns(questions)
-    kinds = {int: pa.int64(), float: pa.float64(), str: pa.string()}
-    schema = pa.schema([(name, kinds[_NUMBERS.get(name, str)]) for name in columns])
+    columns = table_columns(questions, constraints)
+    kinds = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
+    schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
     with new_file(path) as file, pq.ParquetWriter(pa.PythonFile(file, "w"), schema) as writer:
         for some in _chunks(rows):
-            cells = [[_encodable(cell) for cell in _cells(row, columns)] for row in some]
+            cells = [
+                [_as(kind, cell) for kind, cell in zip(columns.values(), _cells(row, columns), strict=True)]
+                for row in some
+            ]
             writer.write_table(pa.table(list(map(list, zip(*cells, strict=True))), schema=schema))
 
 
@@ -88,16 +107,66 @@ def check_parquet() -> None:
         raise DsvlError("Parquet support is not installed", "pip install 'dsvl[parquet]'") from exc
 
 
-def table_columns(questions: Sequence[str]) -> list[str]:
-    """Return the column names: the fields of a row, with one column per question if there are several."""
+def table_columns(questions: Sequence[str], constraints: Constraints = MappingProxyType({})) -> dict[str, type]:
+    """Return the columns with their types: the fields of a row, with one column per question if there are several.
+
+    The properties of a schema are columns if there is one question; a name that a row has already gets `value.`.
+    """
+    kinds = {name: _NUMBERS.get(name, str) for name in FIELDS}
     if tuple(questions) == (ONLY,):
-        return list(FIELDS)
-    totals = [name for name in FIELDS if name not in ("id", "path", "status", "prompt", "text", "finish_reason")]
-    return ["id", "path", "status", *questions, *totals]
+        columns: dict[str, type] = {}
+        for name in FIELDS:
+            columns[name] = kinds[name]
+            if name == "text" and ONLY in constraints:
+                columns.update(_columns_of(constraints[ONLY]))
+        return columns
+    columns = dict.fromkeys(("id", "path", "status"), str)
+    for name in questions:
+        constraint = constraints.get(name)
+        columns[name] = _kind_of(constraint.value) if isinstance(constraint, JsonSchema) else str
+        if isinstance(constraint, OneOf):
+            columns[f"{name}_probability"] = float
+    hidden = ("id", "path", "status", "prompt", "text", "finish_reason")
+    return columns | {name: kind for name, kind in kinds.items() if name not in hidden}
 
 
-def _cells(row: Row, columns: Sequence[str]) -> list[Any]:
+def _columns_of(constraint: Constraint) -> dict[str, type]:
+    """Return the columns of the answer to the only question."""
+    if isinstance(constraint, OneOf):
+        return {"probability": float}
+    properties = _properties(constraint.value)
+    return {_column(name): _kind_of(part) for name, part in properties.items()} or {"value": _kind_of(constraint.value)}
+
+
+def _properties(schema: Any) -> dict[str, Any]:
+    properties = schema.get("properties") if isinstance(schema, dict) else None
+    return properties if isinstance(properties, dict) else {}
+
+
+def _column(name: str) -> str:
+    return f"value.{name}" if name in FIELDS or name in ("value", "probability") else name
+
+
+def _kind_of(schema: Any) -> type:
+    """Return the type of a column: of numbers and booleans if the schema allows nothing else, else of texts."""
+    kind = schema.get("type") if isinstance(schema, dict) else None
+    return _KINDS.get(kind, str) if isinstance(kind, str) else str
+
+
+def _as(kind: type, cell: Any) -> Any:
+    """Return a value for a column of a type; JSON stands for what is no text."""
+    if cell is None:
+        return None
+    if kind is str:
+        return _encodable(cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False))
+    return kind(cell) if isinstance(cell, (int, float)) else None
+
+
+def _cells(row: Row, columns: Iterable[str]) -> list[Any]:
     fields = row.to_fields()
+    value = fields.get("value")
+    if row.is_flat and isinstance(value, dict):
+        fields = {_column(name): part for name, part in value.items()} | fields
     if not row.is_flat:
         answers = row.answers.values()
         fields["suspicion"] = row.suspicion
@@ -110,8 +179,13 @@ def _cells(row: Row, columns: Sequence[str]) -> list[Any]:
 def _csv_lines(lines: Iterable[Sequence[Any]]) -> bytes:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerows([[_harmless(_encodable(cell)) for cell in line] for line in lines])
+    writer.writerows([[_harmless(_encodable(_plain(cell))) for cell in line] for line in lines])
     return buffer.getvalue().encode()
+
+
+def _plain(cell: Any) -> Any:
+    """Return JSON for what a cell cannot hold: lists, objects and booleans."""
+    return json.dumps(cell, ensure_ascii=False) if isinstance(cell, (list, dict, bool)) else cell
 
 
 def _quoted(id_: str) -> bytes:

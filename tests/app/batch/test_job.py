@@ -51,15 +51,15 @@ def test_a_seed_is_drawn_where_none_is_asked_for() -> None:
 
 @pytest.mark.parametrize(("has_chat", "question"), [(True, DEFAULT_PROMPT), (False, "")])
 def test_only_a_chat_model_gets_an_instruction_unasked(has_chat: bool, question: str) -> None:
-    assert job().questions(has_chat=has_chat) == {ONLY: question}
+    assert job().questions(has_chat=has_chat).prompts == {ONLY: question}
 
 
 def test_questions_come_from_the_line_a_file_or_a_list(tmp_path: Path) -> None:
     (tmp_path / "q.txt").write_text(" What? \n")
     (tmp_path / "q.toml").write_text('a = "One?"\nb = "Two?"\n')
-    assert job(prompt="Which?").questions(has_chat=True) == {ONLY: "Which?"}
-    assert job(prompt_file=tmp_path / "q.txt").questions(has_chat=True) == {ONLY: "What?"}
-    assert job(ask=tmp_path / "q.toml").questions(has_chat=True) == {"a": "One?", "b": "Two?"}
+    assert job(prompt="Which?").questions(has_chat=True).prompts == {ONLY: "Which?"}
+    assert job(prompt_file=tmp_path / "q.txt").questions(has_chat=True).prompts == {ONLY: "What?"}
+    assert job(ask=tmp_path / "q.toml").questions(has_chat=True).prompts == {"a": "One?", "b": "Two?"}
     with pytest.raises(DsvlError, match="nothing: cannot be read: No such file"):
         job(prompt_file=tmp_path / "nothing").questions(has_chat=True)
     with pytest.raises(UsageError, match="more than one <image>"):

@@ -154,7 +154,7 @@ def test_grey_of_9_to_15_bits_is_not_black(bits: int, kind: str) -> None:
     picture = picture_from_bytes(encoded(image, kind), "scan")
     greys = [decode(picture).getpixel((x, 0)) for x in range(3)]
     brightest = 255 * white // (2**bits - 1)
-    assert near(greys, [(0, 0, 0), (brightest // 2,) * 3, (brightest,) * 3], 1)
+    assert near(greys, [(0, 0, 0), (brightest // 2,) * 3, (brightest,) * 3], 1)  # type: ignore[arg-type]
     assert picture.notes == (f"its values end at {white:,}: taken as {bits} bits of grey, not as 16",)
 
 
