@@ -31,7 +31,7 @@ from dsvl_cli.settings import ALL_SETTINGS
 from dsvl_cli.terminal.chat.settings import ChatSettings, find_setting, set_value
 
 LOADING = [field.name for field in fields(LoadOptions) if field.name in RULES]
-SAMPLING = [field.name for field in fields(SamplingParams)]
+SAMPLING = [field.name for field in fields(SamplingParams) if field.name != "constraint"]
 
 # As they are typed: what is right and what is wrong, at the bounds and next to them.
 VALUES: dict[str, tuple[list[str], list[str]]] = {
