@@ -5,6 +5,7 @@
     │   └── SettingError   ... the value of one setting; the command line adds where it is set
     ├── ImageError         one picture cannot be read; the commands continue with the others
     │   └── NotFetched     ... because its address is not fetched offline; a stored row of it is not stale for that
+    ├── InvalidRequest     a request of a list cannot be answered as it asks; OpenAI's formats have a name for it
     ├── InvalidAnswer      an answer is not what its schema asks for; the commands continue with the others
     ├── ContextOverflow    the prompt does not fit into the model's context; chat offers to drop something
     ├── MemoryShortage     not enough memory for a single answer; named in the batch row
@@ -88,6 +89,10 @@ class ImageError(DsvlError):
 
 class NotFetched(ImageError):
     """The picture has an address, and there is to be no connection."""
+
+
+class InvalidRequest(DsvlError):
+    """A request of a list cannot be answered as it asks; the message names the field."""
 
 
 class InvalidAnswer(DsvlError):

@@ -183,6 +183,7 @@ OWN = {
     "batch/output/trials.py": "records that dsvl wrote",
     "batch/output/tables.py": "names to be written",
     "terminal/console.py": "what is to be shown",
+    "terminal/clipboard.py": "base64",
     "terminal/chat/script.py": "names to be written",
     "terminal/chat/input/line_editor.py": "what is to be shown",
     "app/sessions.py": "what is to be shown",

@@ -27,10 +27,10 @@ from dsvl_cli.engine.conversation import (
     FinishReason,
     Message,
     Outcome,
-    Part,
     Picture,
     Reply,
     Request,
+    Role,
     compose_parts,
 )
 from dsvl_cli.engine.options import SamplingParams
@@ -187,7 +187,7 @@ class Captioner:
                     task.held = self._held.take(sum(map(len, data)))
                 task.sha256 = hash_pictures(data)
                 task.pictures = [self._decoder.read(each, item.path, careful=ended > 0) for each in data]
-                for note in (note for picture in task.pictures for note in picture.notes):
+                for note in (*item.notes, *(note for picture in task.pictures for note in picture.notes)):
                     self.notes.add(item.path, note)
         except DsvlError as error:
             task.failure = _failure(error)
@@ -226,11 +226,13 @@ class Captioner:
         requests = []
         try:
             sampling = replace(self._sampling, **task.item.sampling)
+            if task.item.sampling.get("seed") is not None and not sampling.temperature:
+                self.notes.add(task.item.path, "its seed has no effect at a temperature of 0")
             for name, prompt in task.prompts.items():
                 constraint = sampling.constraint or self._constraints.get(name)
                 task.constraints[name] = constraint
                 words = add_explanation(prompt, constraint)
-                talk = Conversation([Message("user", _compose(task, words))], system)
+                talk = Conversation(_compose(task, words), system)
                 requests.append(Request((number, name), talk, replace(sampling, constraint=constraint)))
         except DsvlError as error:
             task.failure = _failure(error)
@@ -402,19 +404,26 @@ def hash_pictures(data: Sequence[bytes]) -> str | None:
     return hashlib.sha256(digests.encode()).hexdigest() if len(data) > 1 else digests or None
 
 
-def _compose(task: _Task, prompt: str) -> tuple[Part, ...]:
+def _compose(task: _Task, prompt: str) -> list[Message]:
     """Insert an item's pictures between its own texts, or at the image marks of the run's prompt.
 
     Raises:
         DsvlError: the number of pictures does not match.
     """
-    parts, pictures = task.item.parts, task.pictures
-    if parts is None:
-        return compose_parts(prompt, pictures)
-    if parts.count(None) != len(pictures):
-        raise ImageError(f"{task.item.path}: the number of pictures changed after the request was read", "run it again")
+    item, pictures = task.item, task.pictures
+    if item.parts is None:
+        return [Message("user", compose_parts(prompt, pictures))]
     following = iter(pictures)
-    return tuple(next(following) if part is None else part for part in parts)
+    turns: list[tuple[Role, tuple[str | None, ...]]] = [*item.earlier, ("user", (*item.parts, *_explanation(task)))]
+    if sum(parts.count(None) for _, parts in turns) != len(pictures):
+        raise ImageError(f"{item.path}: the number of pictures changed after the request was read", "run it again")
+    return [Message(role, tuple(next(following) if part is None else part for part in parts)) for role, parts in turns]
+
+
+def _explanation(task: _Task) -> tuple[str, ...]:
+    """Return what the schema of an item says about its fields, after its own texts."""
+    text = add_explanation("", task.constraints.get(ONLY))
+    return (f"\n{text}",) if text else ()
 
 
 def _failure(error: DsvlError) -> Failure:

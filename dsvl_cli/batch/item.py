@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dsvl_cli.engine.conversation import Role
 from dsvl_cli.engine.options import IMAGE_MARK
 
 
@@ -20,6 +21,8 @@ class Item:
         read: returns the encoded pictures, usually one. Thread-safe. Raises ImageError.
         parts: the item's own prompt in place of the run's: texts, and None for each picture. Image marks in these
             texts have no effect.
+        earlier: the turns before that prompt, oldest first, with parts in the same form. Their pictures come first.
+        notes: what is to be said about the item, such as a field of a request without effect.
         system: overrides the run's system prompt.
         sampling: overrides fields of the run's `SamplingParams`.
         prompts: the run's prompts as an earlier run filled them in for this item, by question; None to fill them in.
@@ -31,6 +34,8 @@ class Item:
     path: str
     read: Callable[[], Sequence[bytes]] = field(repr=False, compare=False)
     parts: tuple[str | None, ...] | None = None
+    earlier: tuple[tuple[Role, tuple[str | None, ...]], ...] = ()
+    notes: tuple[str, ...] = ()
     system: str | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
     root: str = ""

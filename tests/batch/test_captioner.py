@@ -13,7 +13,7 @@ from dsvl_cli.batch.captioner import Captioner, _Task, hash_pictures
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.quality import find_suspicion
 from dsvl_cli.batch.row import ONLY, Row
-from dsvl_cli.engine.conversation import Part, Picture, Request, compose_parts
+from dsvl_cli.engine.conversation import Message, Picture, Request, compose_parts
 from dsvl_cli.engine.options import SamplingParams
 from dsvl_cli.engine.pictures.bounded import BoundedDecoder
 from dsvl_cli.engine.pictures.images import picture_from_bytes
@@ -94,10 +94,10 @@ def test_whatever_preparing_an_item_raises_is_its_own_row(sampling: dict[str, ob
 
 @pytest.mark.fault("exceptions while an item is read or asked about")
 def test_an_unforeseen_exception_while_an_item_is_prepared_is_its_own_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail_for_the_first(task: _Task, prompt: str) -> tuple[Part, ...]:
+    def fail_for_the_first(task: _Task, prompt: str) -> list[Message]:
         if task.item.id == "001.png":
             raise KeyError("x")
-        return compose_parts(prompt, task.pictures)
+        return [Message("user", compose_parts(prompt, task.pictures))]
 
     monkeypatch.setattr("dsvl_cli.batch.captioner._compose", fail_for_the_first)
     bad, good = caption([item(1), item(2)])

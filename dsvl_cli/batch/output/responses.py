@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dsvl_cli.batch.row import Row, encode
+from dsvl_cli.errors import InvalidRequest
 
 
 def to_response(fields: Mapping[str, Any], created: int) -> dict[str, Any]:
@@ -20,7 +21,8 @@ def to_response(fields: Mapping[str, Any], created: int) -> dict[str, Any]:
     """
     response, error = None, None
     if fields["error"] is not None:
-        error = {"code": fields["error_type"], "message": fields["error"]}
+        code = "invalid_request_error" if fields["error_type"] == InvalidRequest.__name__ else fields["error_type"]
+        error = {"code": code, "message": fields["error"]}
     else:
         prompt_tokens, tokens = fields["prompt_tokens"] or 0, fields["tokens"] or 0
         message = {"role": "assistant", "content": fields["text"]}

@@ -5,8 +5,8 @@
 
 The format: https://platform.openai.com/docs/guides/batch. A picture is a data URL, an http(s) URL, or a path relative
 to the folder of the file and within it. Pictures go where their parts are among the texts; image marks in a text have
-no effect. A line that cannot be answered as requested becomes an item whose `read` raises the reason: no field is
-silently ignored.
+no effect. Turns of user and assistant may come before the question, and `response_format` may ask for JSON. A line that
+cannot be answered as requested becomes an item whose `read` raises the reason: no field is silently ignored.
 """
 
 from __future__ import annotations
@@ -14,19 +14,22 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from dsvl_cli.batch.item import Item
+from dsvl_cli.engine.constraints import ANY_OBJECT, JsonSchema
+from dsvl_cli.engine.conversation import Role
 from dsvl_cli.engine.encodings import Encoding, find_encoding, read_line
 from dsvl_cli.engine.options import RULES, SamplingParams
 from dsvl_cli.engine.pictures.access import FOREIGN, Access, check_inside, is_url, shown_address
 from dsvl_cli.engine.pictures.addresses import decode_data_address, is_data_address, is_file_address, local_path
 from dsvl_cli.engine.pictures.images import MAX_BYTES, is_address, read_file
-from dsvl_cli.errors import DsvlError, ImageError
+from dsvl_cli.engine.schemas import check_schema
+from dsvl_cli.errors import DsvlError, ImageError, InvalidRequest
 
 ENDPOINT = "/v1/chat/completions"
 _MAX_LINE_BYTES = 2 * MAX_BYTES
@@ -44,16 +47,24 @@ _SAMPLING = {
 }
 # Fields that do not affect answers, and values that are the default. The run determines the model.
 _WITHOUT_EFFECT = frozenset(
-    {"model", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "stream_options"}
-)
+    {"model", "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "stream_options",
+     "prompt_cache_retention", "verbosity", "parallel_tool_calls"}
+)  # fmt: skip
 _NEUTRAL: Mapping[str, Any] = {
     "n": 1, "stream": False, "logprobs": False, "frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {},
-    "modalities": ["text"], "response_format": {"type": "text"}, "tools": [], "tool_choice": "none",
+    "modalities": ["text"], "tools": [], "top_logprobs": 0,
 }  # fmt: skip
 
 
-class _BadRequest(ImageError):
-    """A line cannot be answered as requested."""
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The messages of a request, in the form of `Item`, and the addresses of all pictures in order."""
+
+    parts: tuple[str | None, ...]
+    earlier: tuple[tuple[Role, tuple[str | None, ...]], ...]
+    system: str | None
+    urls: list[str]
+    notes: tuple[str, ...]
 
 
 # custom_id -> file and line number.
@@ -100,36 +111,38 @@ def _item(path: str, number: int, offset: int, line: bytes, encoding: Encoding, 
         _check_new(found.setdefault(custom_id, (path, number)), path, number)
         item = replace(item, id=custom_id, own_id=True)
         body = _body(request)
-        parts, system, urls = _read_messages(body)
-        if len(urls) == 1 and _is_path(urls[0]):
-            item = replace(item, path=_resolve(urls[0], path))
-        return replace(item, parts=parts, system=system, sampling=_sampling(body))
+        asked, sampling = _read_messages(body), _sampling(body)
+        if len(asked.urls) == 1 and _is_path(asked.urls[0]):
+            item = replace(item, path=_resolve(asked.urls[0], path))
+        return replace(
+            item, parts=asked.parts, earlier=asked.earlier, system=asked.system, sampling=sampling, notes=asked.notes
+        )
     except DsvlError as exc:
         return replace(item, read=partial(_refuse, f"{path}, line {number}: {exc.message}", exc.hint))
 
 
 def _refuse(message: str, hint: str | None) -> Sequence[bytes]:
-    raise ImageError(message, hint)
+    raise InvalidRequest(message, hint)
 
 
 def _parse(line: bytes, encoding: Encoding) -> dict[str, Any]:
     if len(line) >= _MAX_LINE_BYTES:
-        raise _BadRequest(f"longer than the limit of {_MAX_LINE_BYTES // 2**20} MiB")
+        raise InvalidRequest(f"longer than the limit of {_MAX_LINE_BYTES // 2**20} MiB")
     try:
         request = json.loads(encoding.decode(line).removeprefix("\ufeff"))  # a mark again where files were joined
     except UnicodeDecodeError as exc:
-        raise _BadRequest(f"not {encoding.name}") from exc
+        raise InvalidRequest(f"not {encoding.name}") from exc
     except (ValueError, RecursionError) as exc:
-        raise _BadRequest("not JSON, or cut off") from exc
+        raise InvalidRequest("not JSON, or cut off") from exc
     if not isinstance(request, dict):
-        raise _BadRequest("not a JSON object")
+        raise InvalidRequest("not a JSON object")
     return request
 
 
 def _custom_id(request: Mapping[str, Any]) -> str:
     custom_id = request.get("custom_id")
     if not isinstance(custom_id, str) or not custom_id:
-        raise _BadRequest("has no custom_id")
+        raise InvalidRequest("has no custom_id")
     _check_text(custom_id)
     return custom_id
 
@@ -139,20 +152,20 @@ def _check_new(place: tuple[str, int], path: str, number: int) -> None:
     if line == number and (file == path or os.path.realpath(file) == os.path.realpath(path)):
         return
     where = f"line {line}" if file == path else f"{file}, line {line}"
-    raise _BadRequest(f"its custom_id is already used in {where}", "give each line a unique custom_id")
+    raise InvalidRequest(f"its custom_id is already used in {where}", "give each line a unique custom_id")
 
 
 def _body(request: Mapping[str, Any]) -> Mapping[str, Any]:
     if request.get("method", "POST") != "POST":
-        raise _BadRequest("its method is not POST")
+        raise InvalidRequest("its method is not POST")
     if request.get("url", ENDPOINT) != ENDPOINT:
-        raise _BadRequest(f"its url is not {ENDPOINT}")
+        raise InvalidRequest(f"its url is not {ENDPOINT}")
     unknown = [*(request.keys() - {"custom_id", "method", "url", "body"})]
     if unknown:
         raise _unknown_fields(unknown)
     body = request.get("body")
     if not isinstance(body, dict):
-        raise _BadRequest("has no body")
+        raise InvalidRequest("has no body")
     unknown = [name for name, value in body.items() if not _is_understood(name, value)]
     if unknown:
         raise _unknown_fields(unknown)
@@ -160,35 +173,58 @@ def _body(request: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _is_understood(name: str, value: object) -> bool:
-    if name == "messages" or name in _SAMPLING or name in _WITHOUT_EFFECT or value is None:
+    if name == "tool_choice":  # there are no tools to choose from
+        return value in ("none", "auto")
+    if name in ("messages", "response_format") or name in _SAMPLING or name in _WITHOUT_EFFECT or value is None:
         return True
     return name in _NEUTRAL and value == _NEUTRAL[name]
 
 
-def _unknown_fields(names: Sequence[str]) -> _BadRequest:
-    return _BadRequest(f"has fields or values that are not supported: {', '.join(sorted(names))}"[:300], "remove them")
+def _unknown_fields(names: Sequence[str]) -> InvalidRequest:
+    return InvalidRequest(
+        f"has fields or values that are not supported: {', '.join(sorted(names))}"[:300], "remove them"
+    )
 
 
-def _read_messages(body: Mapping[str, Any]) -> tuple[tuple[str | None, ...], str | None, list[str]]:
-    """Return the parts of the user message in the form of `Item.parts`, the system prompt, and the picture URLs."""
+def _read_messages(body: Mapping[str, Any]) -> _Asked:
     messages = body.get("messages")
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise _BadRequest("has no messages")
-    systems, users = [], []
+        raise InvalidRequest("has no messages")
+    systems: list[list[tuple[str, str | None]]] = []
+    turns: list[tuple[Role, list[tuple[str, str | None]]]] = []
+    notes: dict[str, None] = {}
     for message in messages:
-        if message.get("role") in ("system", "developer"):
-            systems.append(_content(message))
-        elif message.get("role") == "user":
-            users.append(_content(message))
+        role, content = message.get("role"), _content(message)
+        if role in ("system", "developer"):
+            systems.append(content)
+        elif role == "user":
+            turns.append(("user", content))
+        elif role == "assistant" and not message.get("tool_calls"):
+            turns.append(("assistant", content))
         else:
-            raise _BadRequest("has messages whose role is neither system nor user", "ask one question per line")
-    if len(users) != 1:
-        raise _BadRequest(f"has {len(users)} user messages", "ask one question per line")
+            raise InvalidRequest(f"messages has the role {role!r}, which is none of system, user and assistant")
+        notes.update((note, None) for note in _list_ignored(message))
+    if not turns or turns[-1][0] != "user":
+        raise InvalidRequest("messages does not end with a question of the user")
     if any(url is not None for content in systems for _, url in content):
-        raise _BadRequest("has a picture in its system prompt")
+        raise InvalidRequest("messages has a picture in its system prompt")
+    if any(url is not None for role, content in turns if role == "assistant" for _, url in content):
+        raise InvalidRequest("messages has a picture in an answer of the assistant")
     system = "\n".join(text for content in systems for text, _ in content) if systems else None
-    urls = [url for _, url in users[0] if url is not None]
-    return _arrange(users[0]), system, urls
+    urls = [url for _, content in turns for _, url in content if url is not None]
+    earlier = tuple((role, _arrange(content)) for role, content in turns[:-1])
+    return _Asked(_arrange(turns[-1][1]), earlier, system, urls, tuple(notes))
+
+
+def _list_ignored(message: Mapping[str, Any]) -> Iterator[str]:
+    """Yield notes about the fields of a message that have no effect."""
+    if message.get("name"):
+        yield "name of a message has no effect"
+    content = message.get("content")
+    for part in content if isinstance(content, list) else ():
+        image = part.get("image_url") if isinstance(part, dict) else None
+        if isinstance(image, dict) and image.get("detail", "auto") != "auto":
+            yield "detail of a picture has no effect"
 
 
 def _content(message: Mapping[str, Any]) -> list[tuple[str, str | None]]:
@@ -197,7 +233,7 @@ def _content(message: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
     if not isinstance(content, list):
-        raise _BadRequest("has a message without content")
+        raise InvalidRequest("has a message without content")
     parts: list[tuple[str, str | None]] = []
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
@@ -205,7 +241,7 @@ def _content(message: Mapping[str, Any]) -> list[tuple[str, str | None]]:
         if kind == "image_url" and isinstance(value, dict):
             value = value.get("url")
         if not isinstance(value, str):
-            raise _BadRequest("has a message part that is neither text nor picture")
+            raise InvalidRequest("has a message part that is neither text nor picture")
         if kind == "text":
             _check_text(value)
         else:
@@ -229,16 +265,16 @@ def _check_text(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as exc:
-        raise _BadRequest("contains a lone surrogate, which is not a valid character") from exc
+        raise InvalidRequest("contains a lone surrogate, which is not a valid character") from exc
 
 
 def _check_url(url: str) -> None:
     if not url.strip():
-        raise _BadRequest("has a picture without a URL")
+        raise InvalidRequest("has a picture without a URL")
     try:
         os.fsencode(url)  # accepts the surrogates that represent undecodable bytes of a file name
     except UnicodeEncodeError as exc:
-        raise _BadRequest("has a URL with a lone surrogate, which is not a valid character") from exc
+        raise InvalidRequest("has a URL with a lone surrogate, which is not a valid character") from exc
 
 
 def _sampling(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -250,13 +286,31 @@ def _sampling(body: Mapping[str, Any]) -> dict[str, Any]:
         if field == "stop":
             value = (value,) if isinstance(value, str) else value
             if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) for text in value):
-                raise _BadRequest("stop is neither a string nor a list of strings")
+                raise InvalidRequest("stop is neither a string nor a list of strings")
             value = tuple(value)
         elif isinstance(value, bool) or not isinstance(value, int if RULES[field].kind is int else (int, float)):
-            raise _BadRequest(f"{name} is not a {'whole ' if RULES[field].kind is int else ''}number")
+            raise InvalidRequest(f"{name} is not a {'whole ' if RULES[field].kind is int else ''}number")
         given[field] = value
+    if (constraint := _read_format(body.get("response_format"))) is not None:
+        given["constraint"] = constraint
     SamplingParams(**given)  # raises for values out of range
     return given
+
+
+def _read_format(value: object) -> JsonSchema | None:
+    """Read `response_format`."""
+    kind = value.get("type") if isinstance(value, dict) else None
+    if value is None or kind == "text":
+        return None
+    if kind == "json_object":
+        return ANY_OBJECT
+    described = value.get("json_schema") if isinstance(value, dict) and kind == "json_schema" else None
+    if not isinstance(described, dict) or "schema" not in described:
+        raise InvalidRequest("response_format is not text, json_object, or json_schema with a schema")
+    try:
+        return check_schema(described["schema"])
+    except DsvlError as exc:
+        raise InvalidRequest(f"response_format: {exc.message}", exc.hint) from exc
 
 
 def _pictures_at(path: str, offset: int, encoding: Encoding, access: Access) -> Sequence[bytes]:
@@ -268,7 +322,7 @@ def _pictures_at(path: str, offset: int, encoding: Encoding, access: Access) -> 
     except OSError as exc:
         raise ImageError(f"{path}: cannot be read: {exc.strerror or 'unknown error'}") from exc
     try:
-        urls = _read_messages(_body(_parse(line, encoding)))[2]
+        urls = _read_messages(_body(_parse(line, encoding))).urls
     except DsvlError as exc:
         raise ImageError(f"{path}: changed during the run") from exc
     return tuple(_picture(url, path, access) for url in urls)

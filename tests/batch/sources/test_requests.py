@@ -17,7 +17,7 @@ from dsvl_cli.batch.sources import requests
 from dsvl_cli.batch.sources.requests import scan_requests
 from dsvl_cli.batch.sources.scan import ScanOptions, scan
 from dsvl_cli.engine.pictures.access import Access
-from dsvl_cli.errors import DsvlError, ImageError
+from dsvl_cli.errors import DsvlError, ImageError, InvalidRequest
 from tests.pictures import draw_picture
 
 RED, BLUE = (draw_picture(seed).data for seed in (1, 2))
@@ -47,7 +47,7 @@ def scanned(folder: Path, *lines: Any, **options: Any) -> list[Item]:
 
 
 def refusal(item: Item) -> str:
-    with pytest.raises(ImageError) as caught:
+    with pytest.raises((ImageError, InvalidRequest)) as caught:
         item.read()
     assert "\n" not in caught.value.message
     return caught.value.message
@@ -110,8 +110,9 @@ def test_pictures_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_parts_keep_their_order(names: list[str]) -> None:
     urls = [name for name in names if name in ("RED", "BLUE")]
     content = [image(name) if name in ("RED", "BLUE") else text(name) for name in names]
-    parts, _, found = requests._read_messages(request(content=content)["body"])
-    assert found == urls
+    asked = requests._read_messages(request(content=content)["body"])
+    parts = asked.parts
+    assert asked.urls == urls
     following = iter(urls)
     composed = [next(following) if part is None else part for part in parts]
     assert [piece for part in composed for piece in part.split("\n")] == names
@@ -155,9 +156,21 @@ def test_parts_give_the_places_and_no_text_does(
         (request(n=2, tools=[{}]), "not supported: n, tools"),
         (request(messages=None), "no messages"),
         (request(messages=["hello"]), "no messages"),
-        (request(messages=[]), "0 user messages"),
-        (request(messages=[{"role": "user", "content": "x"}] * 2), "2 user messages"),
-        (request(messages=[{"role": "assistant", "content": "x"}]), "neither"),
+        (request(messages=[]), "does not end with a question"),
+        (request(messages=[{"role": "assistant", "content": "x"}]), "does not end with a question"),
+        (request(messages=[{"role": "tool", "content": "x"}]), "the role 'tool'"),
+        (request(messages=[{"role": "assistant", "content": "x", "tool_calls": [{}]}]), "the role 'assistant'"),
+        (
+            request(messages=[{"role": role, "content": [image("a")]} for role in ("assistant", "user")]),
+            "of the assist",
+        ),
+        (request(tool_choice="required"), "not supported: tool_choice"),
+        (request(response_format={"type": "xml"}), "response_format is not"),
+        (request(response_format={"type": "json_schema"}), "response_format is not"),
+        (
+            request(response_format={"type": "json_schema", "json_schema": {"schema": {"not": {}}}}),
+            "response_format: the schema is not supported: not",
+        ),
         (
             request(messages=[{"role": role, "content": [image("a")]} for role in ("system", "user")]),
             "in its system prompt",
@@ -187,6 +200,42 @@ def test_a_line_that_cannot_be_answered_says_why(line: Any, words: str, tmp_path
     )
     assert (before.id, before.read(), after.id, after.read()) == ("before", (), "after", ())
     assert bad.prompt == "", "what the run asks is not what this line asked"
+
+
+def test_earlier_turns_are_kept_with_their_pictures(tmp_path: Path) -> None:
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [image(data_url(RED)), text("What is it?")]},
+        {"role": "assistant", "content": "A circle."},
+        {"role": "user", "content": [text("And"), image(data_url(BLUE)), text("here?")]},
+    ]
+    [item] = scanned(tmp_path, request(messages=messages))
+    assert item.system == "Be brief."
+    assert item.earlier == (("user", (None, "What is it?")), ("assistant", ("A circle.",)))
+    assert item.parts == ("And", None, "here?")
+    assert item.read() == (RED, BLUE)
+
+
+def test_what_has_no_effect_is_taken_and_said(tmp_path: Path) -> None:
+    harmless: dict[str, Any] = {
+        "tool_choice": "auto", "parallel_tool_calls": True, "top_logprobs": 0, "verbosity": "low",
+        "prompt_cache_retention": "24h", "response_format": {"type": "text"},
+    }  # fmt: skip
+    [item] = scanned(tmp_path, request(content="Hello?", **harmless))
+    assert (item.read(), item.sampling, item.notes) == ((), {}, ())
+    messages = [{"role": "user", "name": "ann", "content": [image(data_url(RED)), image(data_url(BLUE))]}]
+    [item] = scanned(tmp_path, request(messages=messages))
+    assert item.notes == ("name of a message has no effect", "detail of a picture has no effect")
+
+
+def test_response_format_is_a_schema(tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
+    strict, free = scanned(
+        tmp_path, request("a", response_format=wanted), request("b", response_format={"type": "json_object"})
+    )
+    assert strict.sampling["constraint"].value == schema
+    assert free.sampling["constraint"].value == {"type": "object"}
 
 
 @pytest.mark.fault("malformed requests")
