@@ -22,8 +22,8 @@ ALLOWED = {
     "batch": {"errors", "engine"},
     "sessions": {"errors", "engine"},
     "terminal": {
-        "errors", "config", "engine.conversation", "engine.encodings", "engine.options", "engine.progress",
-        "engine.units",
+        "errors", "config", "engine.constraints", "engine.conversation", "engine.encodings", "engine.options",
+        "engine.progress", "engine.schemas", "engine.units",
     },
     "app": {"errors", "config", "settings", "engine", "terminal", "batch", "sessions"},
     "commands": {

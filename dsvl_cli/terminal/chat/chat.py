@@ -298,6 +298,8 @@ class Chat:
             raise UsageError("there is no message yet")
         if messages[-1].role == "assistant" and messages[-1].finish_reason == "stop":
             raise UsageError("the last answer is complete", "/retry generates another one")
+        if messages[-1].role == "assistant" and self.settings.sampling.constraint is not None:
+            raise UsageError("JSON cannot be continued", "/set max_new_tokens N allows more, /retry asks again")
         self._answer(list(messages), self.settings.sampling)
 
     def retry(self) -> None:

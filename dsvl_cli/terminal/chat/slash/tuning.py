@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dsvl_cli.engine.constraints import JsonSchema
+from dsvl_cli.engine.schemas import read_schema
 from dsvl_cli.engine.units import format_bytes
 from dsvl_cli.errors import DsvlError
 from dsvl_cli.terminal.chat.settings import SETTINGS, find_setting, set_value, show_value, value_of
@@ -51,6 +54,21 @@ def change_system(chat: Chat, argument: str) -> None:
         chat.tell(f"the system prompt is: {conversation.system}")
     else:
         chat.tell("there is no system prompt")
+
+
+def change_schema(chat: Chat, argument: str) -> None:
+    """Show, set or drop the JSON Schema that answers follow."""
+    if argument:
+        schema = (
+            None if argument.casefold() in ("off", "none", "default") else read_schema(argument.strip("'\""))
+        )  # as in a shell
+        sampling = replace(chat.settings.sampling, constraint=schema)
+        chat.settings = replace(chat.settings, sampling=sampling)
+    constraint = chat.settings.sampling.constraint
+    if isinstance(constraint, JsonSchema):
+        chat.tell(f"answers are JSON under {constraint.text}", "/schema off makes them free again")
+    else:
+        chat.tell("answers are free text; /schema FILE, or /schema 'colour, count int', makes them JSON")
 
 
 def change_model(chat: Chat, argument: str) -> None:
@@ -109,6 +127,7 @@ def offer_models(chat: Chat, _: str) -> Iterable[str]:
 COMMANDS = (
     SlashCommand("set", "[NAME [VALUE]]", "show or change settings", change_setting, complete=offer_settings),
     SlashCommand("system", "[TEXT]", "show or replace the system prompt; default, none", change_system),
+    SlashCommand("schema", "[SCHEMA]", "show or set a JSON Schema for answers; off", change_schema),
     SlashCommand("model", "[NAME]", "list the models, or load another one", change_model, complete=offer_models),
     SlashCommand("stats", "", "show tokens, times and memory of the last answer", show_stats),
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from dsvl_cli.engine.constraints import JsonSchema
 from dsvl_cli.engine.conversation import Message
 from dsvl_cli.errors import UsageError
 from dsvl_cli.terminal.chat.slash import guesses
@@ -29,6 +30,7 @@ GOOD = {
     "editor": ["", "draft"],
     "set": ["", "temperature", "temperature 0.2", "top_p=0.5", "overflow drop-oldest", "stop 'a b' c", "seed none"],
     "system": ["", "You are terse.", "default", "none", "''"],
+    "schema": ["", "colour, count int", '{"type": "object"}', "off"],
     "model": ["", "other", "fake"],
     "stats": [""],
     "new": [""],
@@ -59,6 +61,7 @@ BAD = {
     "set": [("temprature 1", "did you mean temperature"), ("temperature hot", "between 0 and 100"),
             ("top_p 2", "top_p"), ("overflow sometimes", "drop-oldest")],
     "system": [],
+    "schema": [("gone.json", "cannot be read"), ("count integ", "not a type"), ('{"not": {}}', "not supported")],
     "model": [("no-such", "no model")],
     "stats": [("x", "no argument")],
     "new": [("x", "no argument")],
@@ -355,6 +358,17 @@ def test_no_system_text_is_written_as_for_the_option(desk: Desk) -> None:
         desk.do("/system be terse")
         assert "there is no system prompt" in desk.do(f"/system {argument}")
         assert desk.chat.dialogue.conversation.system == ""
+
+
+def test_a_schema_holds_until_it_is_turned_off(desk: Desk) -> None:
+    desk.do("/schema 'count int'", "How many?")
+    _, sampling = desk.model.asked[-1]
+    assert isinstance(sampling.constraint, JsonSchema)
+    assert set(sampling.constraint.value["properties"]) == {"count"}
+    assert "count" in desk.do("/schema")
+    desk.do("/schema off", "How many?")
+    assert desk.model.asked[-1][1].constraint is None
+    assert "free text" in desk.do("/schema")
 
 
 def test_copy_takes_the_last_answer(desk: Desk, tmp_path: Path) -> None:
