@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Protocol, cast
 
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.notes import Notes
+from dsvl_cli.batch.read_ahead import AHEAD, Budget, ReadAhead
 from dsvl_cli.batch.row import ONLY, Answer, Failure, Row
 from dsvl_cli.engine.constraints import Constraint, JsonSchema
 from dsvl_cli.engine.conversation import (
@@ -41,15 +40,10 @@ from dsvl_cli.errors import DsvlError, ImageError, UsageError
 Judge = Callable[[str, str, FinishReason], str | None]
 Fill = Callable[[Mapping[str, str], Item], Mapping[str, str]]
 
-_AHEAD = 16  # items read in advance, each in a thread, so that those that take long hold up no others
 _READERS = 4
 _AHEAD_BYTES = 256 * 2**20  # of encoded pictures; nothing more is read once so much is waiting
 _MANY_ROWS = 16  # rows that need no model; once this many are pending, they are yielded before more items start
-_PATIENCE_SECONDS = 0.2  # wait for the next item before finishing the requests in flight without it
-_READING_SECONDS = 1.0  # the same, while items are being read
-_SLOW_SECONDS = 0.1  # an item that takes longer is overtaken by those behind it
 _MOST_ENDED = 3  # runs that may end over an item before it is given up
-_POLL_SECONDS = 0.02
 
 
 class Trials(Protocol):
@@ -132,7 +126,7 @@ class Captioner:
         self._least_probability = least_probability
         self.notes = Notes()
         self._decoder = BoundedDecoder()
-        self._held = _Budget(_AHEAD_BYTES)
+        self._held = Budget(_AHEAD_BYTES)
         self._readers = threading.Semaphore(_READERS)
         self._stopped = False
         self._tasks: dict[int, _Task] = {}
@@ -153,10 +147,10 @@ class Captioner:
             items: consumed a few items in advance. None means that no item is available right now.
         """
         self._decoder = BoundedDecoder()
-        self._held = _Budget(_AHEAD_BYTES)
-        pool = ThreadPoolExecutor(_AHEAD, "read")
+        self._held = Budget(_AHEAD_BYTES)
+        pool = ThreadPoolExecutor(AHEAD, "read")
         try:
-            ahead = _ReadAhead(pool, items, self._prepare)
+            ahead = ReadAhead(pool, items, self._prepare)
             while not (ahead.is_done or self._stopped):
                 with closing(_as_generator(self._model.answer_all(self._requests(ahead), self._batch_size))) as found:
                     for outcome in found:
@@ -199,7 +193,7 @@ class Captioner:
             task.failure = _failure(ImageError(f"{item.path}: cannot be read: {type(exc).__name__}"))
         return task
 
-    def _requests(self, ahead: _ReadAhead) -> Iterator[Request]:
+    def _requests(self, ahead: ReadAhead[_Task]) -> Iterator[Request]:
         """Yield the requests of one call of the model.
 
         They end when no item arrives for a while, so that the requests in flight can finish, and when many rows
@@ -300,102 +294,6 @@ class Captioner:
             sha256=task.sha256,
             error=task.failure,
         )
-
-
-class _Budget:
-    """Bounds the bytes that are held at a time; thread-safe."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._held = 0
-        self._is_closed = False
-        self._changed = threading.Condition()
-
-    def take(self, size: int) -> int:
-        """Wait until there is room for so many bytes, or nothing else is held; return their number."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._is_closed or not self._held or self._held + size <= self._limit)
-            self._held += size
-        return size
-
-    def give(self, size: int) -> None:
-        """Give back what was taken."""
-        with self._changed:
-            self._held -= size
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """Let everyone through."""
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify_all()
-
-
-class _ReadAhead:
-    """Prepares items in threads and returns them in order, except that slow ones are overtaken."""
-
-    def __init__(
-        self, pool: ThreadPoolExecutor, items: Iterable[Item | None], prepare: Callable[[Item], _Task]
-    ) -> None:
-        self._pool = pool
-        self._items = iter(items)
-        self._prepare = prepare
-        self._futures: deque[Future[_Task]] = deque()
-        self._is_exhausted = False
-        self._awaited: Future[_Task] | None = None
-        self._awaited_since = 0.0
-
-    @property
-    def is_done(self) -> bool:
-        """Whether all items have been taken."""
-        return self._is_exhausted and not self._futures
-
-    def take(self, is_stopped: Callable[[], bool], *, is_patient: bool) -> _Task | None:
-        """Return the next task.
-
-        Returns:
-            None if there are no more, none is ready in time and `is_patient` is False, or work is stopped.
-        """
-        began_at = time.monotonic()
-        while True:
-            self._fill()
-            if (ready := self._find_ready()) is not None:
-                self._futures.remove(ready)
-                return ready.result()
-            waited = time.monotonic() - began_at
-            patience = _READING_SECONDS if self._futures else _PATIENCE_SECONDS
-            if self.is_done or is_stopped() or (not is_patient and waited >= patience):
-                return None
-            if self._futures:
-                # The first alone, as long as it is not overdue: to wait for many costs more than a small picture.
-                wait_for(self._futures if self._is_overdue() else [self._futures[0]], _POLL_SECONDS, FIRST_COMPLETED)
-            else:
-                time.sleep(_POLL_SECONDS)
-
-    def _find_ready(self) -> Future[_Task] | None:
-        if not self._futures:
-            return None
-        head = self._futures[0]
-        if head.done() or not self._is_overdue():
-            return head if head.done() else None
-        return next((future for future in self._futures if future.done()), None)
-
-    def _is_overdue(self) -> bool:
-        """Whether the first item has been waited for longer than others are to wait behind it."""
-        if self._futures[0] is not self._awaited:
-            self._awaited, self._awaited_since = self._futures[0], time.monotonic()
-        return time.monotonic() - self._awaited_since >= _SLOW_SECONDS
-
-    def _fill(self) -> None:
-        while not self._is_exhausted and len(self._futures) < _AHEAD:
-            try:
-                item = next(self._items)
-            except StopIteration:
-                self._is_exhausted = True
-                return
-            if item is None:
-                return
-            self._futures.append(self._pool.submit(self._prepare, item))
 
 
 def hash_pictures(data: Sequence[bytes]) -> str | None:
