@@ -18,7 +18,7 @@ from dsvl_cli.engine.constraints import OneOf
 from dsvl_cli.engine.conversation import Conversation, Request
 from dsvl_cli.engine.model import VisionLanguageModel, load_model
 from dsvl_cli.engine.options import LoadOptions, SamplingParams
-from training.evaluate import MOST_NEW_TOKENS, draw_questions
+from training.evaluate import MOST_NEW_TOKENS, draw_answers, draw_questions
 
 # Skills whose answers are from a short list; its choices are the answers that the skill has over many scenes.
 CLOSED = ("colour of 1", "kind of 1", "presence of 1-3", "background of 1-3", "count", "place of 1", "which of two")
@@ -72,7 +72,7 @@ def main() -> None:
     rows: list[Row] = []
     for skill in CLOSED:
         drawn = list(draw_questions(skill, per_skill, seed=0))
-        common = Counter(answer for _, answer in draw_questions(skill, _DRAWN, seed=1)).most_common(_MOST_CHOICES)
+        common = Counter(draw_answers(skill, _DRAWN, seed=1)).most_common(_MOST_CHOICES)
         answers = sorted({answer for answer, _ in common} | {answer for _, answer in drawn})
         talks, right = [to_conversation(messages) for messages, _ in drawn], [answer for _, answer in drawn]
         free = ask(model, talks, SamplingParams(MOST_NEW_TOKENS))

@@ -200,11 +200,20 @@ def evaluate(
 
 def draw_questions(skill: str, count: int, seed: int = 0) -> Iterator[tuple[Conversation, str]]:
     """Yield conversations that end with a question of a skill, each with the right answer."""
+    for question, rng in _draw(skill, count, seed):
+        yield _messages(question, rng), question.turns[-1].answer
+
+
+def draw_answers(skill: str, count: int, seed: int = 0) -> Iterator[str]:
+    """Yield the right answers alone, without drawing pictures."""
+    return (question.turns[-1].answer for question, _ in _draw(skill, count, seed))
+
+
+def _draw(skill: str, count: int, seed: int) -> Iterator[tuple[Question, random.Random]]:
     number = list(SKILLS).index(skill)
     for index in range(count):
         rng = split_random("evaluation", seed, number * 1_000_000 + index)
-        question = SKILLS[skill](rng)
-        yield _messages(question, rng), question.turns[-1].answer
+        yield SKILLS[skill](rng), rng
 
 
 def _batches(questions: Iterator[tuple[Conversation, str]]) -> Iterator[list[tuple[Conversation, str]]]:
