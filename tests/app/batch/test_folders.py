@@ -114,7 +114,7 @@ def test_ids_like_formulas_are_said(
     (place / "photos/=1+1.png").write_bytes(png(4))
     monkeypatch.chdir("photos")
     assert run[0](".", "-o", "../out.csv") == 0
-    assert "1 of the ids look like formulas to a spreadsheet" in capsys.readouterr().err
+    assert "1 of the ids looks like a formula to a spreadsheet" in capsys.readouterr().err
     with (place / "out.csv").open(newline="") as file:
         found = {row["id"]: row["path"] for row in csv.DictReader(file)}
     assert found == {"=1+1.png": "'=1+1.png", "a.png": "a.png"}
