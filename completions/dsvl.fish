@@ -213,7 +213,7 @@ complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l existing -x -a '(__dsvl_values e
 complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l sidecar -x -a '(__dsvl_values text)' -d 'The extension of text files, such as .caption.'
 complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l prefix -x -a '(__dsvl_values text)' -d 'Put this before answers in text files.'
 complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l suffix -x -a '(__dsvl_values text)' -d 'Put this after answers in text files.'
-complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l separator -x -a '(__dsvl_values text)' -d 'Put this between prefix, answer and suffix. Default: a comma and a space'
+complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l separator -x -a '(__dsvl_values text)' -d 'Put this between prefix, answer and suffix. Default: a comma and a space.'
 complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l overwrite -d 'Start over. The old rows are dropped once the new ones are complete.'
 complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l report -x -a '(__dsvl_values files)' -d 'Also write an HTML page of thumbnails, answers and errors.'
 complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l batch-size -x -a '(__dsvl_values text)' -d 'Answers generated at a time; auto picks what fits in memory.'

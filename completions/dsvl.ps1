@@ -138,7 +138,7 @@ $dsvlCommands = @{
             @{ Names = @('--sidecar'); Kind = 'text'; Repeatable = $False; Help = 'The extension of text files, such as .caption.' }
             @{ Names = @('--prefix'); Kind = 'text'; Repeatable = $False; Help = 'Put this before answers in text files.' }
             @{ Names = @('--suffix'); Kind = 'text'; Repeatable = $False; Help = 'Put this after answers in text files.' }
-            @{ Names = @('--separator'); Kind = 'text'; Repeatable = $False; Help = 'Put this between prefix, answer and suffix. Default: a comma and a space' }
+            @{ Names = @('--separator'); Kind = 'text'; Repeatable = $False; Help = 'Put this between prefix, answer and suffix. Default: a comma and a space.' }
             @{ Names = @('--overwrite'); Kind = $null; Repeatable = $False; Help = 'Start over. The old rows are dropped once the new ones are complete.' }
             @{ Names = @('--report'); Kind = 'files'; Repeatable = $False; Help = 'Also write an HTML page of thumbnails, answers and errors.' }
             @{ Names = @('--batch-size'); Kind = 'text'; Repeatable = $False; Help = 'Answers generated at a time; auto picks what fits in memory.' }

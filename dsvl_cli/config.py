@@ -204,7 +204,10 @@ class _File:
                 data = stream.read(_LARGEST + 1)
             if len(data) > _LARGEST:
                 raise DsvlError(f"{path} is larger than {_LARGEST:,} bytes", "shorten it")
-            text = decode_text(data, str(path))
+            try:
+                text = decode_text(data, str(path))
+            except DsvlError as exc:
+                raise UsageError(str(exc), exc.hint) from exc
             if _DEEP_KEY.search(text):  # of which the parser takes quadratic time
                 raise RecursionError
             return cls(path, text, tomllib.loads(text))

@@ -23,7 +23,7 @@ from dsvl_cli.commands import options
 from dsvl_cli.config import read_config
 from dsvl_cli.engine import options as engine_options
 from dsvl_cli.engine.options import SamplingParams
-from dsvl_cli.errors import DsvlError, UsageError
+from dsvl_cli.errors import DsvlError, ExitStatus, UsageError
 from dsvl_cli.settings import ALL_SETTINGS, SETTINGS
 from tests.platforms import pretend
 from tests.test_imports import loaded_by
@@ -307,6 +307,8 @@ def test_a_broken_file_is_told_with_its_place(files: Files, data: bytes, place: 
     error = files.fail()
     assert str(files.user / "config.toml") in error.message
     assert place in error.message
+    if "UTF-8" in place:
+        assert error.status == ExitStatus.USAGE  # as for any other wrong setting
 
 
 def test_a_byte_order_mark_is_no_part_of_a_file(files: Files) -> None:

@@ -170,8 +170,6 @@ class Captioner:
         """Read and validate an item's pictures; called in threads."""
         task = _Task(item, self._questions if item.prompt is None else {ONLY: item.prompt})
         try:
-            if item.prompt is None:
-                task.prompts = item.prompts or self._fill(self._questions, item)
             ended = self._trials.ended(item.id)
             if ended >= _MOST_ENDED:
                 raise ImageError(f"{item.path}: given up: {ended} runs ended while it was being read")
@@ -180,6 +178,10 @@ class Captioner:
                     data = item.read()
                     task.held = self._held.take(sum(map(len, data)))
                 task.sha256 = hash_pictures(data)
+                if (
+                    item.prompt is None
+                ):  # after the hash, without which the row would look as if the picture had changed
+                    task.prompts = item.prompts or self._fill(self._questions, item)
                 task.pictures = [self._decoder.read(each, item.path, careful=ended > 0) for each in data]
                 for note in (*item.notes, *(note for picture in task.pictures for note in picture.notes)):
                     self.notes.add(item.path, note)

@@ -141,7 +141,7 @@ Separator = Annotated[
     str,
     _option(
         _ROWS, "--separator", metavar="TEXT", callback=options.check_text,
-        help="Put this between prefix, answer and suffix. Default: a comma and a space",
+        help="Put this between prefix, answer and suffix. Default: a comma and a space.",
     ),
 ]  # fmt: skip
 Overwrite = Annotated[

@@ -230,7 +230,9 @@ def _find_near(name: str, names: Sequence[str]) -> str | None:
         return _OTHER_NAMES[name]
     plain = name.replace("_", "-")
     begun = [each for each in names if len(plain) > 3 and each.startswith(plain)]
-    return next(iter([*difflib.get_close_matches(plain, names, n=1), *begun]), None)
+    bare = {each.lstrip("-"): each for each in names}  # dashes would make every option similar to every other
+    near = [bare[each] for each in difflib.get_close_matches(plain.lstrip("-"), bare, n=1)]
+    return next(iter([*near, *begun]), None)
 
 
 def _source(parameter: Any, ctx: typer.Context) -> str:

@@ -18,6 +18,7 @@ from dsvl_cli.errors import DsvlError
 _HINT = "save it as UTF-8"
 _CHUNK_BYTES = 65536
 _MAX_BYTES = 16 * 2**20
+_PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")  # PNG, JPEG: no path begins so
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +168,17 @@ def split_names(names: BinaryIO) -> Iterator[str]:
     Bytes that are not UTF-8 stay in the names as surrogates, as in all paths.
 
     Raises:
-        DsvlError: the list begins as UTF-16, and goes on as something else.
+        DsvlError: the list is not text: a picture, UTF-16 without a mark, or not what its mark says.
     """
     read = getattr(names, "read1", names.read)
     beginning = b""
     while any(found.mark.startswith(beginning) for found in _MARKED) and (chunk := read(_CHUNK_BYTES)):
         beginning += chunk
     encoding = find_encoding(beginning)
+    if beginning.startswith(_PICTURES):
+        raise DsvlError("the list of pictures is a picture itself", "give a picture as an argument, not as a list")
+    if _is_unmarked_utf16(beginning):
+        raise DsvlError("the list of pictures is UTF-16 without a byte order mark", _HINT)
     if encoding.unit == 1:
         decoder = codecs.getincrementaldecoder(sys.getfilesystemencoding())(sys.getfilesystemencodeerrors())
     else:
@@ -194,6 +199,19 @@ def split_names(names: BinaryIO) -> Iterator[str]:
         raise DsvlError(f"the list of pictures is not {encoding.name}, which it begins with", _HINT) from exc
     if held:
         yield held
+
+
+def _is_unmarked_utf16(beginning: bytes) -> bool:
+    """Whether the beginning of a list looks like ASCII in UTF-16, and not like names that end with a null character."""
+    units = beginning[:64]
+    # Names of one character each would look the same, but no picture is named "." or "/".
+    return any(
+        len(units) > 3
+        and not any(units[1 - place :: 2])
+        and all(units[place::2])
+        and set(b"./\n") & set(units[place::2])
+        for place in (0, 1)
+    )
 
 
 def find_undecodable(text: str) -> str | None:

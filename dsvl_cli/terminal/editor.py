@@ -30,6 +30,7 @@ def run_editor(path: Path, variables: Mapping[str, str]) -> None:
     try:
         subprocess.run([*shlex.split(command, posix=os.name != "nt"), str(path)], check=True, env=dict(variables))
     except (OSError, ValueError) as exc:
-        raise DsvlError(f"the editor {command} cannot be used: {exc}", "set EDITOR to another editor") from exc
+        reason = getattr(exc, "strerror", None) or exc
+        raise DsvlError(f"the editor {command} cannot be used: {reason}", "set EDITOR to another editor") from exc
     except subprocess.CalledProcessError as exc:
         raise DsvlError(f"the editor {command} exited with status {exc.returncode}") from exc

@@ -121,5 +121,6 @@ def test_without_an_editor_nothing_is_left(
     assert main(["config", "edit"]) == 1
     captured = capsys.readouterr()
     assert told in captured.err
+    assert "Errno" not in captured.err
     assert "EDITOR" in captured.err.splitlines()[1]
     assert not (folder / "config.toml").exists()

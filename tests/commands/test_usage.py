@@ -204,6 +204,7 @@ def finding(monkeypatch: pytest.MonkeyPatch) -> None:
         ("caption x.png", "there is no command caption", "did you mean dsvl describe?"),
         ("photo.jpg", "there is no command photo.jpg", "dsvl describe photo.jpg"),
         ("--model tiny chat", "there is no option --model", "dsvl COMMAND --model"),
+        ("describe x.png --nosuch", "there is no option --nosuch", "dsvl describe --help lists the options"),
         ("--versoin", "there is no option --versoin", "did you mean --version?"),
         ("sessions", "dsvl sessions needs a command: list", "dsvl sessions --help"),
         ("sessions lsit", "there is no command lsit", "did you mean dsvl sessions list?"),

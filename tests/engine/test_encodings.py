@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from PIL import Image
 
 from dsvl_cli.engine.encodings import (
     decode_lines,
@@ -74,6 +75,7 @@ def test_bytes_of_lines_are_all_read(lines: list[str], name: str, limit: int) ->
 
 @given(names=TEXTS, name=st.sampled_from(sorted(MARKS)), end=st.sampled_from(["\n", "\0"]))
 def test_names_are_split_however_they_come(names: list[str], name: str, end: str) -> None:
+    assume(end == "\n" or any(len(each) != 1 for each in names[:6]))  # which look like UTF-16 without a mark
     data = encoded("".join(each + end for each in names), name)
     for stream in (io.BytesIO(data), io.BufferedReader(Drops(data), 1)):
         assert list(split_names(stream)) == [each for each in names if each]
@@ -87,6 +89,24 @@ def test_bytes_that_are_not_utf8_stay_in_names() -> None:
 def test_a_list_that_is_not_what_it_begins_as_is_refused() -> None:
     with pytest.raises(DsvlError, match="not UTF-16, which it begins with"):
         list(split_names(io.BytesIO(b"\xff\xfea.png\n\0\xd8")))
+
+
+@pytest.mark.fault("texts in a wrong encoding")
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
+def test_a_list_in_utf16_without_a_mark_is_refused(codec: str) -> None:
+    for names in ("a.png\nb.png\n", "/x\r\n", "C:\\pictures\\été.png\r\n"):
+        with pytest.raises(DsvlError, match="UTF-16 without a byte order mark"):
+            list(split_names(io.BytesIO(names.encode(codec))))
+    assert list(split_names(io.BytesIO(b"a\0b\0c\0"))) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_picture_is_no_list(kind: str) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(file, kind)
+    file.seek(0)
+    with pytest.raises(DsvlError, match="a picture itself"):
+        list(split_names(file))
 
 
 def test_lines_that_are_no_text_are_shown_as_such() -> None:

@@ -58,7 +58,12 @@ def mark_stale(console: Console, job: Job, kept: KeptOutput) -> None:
         found = list(find_stale(kept.journal.rows(), kept.settings.column, outside=job.options.allow_outside_paths))
     kept.mark_stale(row.id for row, reason in found if reason == CHANGED)
     if gone := sum(reason == GONE for _, reason in found):
-        console.status(f"{gone:,} rows are left as they are: their pictures are gone")
+        rows = (
+            "1 row is left as it is: its picture is"
+            if gone == 1
+            else f"{gone:,} rows are left as they are: their pictures are"
+        )
+        console.status(f"{rows} gone")
 
 
 def _find_changes(console: Console, job: Job, stored: Settings) -> Iterator[str]:

@@ -93,7 +93,8 @@ def _summarize(options: BatchOptions, outcome: RunOutcome) -> Iterator[str]:
     if again:
         yield f"retry with {' and '.join(again)}"
     if kept.settings.format == "csv" and (count := sum(map(looks_like_formula, kept.journal.ids()))):
-        yield f"{count:,} of the ids look like formulas to a spreadsheet: import that column as text"
+        what = "1 of the ids looks like a formula" if count == 1 else f"{count:,} of the ids look like formulas"
+        yield f"{what} to a spreadsheet: import that column as text"
     if len(kept.journal):
         yield f"rows in {out}" + (f", report in {report}" if report is not None else "")
 

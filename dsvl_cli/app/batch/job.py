@@ -170,6 +170,8 @@ class Job:
             DsvlError: a source does not exist.
         """
         options = self.options
+        skipped = skipped or Skipped()
+        skipped.exclusion = Exclusion(options.exclude)
         extensions = [f".{text.lower().lstrip('.')}" for each in options.extensions for text in each.split(",")]
         found = ScanOptions(
             recursive=options.recursive,
@@ -179,8 +181,8 @@ class Job:
             tell=tell,
             outputs=outputs or PathSet(),
             every=options.every,
-            exclusion=Exclusion(options.exclude),
-            skipped=skipped or Skipped(),
+            exclusion=skipped.exclusion,
+            skipped=skipped,
         )
         if extensions:
             found = replace(found, extensions=frozenset(extensions))

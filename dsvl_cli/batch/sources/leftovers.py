@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -45,10 +46,12 @@ class Skipped:
 
     Attributes:
         excluded: the number of files and folders that a pattern of the user's excluded.
+        exclusion: these patterns, to name those that match nothing.
     """
 
     def __init__(self) -> None:
         self.excluded = 0
+        self.exclusion = Exclusion()
         self._leftovers: Counter[str] = Counter()
 
     def add(self, name: str) -> None:
@@ -64,6 +67,9 @@ class Skipped:
             lines.append(f"{what} skipped ({most}); --all takes {'it' if count == 1 else 'them'}")
         if self.excluded:
             lines.append(f"{self.excluded:,} excluded by --exclude")
+        for pattern in self.exclusion.unmatched():
+            why = ": it is compared with paths below the given folder" if "/" in pattern.strip("/") else ""
+            lines.append(f"--exclude {shlex.quote(pattern)} matched nothing{why}")
         return lines
 
 
@@ -84,20 +90,30 @@ class Exclusion:
     """
 
     def __init__(self, patterns: Iterable[str] = ()) -> None:
-        tidied = [pattern.replace(os.sep, "/").strip("/").removeprefix("./") for pattern in patterns]
-        self._names = [pattern for pattern in tidied if pattern and "/" not in pattern]
-        self._paths = [pattern.split("/") for pattern in tidied if "/" in pattern]
+        tidied = {each: each.replace(os.sep, "/").strip("/").removeprefix("./") for each in patterns}
+        self._names = {each: pattern for each, pattern in tidied.items() if pattern and "/" not in pattern}
+        self._paths = {each: pattern.split("/") for each, pattern in tidied.items() if "/" in pattern}
+        self._unmatched = dict.fromkeys(tidied)
 
     def __bool__(self) -> bool:
         return bool(self._names or self._paths)
+
+    def unmatched(self) -> list[str]:
+        """Return the patterns that have left out nothing so far, as they were given."""
+        return list(self._unmatched)
 
     def __contains__(self, path: object) -> bool:
         """Whether a path relative to the given folder is left out, itself or with a folder on the way."""
         assert isinstance(path, str)
         parts = [part for part in path.replace(os.sep, "/").split("/") if part not in ("", os.curdir)]
-        return any(_match(name, pattern) for name in parts for pattern in self._names) or any(
-            _matches(parts[:end], pattern) for end in range(1, len(parts) + 1) for pattern in self._paths
-        )
+        ends = range(1, len(parts) + 1)
+        matching = [
+            *(each for each, pattern in self._names.items() if any(_match(name, pattern) for name in parts)),
+            *(each for each, pattern in self._paths.items() if any(_matches(parts[:end], pattern) for end in ends)),
+        ]
+        for each in matching:
+            self._unmatched.pop(each, None)
+        return bool(matching)
 
 
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:

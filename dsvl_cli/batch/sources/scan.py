@@ -330,6 +330,8 @@ def _refuse_output(path: str) -> Sequence[bytes]:
 def list_paths(names: BinaryIO) -> Iterator[str]:
     """Yield the paths and addresses of a list as they come; see `split_names`."""
     for path in split_names(names):
+        if path.startswith("\ufeff") and not os.path.lexists(path):
+            path = path[1:]  # of lists one after the other, each may have a byte order mark
         if path.endswith("\r") and not os.path.lexists(path):
             path = path[:-1]  # a list with Windows line endings
         if path:

@@ -114,7 +114,7 @@ def test_ids_like_formulas_are_said(
     (place / "photos/=1+1.png").write_bytes(png(4))
     monkeypatch.chdir("photos")
     assert run[0](".", "-o", "../out.csv") == 0
-    assert "1 of the ids look like formulas to a spreadsheet" in capsys.readouterr().err
+    assert "1 of the ids looks like a formula to a spreadsheet" in capsys.readouterr().err
     with (place / "out.csv").open(newline="") as file:
         found = {row["id"]: row["path"] for row in csv.DictReader(file)}
     assert found == {"=1+1.png": "'=1+1.png", "a.png": "a.png"}
@@ -134,8 +134,12 @@ def test_what_was_skipped_is_said(
     (place / "photos/@eaDir/a.png").mkdir(parents=True)
     (place / "photos/@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg").write_bytes(png(9))
     (place / "photos/._a.png").write_bytes(b"\0\5\x16\7")
-    assert run[0]("photos", "-r", "-o", "out.jsonl", "--exclude", "b.*") == 0
+    left_out = ("--exclude", "b.*", "--exclude", "sub/b.png", "--exclude", "photos/sub", "--exclude", "")
+    assert run[0]("photos", "-r", "-o", "out.jsonl", *left_out) == 0
     error = capsys.readouterr().err
+    assert "--exclude photos/sub matched nothing: it is compared with paths below the given folder" in error
+    assert "--exclude '' matched nothing" in error
+    assert error.count("matched nothing") == 2
     assert "2 thumbnails and system files skipped" in error
     assert "--all takes them" in error
     assert "1 excluded by --exclude" in error
@@ -158,7 +162,7 @@ def test_stale_rows_are_done_again_and_no_others(
     assert batch("photos", "-r", "-o", out, "--retry-stale", "--dry-run") == 0
     assert "to do            1" in capsys.readouterr().out
     assert batch("photos", "-r", "-o", out, "--retry-stale") == 0
-    assert "1 rows are left as they are: their pictures are gone" in capsys.readouterr().err
+    assert "1 row is left as it is: its picture is gone" in capsys.readouterr().err
     assert len(model.asked) == 1
     assert batch("--check", out) == 1
     assert capsys.readouterr().out == "photos/gone.png: the picture is gone\n"
@@ -256,6 +260,7 @@ def test_a_picture_without_a_caption_is_an_error_of_its_own(place: Path, run: tu
     found = rows(place / "out.jsonl")
     assert found["photos/a.png"]["prompt"] == "Improve: ein Kreis"
     assert "has no {caption}" in str(found["photos/sub/b.png"]["error"])
+    assert batch("--check", "out.jsonl") == 0  # its picture has not changed
     (place / "photos/sub/b.txt").write_text("a circle")
     assert batch("photos", "-r", "-o", "out.jsonl", "-p", "Improve: {caption}", "--retry-errors") == 0
     assert rows(place / "out.jsonl")["photos/sub/b.png"]["prompt"] == "Improve: a circle"

@@ -142,6 +142,7 @@ def test_what_a_shell_or_a_list_names_can_be_excluded(tmp_path: Path, monkeypatc
     assert [item.path for item in scan(["a.png", "a_thumb.png"], options=options)] == ["a.png"]
     assert [item.path for item in scan([], io.BytesIO(b"a.png\na_thumb.png"), options)] == ["a.png"]
     assert options.skipped.lines() == ["2 excluded by --exclude"]
+    assert options.exclusion.unmatched() == ["*.gif"]
 
 
 @pytest.mark.parametrize("shards", ["00000.tar 00001.tar", "00000/000000001.jpg 00001/000010001.jpg"])

@@ -111,6 +111,7 @@ def test_names_of_any_bytes_are_found_and_come_back_from_lists(folder: Path) -> 
 def test_lists_may_come_from_windows_and_have_no_end(folder: Path) -> None:
     make(folder, "1.png", "2.png")
     assert found(names=b"1.png\r\n\n2.png") == ["1.png", "2.png"]
+    assert found(names=b"\xef\xbb\xbf1.png\r\n\xef\xbb\xbf2.png\r\n") == ["1.png", "2.png"]  # two lists, joined
 
 
 def test_a_list_is_taken_as_it_comes() -> None:
