@@ -61,6 +61,8 @@ class Question:
                     "give the picture's path, or the prompt itself",
                 )
             prompt = read_stdin().strip()
+            if not prompt:
+                raise UsageError("the prompt on stdin is empty", "pipe the question in, or write -p 'What is it?'")
         if images.count("-") > 1:
             raise UsageError("- is given more than once, but stdin can have only one picture", "give paths")
         refuse_questions(images, "dsvl describe")

@@ -125,7 +125,7 @@ def batch(
         min_probability=min_probability,
         system=system,
         seed=seed,
-        out=out,
+        out=out or ("-" if dry_run else None),  # to count pictures needs no output
         format=format,
         bom=bom,
         existing=existing,

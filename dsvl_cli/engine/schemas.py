@@ -162,7 +162,7 @@ def read_value(schema: JsonSchema, text: str, finish_reason: FinishReason) -> An
     try:
         value = json.loads(text)
     except ValueError as exc:
-        why = "it was interrupted" if finish_reason == "interrupted" else "a stop string ended it"
+        why = "it was interrupted" if finish_reason == "interrupted" else "it ended too early"
         raise InvalidAnswer(f"the answer is not complete JSON: {why}") from exc
     # The grammar cannot count the keys that are not listed, nor see that one is repeated.
     error = next(Draft202012Validator(schema.value).iter_errors(value), None)
@@ -182,7 +182,10 @@ def _refuse(value: Any, obstacle: str) -> UsageError:
     place = f"{'/'.join(places[0])}: " if places else ""
     if "oneOf" in why:
         return UsageError(f"the schema is not supported: {place}its alternatives may overlap", "use anyOf")
-    return UsageError(f"the schema is not supported: {place}{why}")
+    if why.startswith("Unimplemented keys"):
+        keys = re.findall(r'"([^"]+)"', why)
+        why = f"answers cannot be kept to {', '.join(keys)}"
+    return UsageError(f"the schema is not supported: {place}{why}", "leave it out, and check it in what you do next")
 
 
 def _walk(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -60,6 +60,10 @@ GIVEN: list[tuple[list[str], dict[str, Any]]] = [
     (["--max-errors", "0"], {"max_errors": 0}),
     (["--dry-run"], {"dry_run": True}),
     (["--check", "old.jsonl"], {"check": "old.jsonl"}),
+    (["--choices", "Red,Blue"], {"choices": "Red,Blue"}),
+    (["--yes-no"], {"yes_no": True}),
+    (["--schema", "count int"], {"schema": "count int"}),
+    (["--min-probability", "0.5"], {"min_probability": 0.5}),
 ]
 
 

@@ -59,7 +59,7 @@ def test_what_is_no_schema_is_refused(text: str, message: str) -> None:
         ([], "not a JSON object"),
         ({"type": "objet"}, "not a JSON Schema: type: 'objet'"),
         ({"properties": {"a": {"minimum": "1"}}}, "not a JSON Schema: properties/a/minimum"),
-        ({"properties": {"a": {"not": {"type": "string"}}}}, 'properties/a/not: .*"not"'),
+        ({"properties": {"a": {"not": {"type": "string"}}}}, "properties/a/not: answers cannot be kept to not"),
         ({"properties": {"a": {"items": {"dependentRequired": {}}}}}, "properties/a/items/dependentRequired"),
         ({"properties": {"a": {"format": "shoe size"}}}, "properties/a/format: .*shoe size"),
         ({"properties": {"a": {"pattern": "(?=a)b"}}}, "properties/a/pattern: .*look-around"),
@@ -101,7 +101,7 @@ def test_keys_that_a_grammar_cannot_count_are_checked_afterwards() -> None:
     ("text", "reason", "message"),
     [
         ('{"a', "length", "cut before its JSON was complete"),
-        ('{"a', "stop", "a stop string ended it"),
+        ('{"a', "stop", "it ended too early"),
         ('{"a', "interrupted", "it was interrupted"),
     ],
 )

@@ -70,7 +70,9 @@ def _list_written(job: Job) -> list[Path]:
         if options.report.is_dir():
             raise UsageError(f"{options.report} is a folder", "give a file with --report")
         if not options.report.parent.is_dir():
-            raise UsageError(f"{options.report.parent}: no such folder", "create it first")
+            raise UsageError(
+                f"--report is {options.report}, but there is no folder {options.report.parent}", "create it first"
+            )
         written.append(options.report)
     for path in written:
         if path.is_dir():

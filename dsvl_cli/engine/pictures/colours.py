@@ -50,7 +50,8 @@ def _eight_bits(image: Image, name: str) -> tuple[Image, tuple[str, ...]]:
     if is_deep or (image.mode == "I" and low >= 0 and high <= 65535):
         bits = max(8, int(high).bit_length())
         scale = 1 / 256 if bits == 16 else 255 / (2**bits - 1)  # 1 / 256 is exact, and truncated to the high byte
-        notes = (f"its values end at {high:,}: taken as {bits} bits of grey, not as 16",) if bits < 16 else ()
+        if high > 0 and bits < 16:
+            notes = (f"its values end at {high:,}: taken as {bits} bits of grey, not as 16",)
     elif image.mode == "F" and low >= 0 and high <= 1:
         scale = 255.0
     else:

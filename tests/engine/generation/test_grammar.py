@@ -128,7 +128,7 @@ def test_a_grammar_is_compiled_once(tiny: VisionLanguageModel, monkeypatch: pyte
     ("sampling", "message"),
     [
         (SamplingParams(3), "cut before its JSON was complete"),
-        (SamplingParams(60, stop=('": ',)), "a stop string ended it"),
+        (SamplingParams(60, stop=('": ',)), "it ended too early"),
     ],
 )
 def test_half_an_answer_is_an_error(tiny: VisionLanguageModel, sampling: SamplingParams, message: str) -> None:
