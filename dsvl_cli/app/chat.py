@@ -18,12 +18,13 @@ from dsvl_cli.engine.options import DEFAULT_OVERFLOW
 from dsvl_cli.engine.pictures.questions import refuse_questions
 from dsvl_cli.errors import DsvlError, ExitStatus, ImageError, UsageError
 from dsvl_cli.terminal.chat.attachments import PictureSources
-from dsvl_cli.terminal.chat.chat import Chat, Services
+from dsvl_cli.terminal.chat.chat import Chat
 from dsvl_cli.terminal.chat.conversation_store import ConversationStore, Export, NoStore
 from dsvl_cli.terminal.chat.input.repl import Lines, Repl
 from dsvl_cli.terminal.chat.loading import BackgroundModel, LoadModel, ModelChoice
 from dsvl_cli.terminal.chat.restoring import AnyModel, CommandLine, ModelCatalogue, Restored
 from dsvl_cli.terminal.chat.script import NoAnswer, ScriptLines, json_writer
+from dsvl_cli.terminal.chat.services import Services
 from dsvl_cli.terminal.chat.settings import ChatSettings
 from dsvl_cli.terminal.plain import open_answer
 from dsvl_cli.terminal.progress import ConsoleListener

@@ -19,10 +19,11 @@ from dsvl_cli.engine.options import SamplingParams
 from dsvl_cli.engine.progress import Listener, OnReading, Reading, Silence
 from dsvl_cli.errors import ContextOverflow, DsvlError, ImageError, UsageError
 from dsvl_cli.terminal.chat.attachments import PictureSources
-from dsvl_cli.terminal.chat.chat import Chat, Services
+from dsvl_cli.terminal.chat.chat import Chat
 from dsvl_cli.terminal.chat.conversation_store import ConversationStore, Export
 from dsvl_cli.terminal.chat.loading import BackgroundModel
 from dsvl_cli.terminal.chat.restoring import AnyModel
+from dsvl_cli.terminal.chat.services import Services
 from dsvl_cli.terminal.chat.settings import ChatSettings
 from dsvl_cli.terminal.console import Console, Environment
 from dsvl_cli.terminal.plain import PlainStream

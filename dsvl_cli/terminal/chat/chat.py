@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dsvl_cli.engine.conversation import (
@@ -18,18 +18,17 @@ from dsvl_cli.engine.conversation import (
 )
 from dsvl_cli.engine.options import IMAGE_MARK, SamplingParams, draw_seed
 from dsvl_cli.errors import ContextOverflow, DsvlError, SomeFailed, UsageError
-from dsvl_cli.terminal.chat.attachments import Found, PictureSources, find_pictures
+from dsvl_cli.terminal.chat.attachments import Found, find_pictures
 from dsvl_cli.terminal.chat.dialogue import Dialogue, answered, keep_newest, leave_out_oldest
 from dsvl_cli.terminal.chat.interrupts import Interrupts
 from dsvl_cli.terminal.chat.restoring import (
-    AnyModel,
     CommandLine,
-    ModelCatalogue,
     Restored,
     last_exchange,
     restore,
     values_to_keep,
 )
+from dsvl_cli.terminal.chat.services import Services, TurnRecord
 from dsvl_cli.terminal.chat.turn import explained, show_answer
 from dsvl_cli.terminal.progress import ConsoleListener
 from dsvl_cli.terminal.waiting import CTRL_C_STOPS, ReadingWait, Wait
@@ -37,55 +36,14 @@ from dsvl_cli.terminal.waiting import CTRL_C_STOPS, ReadingWait, Wait
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from dsvl_cli.terminal.chat.conversation_store import ConversationStore, Export, StoredConversation
+    from dsvl_cli.terminal.chat.conversation_store import StoredConversation
     from dsvl_cli.terminal.chat.loading import BackgroundModel
     from dsvl_cli.terminal.console import Console
-    from dsvl_cli.terminal.plain import AnswerStream
 from dsvl_cli.terminal.chat.settings import ChatSettings
 
 _NEARLY_FULL = 0.9
 _RETRY_TEMPERATURE = 0.7
 _POLL_SECONDS = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class TurnRecord:
-    """A turn, for scripts.
-
-    Attributes:
-        question: the user's message.
-        answer: the whole message, even if this turn only continued it.
-        model: the model's name.
-    """
-
-    question: Message
-    answer: Message
-    model: str
-    stats: Stats | None
-    notice: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What a chat needs from outside the terminal package.
-
-    Attributes:
-        sources: how pictures are obtained.
-        store: where conversations are stored.
-        export: writes a conversation to a file; raises DsvlError.
-        open_answer: starts the display of an answer.
-        on_turn: called after every turn.
-        models: names that completion offers for `/model`.
-        catalogue: knows which models there are.
-    """
-
-    sources: PictureSources
-    store: ConversationStore
-    export: Callable[[Export], None]
-    open_answer: Callable[[], AnswerStream]
-    on_turn: Callable[[TurnRecord], None] = lambda _: None
-    models: tuple[str, ...] = ()
-    catalogue: ModelCatalogue = field(default_factory=AnyModel)
 
 
 class Chat:

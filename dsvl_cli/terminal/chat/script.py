@@ -13,7 +13,7 @@ from dsvl_cli.terminal.chat.stdin import refuse_binary
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from dsvl_cli.terminal.chat.chat import TurnRecord
+    from dsvl_cli.terminal.chat.services import TurnRecord
     from dsvl_cli.terminal.console import Console
 
 

@@ -5,9 +5,9 @@ import json
 
 from dsvl_cli.engine.conversation import Message, Stats
 from dsvl_cli.errors import DsvlError, ExitStatus
-from dsvl_cli.terminal.chat.chat import TurnRecord
 from dsvl_cli.terminal.chat.input.repl import Repl
 from dsvl_cli.terminal.chat.script import NoAnswer, ScriptLines, json_writer, turn_values
+from dsvl_cli.terminal.chat.services import TurnRecord
 from tests.terminal.fake_model import Desk, FakeModel, make_picture
 
 
