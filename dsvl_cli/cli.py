@@ -133,6 +133,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run() -> NoReturn:
     """Run the console script."""
     status = main()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # All is done: a Ctrl-C that comes now must not show a traceback of what libraries do at exit.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     # At its end, the interpreter stops daemon threads wherever they are. One within C++ code, such as the thread that
     # loads a chat's model while it imports torch, would abort the process, and may be minutes from its end.
     if any(thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):

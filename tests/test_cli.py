@@ -194,6 +194,16 @@ def test_a_signal_whose_exception_was_replaced_still_ends_it_quietly(
     assert signal.getsignal(number) == before
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+def test_ctrl_c_while_the_interpreter_ends_shows_no_traceback() -> None:
+    at_exit = "atexit.register(os.kill, os.getpid(), signal.SIGINT)"
+    code = f"import atexit, os, signal; from dsvl_cli import cli; {at_exit}; cli.run()"
+    done = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, timeout=60, check=False)
+    assert done.stdout.startswith(b"dsvl ")
+    assert done.stderr == b""
+    assert done.returncode == -signal.SIGINT
+
+
 def wait_until_reading(process: subprocess.Popen[bytes]) -> None:
     """Wait until a process sleeps in a read: its signal handlers are set by then."""
     stat = Path(f"/proc/{process.pid}/wchan")

@@ -231,7 +231,7 @@ class Chat:
             question = self.dialogue.question(text)
             self._answer([*self.dialogue.messages, question], self.settings.sampling)
         except KeyboardInterrupt:
-            self.draft = line
+            self.draft = f"/text {line}" if as_is else line
             raise
         finally:
             self.dialogue.attached = [] if self.dialogue.turns > turns else attached

@@ -41,7 +41,7 @@ _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "„": "“", "«": "
 _PATH_START = re.compile(r"~?[/\\]|\.{1,2}[/\\]|[A-Za-z]:[/\\]")
 _WORDS_IN_NAME = 12  # of a name with spaces that are not escaped
 
-# Files that people take for pictures, or that show some: an error if they exist, as no model sees them.
+# Files that people take for pictures, or that show some: always an error, as no model sees them.
 _NOT_READ = (
     ".svg", ".pdf", ".psd", ".eps", ".xcf", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".jxl",
     ".tga", ".dds", ".icns", ".exr", ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm",
@@ -183,9 +183,7 @@ class _Line:
     def _with_extension(self) -> Iterator[Name]:
         """Words that end in the extension of a picture, with the words before them that belong to the name."""
         tokens = [match.span() for match in _TOKEN.finditer(self._text, self._start, self._end)]
-        ends = [*self._extension_ends(self._start, self._end)]
-        unread = [*_ends(self._text, self._start, self._end, _any_of(_NOT_READ))]
-        for extension in sorted((*ends, *unread), key=re.Match.end, reverse=True):
+        for extension in reversed([*self._extension_ends(self._start, self._end)]):
             end = extension.end()
             index = bisect_left(tokens, (end, 0)) - 1
             first = tokens[index][0]
@@ -193,7 +191,7 @@ class _Line:
             if not self._is_free(extension.start(), end):
                 continue
             name = self._existing(tokens[max(0, index - _WORDS_IN_NAME) : index + 1], floor, end)
-            if name is None and extension in ends and self._has_stem(first, extension.start()):
+            if name is None and self._has_stem(first, extension.start()):
                 name = self._missing(tokens[max(0, index - _WORDS_IN_NAME) : index], max(first, floor), floor, end)
             if name is not None:
                 yield name
@@ -240,7 +238,7 @@ class _Line:
         return dot > first and self._text[dot - 1] not in "/\\." + _SEPARATORS
 
     def _extension_ends(self, start: int, end: int) -> Iterator[re.Match[str]]:
-        return _ends(self._text, start, end, _any_of(self._extensions))
+        return _ends(self._text, start, end, _any_of(self._extensions.union(_NOT_READ)))
 
     def _has_extension(self, path: str) -> bool:
         return os.path.splitext(path)[1].lower() in self._extensions

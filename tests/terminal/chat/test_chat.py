@@ -107,6 +107,12 @@ def test_ctrl_c_keeps_what_was_said() -> None:
     assert desk.texts() == ["count", "one two", "next", "fine"]
 
 
+def test_ctrl_c_takes_a_literal_message_back_as_a_literal_one() -> None:
+    desk = Desk(press_ctrl_c_at(0))
+    desk.do("/text is nope.png a good name?")
+    assert desk.chat.draft == "/text is nope.png a good name?"
+
+
 def test_ctrl_c_before_the_first_word_takes_the_message_back(folder: Path) -> None:
     desk = Desk(press_ctrl_c_at(0))
     told = desk.do("a.png what?")

@@ -77,6 +77,9 @@ def test_a_name_is_found_whatever_surrounds_it(folder: Path, line: str, name: st
         ("@pics/ what is it?", "pics/"),
         ("@notes.txt what is it?", "notes.txt"),
         ("drawing.svg what is it?", "drawing.svg"),
+        ("nope.svg what is it?", "nope.svg"),
+        ("what is in DCIM/IMG_1.CR2?", "DCIM/IMG_1.CR2"),
+        ("Summarize /no/My Papers/scan.pdf", "/no/My Papers/scan.pdf"),
         ("what is in (nope.png)?", "nope.png"),
         ("what is in 'no such cat.png'?", "no such cat.png"),
         ("/no/My Pictures/cat.png what?", "/no/My Pictures/cat.png"),
@@ -116,7 +119,7 @@ MISSING = st.builds(
     "{}{}{}{}".format,
     st.sampled_from(["", "(", '"', "“", "@", "<", "看", "pics/", "./", "~/"]),
     st.sampled_from(["nope", "no-such", "IMG_1", "é", "图"]),
-    st.sampled_from([".png", ".PNG", ".jpg"]),
+    st.sampled_from([".png", ".PNG", ".jpg", ".dng"]),
     st.sampled_from(["", ".", "?", ")", '"', "”", ",", ":", "'s", "…", "是", ">", "。"]),
 )
 
@@ -126,7 +129,7 @@ def test_no_surroundings_hide_a_picture_that_is_not_there(before: list[str], nam
     line = " ".join([*before, name, *after])
     found = find_names(line, lambda path: None, EXTENSIONS)
     assert [each.is_certain for each in found] == [True]
-    assert line[found[0].start : found[0].end].lower().strip("\"'“”()<>").endswith((".png", ".jpg"))
+    assert line[found[0].start : found[0].end].lower().strip("\"'“”()<>").endswith((".png", ".jpg", ".dng"))
 
 
 @given(st.lists(WORDS, max_size=8))

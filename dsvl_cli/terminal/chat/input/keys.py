@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.enums import DEFAULT_BUFFER
 from prompt_toolkit.filters import completion_is_selected, has_completions, has_focus
@@ -18,8 +19,13 @@ if TYPE_CHECKING:
 _SEPARATORS = ("/", os.sep)
 
 
-def bind_keys(paste_picture: Callable[[], None]) -> KeyBindings:
-    """Return the key bindings; `paste_picture` attaches the picture on the clipboard and reports the result."""
+def bind_keys(paste_picture: Callable[[], None], repeat_line: Callable[[], None] | None = None) -> KeyBindings:
+    """Return the key bindings.
+
+    Args:
+        paste_picture: attaches the picture on the clipboard and reports the result.
+        repeat_line: writes the prompt again after Ctrl-Z and `fg`; None if prompt-toolkit draws it.
+    """
     keys = KeyBindings()
     # During a history search, Enter and Ctrl-C belong to the search.
     editing = has_focus(DEFAULT_BUFFER)
@@ -79,5 +85,12 @@ def bind_keys(paste_picture: Callable[[], None]) -> KeyBindings:
     @keys.add("c-v", filter=editing)
     def _(_: KeyPressEvent) -> None:
         paste_picture()
+
+    if repeat_line is not None:
+
+        @keys.add("c-z")
+        def _(event: KeyPressEvent) -> None:
+            event.app.suspend_to_background()
+            run_in_terminal(repeat_line)  # once the process has been resumed
 
     return keys

@@ -66,7 +66,7 @@ class LineEditor:
             bottom_toolbar=self._toolbar,
             prompt_continuation=" " * len(PROMPT),
             placeholder=self._placeholder,
-            key_bindings=bind_keys(lambda: self._aside(self._paste_picture)),
+            key_bindings=bind_keys(lambda: self._aside(self._paste_picture), self._echo.repeat if self._echo else None),
             search_ignore_case=True,
             enable_suspend=True,
             include_default_pygments_style=False,
@@ -194,6 +194,10 @@ class _Echo:
         """Show something on separate lines, then the line again."""
         self._write("\n")
         show()
+        self._write(PROMPT + self._shown)
+
+    def repeat(self) -> None:
+        """Write the line again: other programs have written to the terminal."""
         self._write(PROMPT + self._shown)
 
     def end(self) -> None:

@@ -34,6 +34,7 @@ _MEANT = {
     "help": ("commands", "h", "man", "usage"),
     "text": ("literal", "raw", "say", "send"),
 }
+_SIMILAR = 0.75  # `/quti` is /quit, but `/foo` is not /info
 COMMANDS_OF = {word: name for name, words in _MEANT.items() for word in words}
 _SHORT_SETTINGS = {"temp": "temperature", "max_tokens": "max_new_tokens", "tokens": "max_new_tokens"}
 
@@ -53,7 +54,7 @@ def guess_command(name: str, known: Iterable[str]) -> str | None:
     if len(begun) == 1:
         return {**settings, **names}[begun[0]]
     every = {**certain, **names}
-    near = difflib.get_close_matches(wanted, every, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(wanted, every, n=1, cutoff=_SIMILAR)
     return every[near[0]] if near else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import threading
 import time
@@ -200,6 +201,18 @@ def test_a_dumb_terminal_gets_an_echo_of_what_is_added_and_the_line_anew_after_o
     object.__setattr__(desk.environment, "stdout", screen)
     assert run(desk, keys, "hexx\x7f\x7fllo\r") == ["hello"]
     assert screen.getvalue() == "> hexx\n> hex\n> hello\nYou said: hello\n> \n"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGTSTP"), reason="no Ctrl-Z")
+def test_a_dumb_terminal_gets_the_line_again_after_ctrl_z_and_fg(
+    keys: PipeInput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(variables={"TERM": "dumb"})
+    screen = DumbTerminal()
+    object.__setattr__(desk.environment, "stdout", screen)
+    monkeypatch.setattr(os, "kill", lambda _process, _number: screen.write("\n$ fg\ndsvl chat\n"))
+    assert run(desk, keys, f"hel\x1a{PAUSE}lo\r") == ["hello"]
+    assert screen.getvalue().startswith("> hel\n$ fg\ndsvl chat\n> hello\n")
 
 
 def test_a_dumb_terminal_takes_a_long_line(keys: PipeInput) -> None:

@@ -142,9 +142,10 @@ def test_an_unknown_command_names_the_nearest(typed: str, meant: str) -> None:
     assert error.value.hint == f"did you mean /{meant}?"
 
 
-def test_something_quite_unknown_points_to_help() -> None:
+@pytest.mark.parametrize("typed", ["xyzzyx", "foo", "bar", "web", "think", "translate"])
+def test_something_quite_unknown_points_to_help(typed: str) -> None:
     with pytest.raises(UsageError) as error:
-        find_command("xyzzyx")
+        find_command(typed)
     assert error.value.hint == "/help lists all commands"
 
 
