@@ -34,7 +34,7 @@ def complete(desk: Desk, text: str) -> set[str]:
 @pytest.mark.parametrize(
     ("typed", "lines"),
     [
-        ("/s", {"/see", "/set", "/system", "/stats", "/save"}),
+        ("/s", {"/see", "/set", "/system", "/schema", "/stats", "/save"}),
         ("/xyz", set()),
         ("/set te", {"/set temperature"}),
         ("/set overflow ", {"/set overflow error", "/set overflow drop-oldest", "/set overflow default"}),
