@@ -292,7 +292,7 @@ def test_an_empty_line_says_what_can_be_done_where_that_fits(tmp_path: Path, col
 
 
 def test_a_message_about_no_picture_is_edited_and_sent(pictures: Path) -> None:
-    with start(pictures) as screen:
+    with start(pictures, columns=200) as screen:  # wide enough for a path of any length
         screen.wait_for(">")
         screen.type(f"@{pictures}/dgo.png what?\r")
         screen.wait_for("/text LINE sends a line as it is")
