@@ -44,7 +44,7 @@ _WORDS_IN_NAME = 12  # of a name with spaces that are not escaped
 # Files that people take for pictures, or that show some: always an error, as no model sees them.
 _NOT_READ = (
     ".svg", ".pdf", ".psd", ".eps", ".xcf", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".jxl",
-    ".tga", ".dds", ".icns", ".exr", ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm",
+    ".exr", ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm",
 )  # fmt: skip
 
 
