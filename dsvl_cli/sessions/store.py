@@ -252,7 +252,8 @@ class SessionStore:
 
 
 def _find(database: sqlite3.Connection, key: str) -> SessionSummary:
-    names = {row[0]: _unpack_optional(row[1]) for row in database.execute("SELECT id, name FROM sessions")}
+    rows = database.execute("SELECT id, name FROM sessions")
+    names = {row[0]: _unpack_optional(row[1]) for row in rows if isinstance(row[0], str)}  # others only by damage
     found = [key] if key in names else [each for each, name in names.items() if name == key]
     found = found or [each for each in names if key and each.startswith(key)]
     if len(found) > 1:
