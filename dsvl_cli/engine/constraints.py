@@ -101,7 +101,10 @@ def _without_last_empty(parts: Sequence[str]) -> Sequence[str]:
 
 def write_grammar(schema: JsonSchema, prefix: str = "") -> str:
     """Return the grammar of an answer for llguidance, in its Lark syntax: the prefix, then JSON."""
-    value = schema.value if isinstance(schema.value, dict) else {}
-    styled = json.dumps({**value, "x-guidance": _STYLE})
     start = f"{json.dumps(prefix)} answer" if prefix else "answer"
-    return f"start: {start}\nanswer: %json {styled}\n"
+    return f"start: {start}\nanswer: %json {json.dumps(styled(schema.value))}\n"
+
+
+def styled(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema with our options for llguidance, in place of any of its own, which may switch checks off."""
+    return {**schema, "x-guidance": _STYLE}

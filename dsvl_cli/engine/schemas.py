@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dsvl_cli.engine.constraints import YES_NO, Constraint, JsonSchema, OneOf, split_choices
+from dsvl_cli.engine.constraints import YES_NO, Constraint, JsonSchema, OneOf, split_choices, styled
 from dsvl_cli.engine.conversation import FinishReason
 from dsvl_cli.engine.encodings import read_text
 from dsvl_cli.errors import InvalidAnswer, UsageError
@@ -28,6 +28,7 @@ _NAMES = {"string": "str", "integer": "int", "number": "float", "boolean": "bool
 _FIELD = re.compile(r"(?P<name>[^\W\d][\w-]*)(?:\s+(?P<type>\w+))?\s*(?::\s*(?P<description>.*))?", re.DOTALL)
 _EXAMPLE = "write a JSON Schema, a file of one, or a short form such as 'colour, count int, items list: what is seen'"
 _LONGEST_QUOTE = 40
+_DEEPEST = 64
 _COMMON = {"properties", "type", "object", "schema", "is", "items"}  # in errors they are words
 
 
@@ -136,6 +137,8 @@ def check_schema(value: Any) -> JsonSchema:
 
     if not isinstance(value, dict):
         raise UsageError("the schema is not a JSON object", _EXAMPLE)
+    if not _is_shallow(value):
+        raise UsageError(f"the schema is nested more than {_DEEPEST} deep", "use $ref for parts that repeat")
     try:
         Draft202012Validator.check_schema(value)
     except SchemaError as exc:
@@ -144,7 +147,7 @@ def check_schema(value: Any) -> JsonSchema:
             f"the schema is not a JSON Schema: {place or 'at its top'}: {_first_line(exc.message)}"
         ) from exc
     # Not with the grammar of an answer: its errors would quote that grammar.
-    if obstacle := LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(value)):
+    if obstacle := LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(styled(value))):
         raise _refuse(value, obstacle)
     return JsonSchema.of(value)
 
@@ -155,7 +158,7 @@ def read_value(schema: JsonSchema, text: str, finish_reason: FinishReason) -> An
     Raises:
         InvalidAnswer: it was cut, or is not valid under the schema; the message says which.
     """
-    from jsonschema import Draft202012Validator
+    from jsonschema import Draft202012Validator, validators
 
     if finish_reason == "length":
         raise InvalidAnswer("the answer was cut before its JSON was complete", "allow more with --max-new-tokens")
@@ -164,8 +167,10 @@ def read_value(schema: JsonSchema, text: str, finish_reason: FinishReason) -> An
     except ValueError as exc:
         why = "it was interrupted" if finish_reason == "interrupted" else "it ended too early"
         raise InvalidAnswer(f"the answer is not complete JSON: {why}") from exc
-    # The grammar cannot count the keys that are not listed, nor see that one is repeated.
-    error = next(Draft202012Validator(schema.value).iter_errors(value), None)
+    # The grammar cannot count the keys that are not listed, nor see that one is repeated. Patterns it has kept to, in
+    # linear time: Python's would take for ever on some that come from a stranger's request.
+    validator = validators.extend(Draft202012Validator, {"pattern": lambda *_: ()})
+    error = next(validator(schema.value).iter_errors(value), None)
     if error is not None:
         raise InvalidAnswer(
             f"the answer is not valid under the schema: {error.json_path}: {_first_line(error.message)}"
@@ -188,6 +193,19 @@ def _refuse(value: Any, obstacle: str) -> UsageError:
     return UsageError(f"the schema is not supported: {place}{why}", "leave it out, and check it in what you do next")
 
 
+def _is_shallow(value: Any) -> bool:
+    """Whether what walks through a schema by recursion gets to its end: it may come from a stranger's request."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [
+            part for each in level if isinstance(each, (dict, list))
+            for part in (each.values() if isinstance(each, dict) else each)
+        ]  # fmt: skip
+        if not level:
+            return True
+    return False
+
+
 def _walk(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Yield the path of each key in a JSON value."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -201,6 +219,8 @@ def _parse(text: str, name: str) -> Any:
         return json.loads(text)
     except ValueError as exc:
         raise UsageError(f"{name} is not JSON: {exc}", _EXAMPLE) from exc
+    except RecursionError as exc:
+        raise UsageError(f"{name} is nested too deeply", "use $ref for parts that repeat") from exc
 
 
 def _first_line(text: str) -> str:

@@ -73,6 +73,28 @@ def test_what_cannot_be_followed_is_refused_by_keyword_and_place(schema: Any, me
     assert "\n" not in caught.value.message
 
 
+@pytest.mark.fault("schemas that could stop a run", cases=3)
+def test_a_schema_that_goes_on_and_on_is_refused(tmp_path: Path) -> None:
+    for depth in (100, 300, 5000):
+        text = '{"properties": {"a": ' * depth + "{}" + "}}" * depth
+        path = tmp_path / "deep.json"
+        path.write_text(text)
+        with pytest.raises(UsageError, match="nested"):
+            read_schema(str(path))
+
+
+def test_options_of_the_library_in_a_schema_switch_nothing_off() -> None:
+    with pytest.raises(UsageError, match="properties/a/not"):
+        check_schema({"x-guidance": {"lenient": True}, "properties": {"a": {"not": {}}}})
+
+
+@pytest.mark.fault("schemas that could stop a run")
+def test_no_pattern_is_tried_in_every_way() -> None:
+    """Python's expressions would need 2^40 steps to see that this text does not match."""
+    schema = JsonSchema.of({"type": "object", "properties": {"a": {"type": "string", "pattern": "^(a+)+$"}}})
+    assert read_value(schema, json.dumps({"a": "a" * 40 + "!"}), "stop")
+
+
 def test_nothing_is_fetched() -> None:
     with pytest.raises(UsageError, match=r"properties/a.*http://nowhere\.test"):
         check_schema({"properties": {"a": {"$ref": "http://nowhere.test/schema.json"}}})

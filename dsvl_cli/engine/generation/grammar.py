@@ -10,6 +10,7 @@ object, instead of being lost among all others.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from dsvl_cli.errors import DsvlError
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
+_MOST_COMPILED = 64
 _QUOTE, _BRACKETS, _LETTERS = '"', ("]", "}"), ("e", "x")
 
 
@@ -61,13 +63,16 @@ class Matcher:
         self._ends = torch.tensor(end_ids, dtype=torch.long)
         self._closing = closing
         self._last: int | None = None
+        self._is_lost = False
 
     def mask(self, logits: torch.Tensor) -> None:
         """Take out of logits `(vocabulary,)`, in place, what cannot come next."""
         bits = np.frombuffer(self._state.compute_bitmask(), dtype=np.uint8)
         allowed = np.unpackbits(bits, bitorder="little")[: len(logits)].astype(np.bool_)
         ends = self._ends.to(logits.device)
-        is_complete = bool(allowed[self._ends].any())
+        if self._is_lost:
+            allowed[:] = False
+        is_complete = self._is_lost or bool(allowed[self._ends].any())
         allowed[self._ends] = is_complete  # any of them ends the answer, though llguidance knows only the first
         denied = torch.from_numpy(~allowed).to(logits.device)
         heirs = torch.tensor(self._closing.find(allowed, self._last), dtype=torch.long, device=logits.device)
@@ -79,14 +84,12 @@ class Matcher:
     def accept(self, token_id: int) -> None:
         """Record a chosen token.
 
-        Raises:
-            DsvlError: the grammar became too large to follow.
+        Where a grammar becomes too large for llguidance to follow, the answer ends there, as one that is not complete:
+        an error here would end all others of a batch.
         """
         self._last = token_id
-        if token_id in self._end_ids:
-            return
-        if not self._state.consume_token(token_id):
-            raise DsvlError(f"the schema cannot be followed: {self._state.get_error()}", "simplify it")
+        if token_id not in self._end_ids:
+            self._is_lost = not self._state.consume_token(token_id)
 
 
 class GrammarCompiler:
@@ -106,7 +109,7 @@ class GrammarCompiler:
         self._prefix = prefix
         self._closing = ClosingTokens(tokenizer)
         self._library_tokenizer: Any = None
-        self._compiled: dict[JsonSchema, LLMatcher] = {}
+        self._compiled: OrderedDict[JsonSchema, LLMatcher] = OrderedDict()
 
     def compile(self, schema: JsonSchema) -> Matcher:
         """Return the state at the start of an answer.
@@ -117,11 +120,16 @@ class GrammarCompiler:
         state = self._compiled.get(schema)
         if state is None:
             state = self._compiled[schema] = self._compile(schema)
+            if len(self._compiled) > _MOST_COMPILED:  # each request of a list may have another one
+                self._compiled.popitem(last=False)
+        self._compiled.move_to_end(schema)
         return Matcher(state.deep_copy(), self._end_ids, self._closing)
 
     def _compile(self, schema: JsonSchema) -> LLMatcher:
         from llguidance import LLMatcher, LLTokenizer
 
+        if not self._end_ids:
+            raise DsvlError("the model has no end token, so its JSON would not end", "use another model")
         if self._library_tokenizer is None:
             self._library_tokenizer = LLTokenizer(
                 self._tokenizer.to_str(), n_vocab=self._vocabulary, eos_token=self._end_ids[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import replace
+from typing import Any
 
 import jsonschema
 import pytest
@@ -13,10 +14,12 @@ import torch
 from benchmarks.schema_examples import COLOUR, COUNT, SCHEMAS, TEXT, record
 from dsvl_cli.engine.constraints import JsonSchema
 from dsvl_cli.engine.conversation import Conversation, Message, Reply, Request
-from dsvl_cli.engine.generation.grammar import ClosingTokens, GrammarCompiler
+from dsvl_cli.engine.generation import grammar
+from dsvl_cli.engine.generation.grammar import ClosingTokens, GrammarCompiler, Matcher
 from dsvl_cli.engine.model import VisionLanguageModel
 from dsvl_cli.engine.options import SamplingParams
 from dsvl_cli.engine.schemas import check_schema, read_value
+from dsvl_cli.errors import DsvlError, InvalidAnswer
 from tests.pictures import draw_picture
 
 
@@ -122,6 +125,56 @@ def test_a_grammar_is_compiled_once(tiny: VisionLanguageModel, monkeypatch: pyte
     replies = {answer(model, under(schema, 1.0, seed)).text for seed in range(6)}
     assert len(replies) > 1  # copies do not share what was accepted
     assert compiled == [schema]
+
+
+def test_a_grammar_that_is_lost_ends_its_own_answer_alone(
+    tiny: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a limit of llguidance is reached in the middle of an answer."""
+
+    class Limited:
+        def __init__(self, state: Any) -> None:
+            self.state, self.left = state, 5
+
+        def consume_token(self, token_id: int) -> bool:
+            self.left -= 1
+            return self.left > 0 and bool(self.state.consume_token(token_id))
+
+        def compute_bitmask(self) -> bytes:
+            return bytes(self.state.compute_bitmask())
+
+    compile_one = GrammarCompiler.compile
+
+    def compile_limited(self: GrammarCompiler, schema: JsonSchema) -> Matcher:
+        matcher = compile_one(self, schema)
+        matcher._state = Limited(matcher._state)  # type: ignore[assignment]
+        return matcher
+
+    monkeypatch.setattr(GrammarCompiler, "compile", compile_limited)
+    schema = check_schema(record(colour=COLOUR, n=COUNT))
+    requests = [Request(0, ask(), under(schema)), Request(1, ask(), SamplingParams(20))]
+    lost, free = (outcome.reply for outcome in sorted(tiny.answer_all(requests, 2), key=lambda each: str(each.key)))
+    assert lost is not None
+    assert (lost.finish_reason, len(lost.token_ids)) == ("stop", 5)
+    with pytest.raises(InvalidAnswer, match="ended too early"):
+        read_value(schema, lost.text, lost.finish_reason)
+    assert free is not None
+    assert free.token_ids == Reply.of(tiny.stream(ask(), SamplingParams(20))).token_ids
+
+
+def test_only_so_many_grammars_are_kept(tiny: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammar, "_MOST_COMPILED", 2)
+    compiler = GrammarCompiler(tiny.format.tokenizer, tiny.network.decoder.config.vocab_size, tiny.end_ids, "")
+    schemas = [check_schema(record(n={"type": "integer", "maximum": most})) for most in range(4)]
+    for schema in schemas:
+        compiler.compile(schema)
+    assert list(compiler._compiled) == schemas[2:]
+
+
+def test_a_model_without_an_end_is_refused(tiny: VisionLanguageModel) -> None:
+    compiler = GrammarCompiler(tiny.format.tokenizer, tiny.network.decoder.config.vocab_size, frozenset(), "")
+    with pytest.raises(DsvlError, match="no end token"):
+        compiler.compile(check_schema(record(n=COUNT)))
 
 
 @pytest.mark.parametrize(
