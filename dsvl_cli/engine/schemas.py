@@ -49,9 +49,9 @@ def read_constraint(choices: str | None, yes_no: bool, schema: str | None) -> Co
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} contradict each other", "use one of them")
     if choices is not None:
-        path = Path(choices)
-        is_list = "," in choices or "\n" in choices or not (path.suffix or os.sep in choices or path.is_file())
-        return OneOf(split_choices(choices if is_list else read_text(path)))
+        is_path = Path(choices).suffix or os.sep in choices or os.path.isfile(choices)
+        is_list = "," in choices or "\n" in choices or not is_path
+        return OneOf(split_choices(choices if is_list else read_text(choices)))
     if yes_no:
         return OneOf(YES_NO)
     return None if schema is None else read_schema(schema)
@@ -92,7 +92,7 @@ def read_schema(argument: str) -> JsonSchema:
     text = argument.strip()
     if text.startswith("{"):
         return check_schema(_parse(text, "the schema"))
-    if text.casefold().endswith(".json") or Path(argument).is_file():
+    if text.casefold().endswith(".json") or os.path.isfile(argument):
         return check_schema(_parse(read_text(argument), argument))
     return check_schema(parse_short_form(text))
 

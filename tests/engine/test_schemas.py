@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.schema_examples import SCHEMAS
 from dsvl_cli.engine.constraints import JsonSchema
-from dsvl_cli.engine.schemas import check_schema, parse_short_form, read_schema, read_value
+from dsvl_cli.engine.schemas import check_schema, parse_short_form, read_constraint, read_schema, read_value
 from dsvl_cli.errors import DsvlError, UsageError
 
 
@@ -34,6 +34,13 @@ def test_lines_may_hold_commas() -> None:
     schema = parse_short_form("colour: red, green or blue\nétiquette string\n")
     assert schema["properties"]["colour"]["description"] == "red, green or blue"
     assert list(schema["properties"]) == ["colour", "étiquette"]
+
+
+def test_a_short_form_and_a_choice_may_be_longer_than_the_name_of_a_file() -> None:
+    names = [f"field{index}" for index in range(60)]
+    assert list(read_schema(", ".join(names)).value["properties"]) == names
+    with pytest.raises(UsageError, match="at least two choices"):
+        read_constraint("x" * 300, False, None)
 
 
 @pytest.mark.parametrize(
