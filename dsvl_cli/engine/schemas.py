@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -130,12 +131,23 @@ def check_schema(value: Any) -> JsonSchema:
     Raises:
         UsageError: it names the keyword and its place.
     """
+    if not isinstance(value, dict):
+        raise UsageError("the schema is not a JSON object", _EXAMPLE)
+    try:
+        schema = JsonSchema.of(value)
+    except TypeError as exc:  # TOML has dates
+        raise UsageError(f"the schema is not JSON: {exc}", _EXAMPLE) from exc
+    return _check(schema)
+
+
+@lru_cache(maxsize=64)
+def _check(schema: JsonSchema) -> JsonSchema:
+    """Check a schema once: in a file of requests each line has it, and a check takes 3 ms."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
     from llguidance import LLMatcher
 
-    if not isinstance(value, dict):
-        raise UsageError("the schema is not a JSON object", _EXAMPLE)
+    value = schema.value
     try:
         Draft202012Validator.check_schema(value)
     except SchemaError as exc:
@@ -146,7 +158,7 @@ def check_schema(value: Any) -> JsonSchema:
     # Not with the grammar of an answer: its errors would quote that grammar.
     if obstacle := LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(value)):
         raise _refuse(value, obstacle)
-    return JsonSchema.of(value)
+    return schema
 
 
 def read_value(schema: JsonSchema, text: str, finish_reason: FinishReason) -> Any:
