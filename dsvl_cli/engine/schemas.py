@@ -150,13 +150,18 @@ def _check(schema: JsonSchema) -> JsonSchema:
     value = schema.value
     try:
         Draft202012Validator.check_schema(value)
+        # Not with the grammar of an answer: its errors would quote that grammar.
+        obstacle = LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(value))
+    except RecursionError as exc:
+        raise UsageError("the schema is nested too deeply", "make it flatter") from exc
+    except ValueError as exc:
+        raise UsageError("the schema has a number that is too large, or half of a surrogate pair") from exc
     except SchemaError as exc:
         place = "/".join(map(str, exc.absolute_path))
         raise UsageError(
             f"the schema is not a JSON Schema: {place or 'at its top'}: {_first_line(exc.message)}"
         ) from exc
-    # Not with the grammar of an answer: its errors would quote that grammar.
-    if obstacle := LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(value)):
+    if obstacle:
         raise _refuse(value, obstacle)
     return schema
 
@@ -173,11 +178,13 @@ def read_value(schema: JsonSchema, text: str, finish_reason: FinishReason) -> An
         raise InvalidAnswer("the answer was cut before its JSON was complete", "allow more with --max-new-tokens")
     try:
         value = json.loads(text)
+        # The grammar cannot count the keys that are not listed, nor see that one is repeated.
+        error = next(Draft202012Validator(schema.value).iter_errors(value), None)
+    except RecursionError as exc:
+        raise InvalidAnswer("the answer is nested too deeply to be checked") from exc
     except ValueError as exc:
         why = "it was interrupted" if finish_reason == "interrupted" else "it ended too early"
         raise InvalidAnswer(f"the answer is not complete JSON: {why}") from exc
-    # The grammar cannot count the keys that are not listed, nor see that one is repeated.
-    error = next(Draft202012Validator(schema.value).iter_errors(value), None)
     if error is not None:
         raise InvalidAnswer(
             f"the answer is not valid under the schema: {error.json_path}: {_first_line(error.message)}"

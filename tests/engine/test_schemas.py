@@ -80,6 +80,30 @@ def test_what_cannot_be_followed_is_refused_by_keyword_and_place(schema: Any, me
     assert "\n" not in caught.value.message
 
 
+def nested(depth: int) -> dict[str, Any]:
+    return {"properties": {"a": nested(depth - 1)}} if depth else {"type": "string"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        (nested(300), "nested too deeply"),
+        ({"const": "\ud800"}, "half of a surrogate pair"),
+        ({"const": 10**400}, "a number that is too large"),
+    ],
+)
+def test_what_the_libraries_cannot_take_is_refused(schema: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_schema(schema)
+
+
+def test_an_answer_that_is_nested_too_deeply_is_no_answer() -> None:
+    schema = check_schema({"type": "array", "items": {"$ref": "#"}})
+    assert read_value(schema, "[[]]", "stop") == [[]]
+    with pytest.raises(DsvlError, match="nested too deeply"):
+        read_value(schema, "[" * 900 + "]" * 900, "stop")
+
+
 def test_nothing_is_fetched() -> None:
     with pytest.raises(UsageError, match=r"properties/a.*http://nowhere\.test"):
         check_schema({"properties": {"a": {"$ref": "http://nowhere.test/schema.json"}}})
