@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from dsvl_cli.batch.output.responses import to_response_line
-from dsvl_cli.batch.row import FIELDS, ONLY, Row
+from dsvl_cli.batch.row import FIELDS, ONLY, Row, probability_column
 from dsvl_cli.engine.constraints import Constraint, JsonSchema, OneOf
 from dsvl_cli.engine.storage.files import new_file
 from dsvl_cli.errors import DsvlError
@@ -126,7 +126,7 @@ def table_columns(questions: Sequence[str], constraints: Constraints = MappingPr
         constraint = constraints.get(name)
         columns[name] = _kind_of(constraint.value) if isinstance(constraint, JsonSchema) else str
         if isinstance(constraint, OneOf):
-            columns[f"{name}_probability"] = float
+            columns[probability_column(name)] = float
     hidden = ("id", "path", "status", "prompt", "text", "finish_reason")
     return columns | {name: kind for name, kind in kinds.items() if name not in hidden}
 
