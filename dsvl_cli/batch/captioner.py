@@ -178,9 +178,8 @@ class Captioner:
                     data = item.read()
                     task.held = self._held.take(sum(map(len, data)))
                 task.sha256 = hash_pictures(data)
-                if (
-                    item.prompt is None
-                ):  # after the hash, without which the row would look as if the picture had changed
+                if item.prompt is None:
+                    # After the hash, without which the row would look as if the picture had changed.
                     task.prompts = item.prompts or self._fill(self._questions, item)
                 task.pictures = [self._decoder.read(each, item.path, careful=ended > 0) for each in data]
                 for note in (*item.notes, *(note for picture in task.pictures for note in picture.notes)):
@@ -227,8 +226,7 @@ class Captioner:
             for name, prompt in task.prompts.items():
                 constraint = sampling.constraint or self._constraints.get(name)
                 task.constraints[name] = constraint
-                words = add_explanation(prompt, constraint)
-                talk = Conversation(_compose(task, words), system)
+                talk = Conversation(_compose(task, prompt, constraint), system)
                 requests.append(Request((number, name), talk, replace(sampling, constraint=constraint)))
         except DsvlError as error:
             task.failure = _failure(error)
@@ -304,26 +302,24 @@ def hash_pictures(data: Sequence[bytes]) -> str | None:
     return hashlib.sha256(digests.encode()).hexdigest() if len(data) > 1 else digests or None
 
 
-def _compose(task: _Task, prompt: str) -> list[Message]:
+def _compose(task: _Task, prompt: str, constraint: Constraint | None) -> list[Message]:
     """Insert an item's pictures between its own texts, or at the image marks of the run's prompt.
+
+    What a schema says about its fields comes last.
 
     Raises:
         DsvlError: the number of pictures does not match.
     """
     item, pictures = task.item, task.pictures
     if item.parts is None:
-        return [Message("user", compose_parts(prompt, pictures))]
+        return [Message("user", compose_parts(add_explanation(prompt, constraint), pictures))]
     following = iter(pictures)
-    turns: list[tuple[Role, tuple[str | None, ...]]] = [*item.earlier, ("user", (*item.parts, *_explanation(task)))]
+    explanation = add_explanation("", constraint)
+    parts = (*item.parts, f"\n{explanation}") if explanation else item.parts
+    turns: list[tuple[Role, tuple[str | None, ...]]] = [*item.earlier, ("user", parts)]
     if sum(parts.count(None) for _, parts in turns) != len(pictures):
         raise ImageError(f"{item.path}: the number of pictures changed after the request was read", "run it again")
     return [Message(role, tuple(next(following) if part is None else part for part in parts)) for role, parts in turns]
-
-
-def _explanation(task: _Task) -> tuple[str, ...]:
-    """Return what the schema of an item says about its fields, after its own texts."""
-    text = add_explanation("", task.constraints.get(ONLY))
-    return (f"\n{text}",) if text else ()
 
 
 def _failure(error: DsvlError) -> Failure:

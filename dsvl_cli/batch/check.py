@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator
 from dsvl_cli.batch.captioner import hash_pictures
 from dsvl_cli.batch.row import Row
 from dsvl_cli.batch.sources.lookup import ItemLookup
-from dsvl_cli.engine.pictures.addresses import is_data_address
-from dsvl_cli.engine.pictures.images import is_address
+from dsvl_cli.engine.pictures.images import is_path
 from dsvl_cli.errors import NotFetched
 
 CHANGED, GONE = "the picture has changed", "the picture is gone"
@@ -27,7 +26,7 @@ def find_stale(rows: Iterable[Row], column: str | None = None, *, outside: bool 
     """
     lookup = ItemLookup(column, outside=outside)
     for row in rows:
-        if is_address(row.path) or is_data_address(row.path):
+        if not is_path(row.path):
             continue
         if lookup.find(row) is None:
             yield row, GONE

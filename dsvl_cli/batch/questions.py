@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dsvl_cli.batch.row import FIELDS
+from dsvl_cli.batch.row import FIELDS, probability_column
 from dsvl_cli.engine.constraints import Constraint, OneOf
 from dsvl_cli.engine.encodings import read_text
 from dsvl_cli.engine.schemas import check_schema, parse_short_form
@@ -64,6 +64,9 @@ def read_questions(path: Path) -> Questions:
                 raise DsvlError(f"{path}: {name}: {error.message}", error.hint) from error
             if constraint is not None:
                 questions.constraints[name] = constraint
+    for name, constraint in questions.constraints.items():
+        if isinstance(constraint, OneOf) and (column := probability_column(name)) in values:
+            raise DsvlError(f"{path}: a question cannot be named {column!r}", f"{name} has that column; rename one")
     if not values:
         raise DsvlError(f"{path}: the file contains no questions", _EXAMPLE)
     return questions

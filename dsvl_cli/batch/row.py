@@ -165,7 +165,7 @@ class Row:
                 answer = self.answers.get(name)
                 fields[name] = answer.result if answer else None
                 if answer is not None and answer.probabilities is not None:
-                    fields[f"{name}_probability"] = answer.probability
+                    fields[probability_column(name)] = answer.probability
             fields["prompts"] = dict(self.prompts)
             fields["answers"] = {name: _to_details(answer) for name, answer in self.answers.items()}
         fields.update((name, getattr(self, name)) for name in _ABOUT)
@@ -231,6 +231,11 @@ def _to_details(answer: Answer) -> dict[str, Any]:
 def _to_answer(text: Any, details: Mapping[str, Any]) -> Answer:
     rest = {name: value for name, value in details.items() if name not in ("text", "probability")}
     return Answer(details.get("text", text), **rest)
+
+
+def probability_column(name: str) -> str:
+    """Return the field beside a question's that holds the probability of its choice."""
+    return f"{name}_probability"
 
 
 def encode(fields: Mapping[str, Any]) -> bytes:

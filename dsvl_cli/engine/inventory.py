@@ -136,11 +136,10 @@ def list_models(
     """
     repos = find_cached_repos()
     named = {**(aliases or {}), **{name: name for name in ALIASES if name not in (aliases or {})}}
-    entries = [_describe_name(name, target, repos) for name, target in named.items()]
+    entries = [_describe_name(name, target, repos, machine) for name, target in named.items()]
     known = {entry.target for entry in entries}
-    entries += [_describe_repo(repo, repo, "hub cache", repos) for repo in sorted(repos) if repo not in known]
-    entries += _list_folders(folder or Path())
-    return entries if machine is None else [_with_fit(entry, machine) for entry in entries]
+    entries += [_describe_repo(repo, repo, "hub cache", repos, machine) for repo in sorted(repos) if repo not in known]
+    return [*entries, *_list_folders(folder or Path(), machine)]
 
 
 def list_packed() -> list[PackedWeights]:
@@ -181,7 +180,7 @@ def find_revision(repo: Any) -> Path | None:
     return max(found)[-1] if found else None
 
 
-def _describe_name(name: str, target: str, repos: Mapping[str, Any]) -> ModelEntry:
+def _describe_name(name: str, target: str, repos: Mapping[str, Any], machine: Machine | None) -> ModelEntry:
     kind = "built in" if name == target == EMBEDDED else "alias"
     try:
         where = resolve_model(target)
@@ -189,19 +188,21 @@ def _describe_name(name: str, target: str, repos: Mapping[str, Any]) -> ModelEnt
         return ModelEntry(name, kind, target, problem=error.message)
     if isinstance(where, Path):
         shown = ALIASES[EMBEDDED] if target.lower() == EMBEDDED else str(where)
-        return _inspect(ModelEntry(name, kind, shown, where))
-    return _describe_repo(name, where, kind, repos)
+        return _inspect(ModelEntry(name, kind, shown, where), machine)
+    return _describe_repo(name, where, kind, repos, machine)
 
 
-def _describe_repo(name: str, repo: str, kind: str, repos: Mapping[str, Any]) -> ModelEntry:
+def _describe_repo(name: str, repo: str, kind: str, repos: Mapping[str, Any], machine: Machine | None) -> ModelEntry:
     if repo in repos:
-        entry = _inspect(ModelEntry(name, kind, repo, find_revision(repos[repo])))
+        entry = _inspect(ModelEntry(name, kind, repo, find_revision(repos[repo])), machine)
         return replace(entry, size_bytes=repos[repo].size_on_disk)
     published = _find_published(repo)
-    return ModelEntry(name, kind, repo, size_bytes=None if published is None else published.weight_bytes)
+    if published is None:
+        return ModelEntry(name, kind, repo)
+    return _with_fit(ModelEntry(name, kind, repo, size_bytes=published.weight_bytes), published, machine)
 
 
-def _list_folders(folder: Path) -> Iterator[ModelEntry]:
+def _list_folders(folder: Path, machine: Machine | None) -> Iterator[ModelEntry]:
     """Yield the models in the subfolders of a folder."""
     try:
         with os.scandir(folder) as entries:
@@ -215,11 +216,11 @@ def _list_folders(folder: Path) -> Iterator[ModelEntry]:
         except (DsvlError, OSError):
             continue
         if is_model:
-            yield _inspect(ModelEntry(f"./{name}", "folder", str(path.resolve()), path.resolve()))
+            yield _inspect(ModelEntry(f"./{name}", "folder", str(path.resolve()), path.resolve()), machine)
 
 
-def _inspect(entry: ModelEntry) -> ModelEntry:
-    """Fill in what the files of a model tell."""
+def _inspect(entry: ModelEntry, machine: Machine | None) -> ModelEntry:
+    """Fill in what the files of a model tell, and whether it would fit."""
     assert entry.path is not None
     try:
         size = sum(file.stat().st_size for file in entry.path.iterdir() if file.is_file())
@@ -230,7 +231,7 @@ def _inspect(entry: ModelEntry) -> ModelEntry:
         return replace(entry, problem=problem)
     except OSError as error:
         return replace(entry, problem=f"cannot be read: {error.strerror}")
-    return replace(entry, size_bytes=size, format=_format_of(checkpoint))
+    return _with_fit(replace(entry, size_bytes=size, format=_format_of(checkpoint)), checkpoint, machine)
 
 
 def _missing(folder: Path) -> list[str]:
@@ -256,15 +257,10 @@ def _find_published(repo: str) -> Checkpoint | None:
     )
 
 
-def _with_fit(entry: ModelEntry, machine: Machine) -> ModelEntry:
-    if entry.problem is not None:
-        return entry
+def _with_fit(entry: ModelEntry, checkpoint: Checkpoint, machine: Machine | None) -> ModelEntry:
+    """Fill in whether a model would fit, if the machine is known."""
     try:
-        if entry.path is None:
-            checkpoint = _find_published(entry.target)
-        else:
-            checkpoint = check_folder(entry.name, entry.path, identify=False)
-        return entry if checkpoint is None else replace(entry, fit=estimate_fit(checkpoint, machine))
+        return entry if machine is None else replace(entry, fit=estimate_fit(checkpoint, machine))
     except DsvlError as error:
         return replace(entry, problem=error.message)
 

@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,8 @@ _TYPES: dict[str, dict[str, Any]] = {
 _NAMES = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "array": "list"}
 _FIELD = re.compile(r"(?P<name>[^\W\d][\w-]*)(?:\s+(?P<type>\w+))?\s*(?::\s*(?P<description>.*))?", re.DOTALL)
 _EXAMPLE = "write a JSON Schema, a file of one, or a short form such as 'colour, count int, items list: what is seen'"
+_FLATTER = "use $ref for parts that repeat"
 _LONGEST_QUOTE = 40
-_DEEPEST = 64
 _COMMON = {"properties", "type", "object", "schema", "is", "items"}  # in errors they are words
 
 
@@ -50,9 +51,9 @@ def read_constraint(choices: str | None, yes_no: bool, schema: str | None) -> Co
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} contradict each other", "use one of them")
     if choices is not None:
-        path = Path(choices)
-        is_list = "," in choices or "\n" in choices or not (path.suffix or os.sep in choices or path.is_file())
-        return OneOf(split_choices(choices if is_list else read_text(path)))
+        is_path = Path(choices).suffix or os.sep in choices or os.path.isfile(choices)
+        is_list = "," in choices or "\n" in choices or not is_path
+        return OneOf(split_choices(choices if is_list else read_text(choices)))
     if yes_no:
         return OneOf(YES_NO)
     return None if schema is None else read_schema(schema)
@@ -93,7 +94,7 @@ def read_schema(argument: str) -> JsonSchema:
     text = argument.strip()
     if text.startswith("{"):
         return check_schema(_parse(text, "the schema"))
-    if text.casefold().endswith(".json") or Path(argument).is_file():
+    if text.casefold().endswith(".json") or os.path.isfile(argument):
         return check_schema(_parse(read_text(argument), argument))
     return check_schema(parse_short_form(text))
 
@@ -131,25 +132,38 @@ def check_schema(value: Any) -> JsonSchema:
     Raises:
         UsageError: it names the keyword and its place.
     """
+    if not isinstance(value, dict):
+        raise UsageError("the schema is not a JSON object", _EXAMPLE)
+    try:
+        return _check(JsonSchema.of(value))
+    except TypeError as exc:  # TOML has dates
+        raise UsageError(f"the schema is not JSON: {exc}", _EXAMPLE) from exc
+    except RecursionError as exc:
+        raise UsageError("the schema is nested too deeply", _FLATTER) from exc
+
+
+@lru_cache(maxsize=64)
+def _check(schema: JsonSchema) -> JsonSchema:
+    """Check a schema once: in a file of requests each line has it, and a check takes 3 ms."""
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError
     from llguidance import LLMatcher
 
-    if not isinstance(value, dict):
-        raise UsageError("the schema is not a JSON object", _EXAMPLE)
-    if not _is_shallow(value):
-        raise UsageError(f"the schema is nested more than {_DEEPEST} deep", "use $ref for parts that repeat")
+    value = schema.value
     try:
         Draft202012Validator.check_schema(value)
+        # Not with the grammar of an answer: its errors would quote that grammar.
+        obstacle = LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(styled(value)))
+    except ValueError as exc:
+        raise UsageError("the schema has a number that is too large, or half of a surrogate pair") from exc
     except SchemaError as exc:
         place = "/".join(map(str, exc.absolute_path))
         raise UsageError(
             f"the schema is not a JSON Schema: {place or 'at its top'}: {_first_line(exc.message)}"
         ) from exc
-    # Not with the grammar of an answer: its errors would quote that grammar.
-    if obstacle := LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(styled(value))):
+    if obstacle:
         raise _refuse(value, obstacle)
-    return JsonSchema.of(value)
+    return schema
 
 
 def read_value(schema: JsonSchema, text: str, finish_reason: FinishReason) -> Any:
@@ -158,24 +172,34 @@ def read_value(schema: JsonSchema, text: str, finish_reason: FinishReason) -> An
     Raises:
         InvalidAnswer: it was cut, or is not valid under the schema; the message says which.
     """
-    from jsonschema import Draft202012Validator, validators
-
     if finish_reason == "length":
         raise InvalidAnswer("the answer was cut before its JSON was complete", "allow more with --max-new-tokens")
     try:
         value = json.loads(text)
+        error = next(_validator()(schema.value).iter_errors(value), None)
+    except RecursionError as exc:
+        raise InvalidAnswer("the answer is nested too deeply to be checked") from exc
     except ValueError as exc:
         why = "it was interrupted" if finish_reason == "interrupted" else "it ended too early"
         raise InvalidAnswer(f"the answer is not complete JSON: {why}") from exc
-    # The grammar cannot count the keys that are not listed, nor see that one is repeated. Patterns it has kept to, in
-    # linear time: Python's would take for ever on some that come from a stranger's request.
-    validator = validators.extend(Draft202012Validator, {"pattern": lambda *_: ()})
-    error = next(validator(schema.value).iter_errors(value), None)
     if error is not None:
         raise InvalidAnswer(
             f"the answer is not valid under the schema: {error.json_path}: {_first_line(error.message)}"
         )
     return value
+
+
+@cache
+def _validator() -> Any:
+    """Return the validator for what a grammar leaves: it cannot count keys that are not listed, nor see one repeated.
+
+    Patterns the grammar has kept to, in linear time: Python's expressions would take for ever on some that come from a
+    stranger's request.
+    """
+    from jsonschema import Draft202012Validator, validators
+
+    extend: Any = validators.extend
+    return extend(Draft202012Validator, {"pattern": lambda *_: ()})
 
 
 def _refuse(value: Any, obstacle: str) -> UsageError:
@@ -193,19 +217,6 @@ def _refuse(value: Any, obstacle: str) -> UsageError:
     return UsageError(f"the schema is not supported: {place}{why}", "leave it out, and check it in what you do next")
 
 
-def _is_shallow(value: Any) -> bool:
-    """Whether what walks through a schema by recursion gets to its end: it may come from a stranger's request."""
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [
-            part for each in level if isinstance(each, (dict, list))
-            for part in (each.values() if isinstance(each, dict) else each)
-        ]  # fmt: skip
-        if not level:
-            return True
-    return False
-
-
 def _walk(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     """Yield the path of each key in a JSON value."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -220,7 +231,7 @@ def _parse(text: str, name: str) -> Any:
     except ValueError as exc:
         raise UsageError(f"{name} is not JSON: {exc}", _EXAMPLE) from exc
     except RecursionError as exc:
-        raise UsageError(f"{name} is nested too deeply", "use $ref for parts that repeat") from exc
+        raise UsageError(f"{name} is nested too deeply", _FLATTER) from exc
 
 
 def _first_line(text: str) -> str:

@@ -94,7 +94,7 @@ def test_whatever_preparing_an_item_raises_is_its_own_row(sampling: dict[str, ob
 
 @pytest.mark.fault("exceptions while an item is read or asked about")
 def test_an_unforeseen_exception_while_an_item_is_prepared_is_its_own_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail_for_the_first(task: _Task, prompt: str) -> list[Message]:
+    def fail_for_the_first(task: _Task, prompt: str, _: object) -> list[Message]:
         if task.item.id == "001.png":
             raise KeyError("x")
         return [Message("user", compose_parts(prompt, task.pictures))]

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsvl_cli.batch.item import Item
+from dsvl_cli.batch.sources import webdataset
 from dsvl_cli.batch.sources.scan import scan
 from dsvl_cli.batch.templates import VARIABLES, fill, fill_prompts, find_variables
-from dsvl_cli.errors import ImageError, UsageError
+from dsvl_cli.errors import DsvlError, ImageError, UsageError
 
 
 @pytest.fixture
@@ -74,6 +75,31 @@ def test_a_caption_of_a_shard_is_the_text_of_its_sample(tmp_path: Path, ending: 
     for each, said in ((second, "has no .txt of it"), (third, ":1:4: not UTF-8"), (fourth, "has no .txt of it")):
         with pytest.raises(ImageError, match=said):
             filled("{caption}", each)
+
+
+def test_a_damaged_shard_is_read_once_and_has_the_captions_before_the_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "cut.tar"
+    with tarfile.open(path, "w") as tar:
+        for member in ("000.jpg", "000.txt", "001.jpg", "001.txt"):
+            info = tarfile.TarInfo(member)
+            info.size = 3
+            tar.addfile(info, io.BytesIO(b"one"))
+    path.write_bytes(path.read_bytes()[: 6 * 512 + 100])
+    opened: list[str] = []
+
+    def note(name: str) -> bool:
+        opened.append(name)
+        return False
+
+    monkeypatch.setattr(webdataset, "_is_compressed", note)
+    first, second = (Item(name, name, list) for name in (f"{path}::000.jpg", f"{path}::001.jpg"))
+    assert filled("{caption}", first) == "one"
+    for _ in range(2):
+        with pytest.raises(DsvlError, match=r"cut\.tar: not a tar archive, or damaged or cut off"):
+            filled("{caption}", second)
+    assert opened == [str(path)]
 
 
 def test_a_link_is_no_caption(photo: Item, tmp_path: Path) -> None:

@@ -154,7 +154,9 @@ def test_rows_without_a_form_are_what_they_were(tmp_path: Path) -> None:
         ("[a]\nprompt = 'x'\nchoices = ['x', 'y']\ntype = 'integer'", "choices and type contradict"),
         ("[a]\nprompt = 'x'\ntype = 'float'", "type is 'float'; it must be one of string, integer"),
         ("[a]\nprompt = 'x'\nschema = {not = {}}", "the schema is not supported: not"),
+        ("a_probability = 'y'\n[a]\nprompt = 'x'\nchoices = ['x', 'y']", "a question cannot be named 'a_probability'"),
         ("[a]\nprompt = 'x'\nschema = 3", "the schema is not a JSON object"),
+        ("[a]\nprompt = 'x'\nschema = {const = 2020-01-01}", "the schema is not JSON: .*date"),
     ],
 )
 def test_wrong_questions_are_refused_with_file_and_name(tmp_path: Path, text: str, message: str) -> None:

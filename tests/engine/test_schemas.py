@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.schema_examples import SCHEMAS
 from dsvl_cli.engine.constraints import JsonSchema
-from dsvl_cli.engine.schemas import check_schema, parse_short_form, read_schema, read_value
+from dsvl_cli.engine.schemas import check_schema, parse_short_form, read_constraint, read_schema, read_value
 from dsvl_cli.errors import DsvlError, UsageError
 
 
@@ -34,6 +34,13 @@ def test_lines_may_hold_commas() -> None:
     schema = parse_short_form("colour: red, green or blue\nétiquette string\n")
     assert schema["properties"]["colour"]["description"] == "red, green or blue"
     assert list(schema["properties"]) == ["colour", "étiquette"]
+
+
+def test_a_short_form_and_a_choice_may_be_longer_than_the_name_of_a_file() -> None:
+    names = [f"field{index}" for index in range(60)]
+    assert list(read_schema(", ".join(names)).value["properties"]) == names
+    with pytest.raises(UsageError, match="at least two choices"):
+        read_constraint("x" * 300, False, None)
 
 
 @pytest.mark.parametrize(
@@ -73,14 +80,28 @@ def test_what_cannot_be_followed_is_refused_by_keyword_and_place(schema: Any, me
     assert "\n" not in caught.value.message
 
 
-@pytest.mark.fault("schemas that could stop a run", cases=3)
-def test_a_schema_that_goes_on_and_on_is_refused(tmp_path: Path) -> None:
-    for depth in (100, 300, 5000):
-        text = '{"properties": {"a": ' * depth + "{}" + "}}" * depth
-        path = tmp_path / "deep.json"
-        path.write_text(text)
-        with pytest.raises(UsageError, match="nested"):
-            read_schema(str(path))
+def nested(depth: int) -> dict[str, Any]:
+    return {"properties": {"a": nested(depth - 1)}} if depth else {"type": "string"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        (nested(300), "nested too deeply"),
+        ({"const": "\ud800"}, "half of a surrogate pair"),
+        ({"const": 10**400}, "a number that is too large"),
+    ],
+)
+def test_what_the_libraries_cannot_take_is_refused(schema: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_schema(schema)
+
+
+def test_an_answer_that_is_nested_too_deeply_is_no_answer() -> None:
+    schema = check_schema({"type": "array", "items": {"$ref": "#"}})
+    assert read_value(schema, "[[]]", "stop") == [[]]
+    with pytest.raises(DsvlError, match="nested too deeply"):
+        read_value(schema, "[" * 900 + "]" * 900, "stop")
 
 
 def test_options_of_the_library_in_a_schema_switch_nothing_off() -> None:

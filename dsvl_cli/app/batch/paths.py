@@ -14,8 +14,8 @@ from dsvl_cli.batch.output.output import written_paths
 from dsvl_cli.batch.output.report import check_report
 from dsvl_cli.batch.path_set import PathSet
 from dsvl_cli.batch.sources.scan import list_paths
-from dsvl_cli.engine.pictures.addresses import is_data_address, local_path
-from dsvl_cli.engine.pictures.images import is_address
+from dsvl_cli.engine.pictures.addresses import local_path
+from dsvl_cli.engine.pictures.images import is_path
 from dsvl_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _list_read(job: Job, checkpoint: Checkpoint) -> Iterator[tuple[str, str | Pa
     """Yield what is read, with a word about it; not the contents of folders, where outputs are passed over."""
     options = job.options
     for source in map(local_path, options.sources):
-        if not is_address(source) and not is_data_address(source) and not os.path.isdir(source):
+        if is_path(source) and not os.path.isdir(source):
             yield "a source", source
     if options.prompt_file is not None:
         yield "the prompt file", options.prompt_file
@@ -101,4 +101,4 @@ def _list_names(job: Job) -> Iterator[str]:
         return
     with open(str(name), "rb") as names:
         paths = map(local_path, list_paths(names))
-        yield from (path for path in paths if not is_address(path) and not is_data_address(path))
+        yield from filter(is_path, paths)

@@ -8,8 +8,7 @@ from pathlib import Path
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.output.journal import Journal
 from dsvl_cli.batch.sources.identity import canonical
-from dsvl_cli.engine.pictures.addresses import is_data_address
-from dsvl_cli.engine.pictures.images import is_address
+from dsvl_cli.engine.pictures.images import is_path
 
 
 class KnownIds:
@@ -49,8 +48,8 @@ class KnownIds:
         """Return the id that an item has in the journal, or the one that its row is to get."""
         if item.own_id:
             return item.id
-        is_path = not is_address(item.id) and not is_data_address(item.id)
-        spelled = os.path.join(self._here, item.id) if is_path and self._base != self._here else item.id
+        is_elsewhere = self._base != self._here and is_path(item.id)
+        spelled = os.path.join(self._here, item.id) if is_elsewhere else item.id
         spelled = canonical(spelled, self._base)
         if journal.status(spelled) is not None:
             return spelled

@@ -14,13 +14,14 @@ from types import MappingProxyType
 from typing import Any
 
 from dsvl_cli.batch.output.responses import to_response_line
-from dsvl_cli.batch.row import FIELDS, ONLY, Row
+from dsvl_cli.batch.row import FIELDS, ONLY, Row, probability_column
 from dsvl_cli.engine.constraints import Constraint, JsonSchema, OneOf
 from dsvl_cli.engine.storage.files import new_file
 from dsvl_cli.errors import DsvlError
 
 Constraints = Mapping[str, Constraint]
 
+_INT64 = range(-(2**63), 2**63)
 _KINDS = {"integer": int, "number": float, "boolean": bool}
 _ROWS_AT_ONCE = 5_000
 # What makes spreadsheets read a text as a formula; East Asian versions accept full-width characters too. Where cells
@@ -125,7 +126,7 @@ def table_columns(questions: Sequence[str], constraints: Constraints = MappingPr
         constraint = constraints.get(name)
         columns[name] = _kind_of(constraint.value) if isinstance(constraint, JsonSchema) else str
         if isinstance(constraint, OneOf):
-            columns[f"{name}_probability"] = float
+            columns[probability_column(name)] = float
     hidden = ("id", "path", "status", "prompt", "text", "finish_reason")
     return columns | {name: kind for name, kind in kinds.items() if name not in hidden}
 
@@ -154,12 +155,16 @@ def _kind_of(schema: Any) -> type:
 
 
 def _as(kind: type, cell: Any) -> Any:
-    """Return a value for a column of a type; JSON stands for what is no text."""
+    """Return a value for a column of a type; JSON stands for what is no text, None for a number out of range."""
     if cell is None:
         return None
     if kind is str:
         return _encodable(cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False))
-    return kind(cell) if isinstance(cell, (int, float)) else None
+    try:
+        value = kind(cell) if isinstance(cell, (int, float)) else None
+    except OverflowError:  # JSON's numbers may have any number of digits
+        return None
+    return None if kind is int and value not in _INT64 else value
 
 
 def _cells(row: Row, columns: Iterable[str]) -> list[Any]:

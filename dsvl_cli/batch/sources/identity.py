@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 
-from dsvl_cli.engine.pictures.addresses import is_data_address
-from dsvl_cli.engine.pictures.images import is_address
+from dsvl_cli.engine.pictures.images import is_path
 
 
 def canonical(path: str, base: str) -> str:
@@ -18,7 +17,7 @@ def canonical(path: str, base: str) -> str:
         path: a path, `HOLDER::PLACE` with the path of an archive or table, or a URL, which is returned unchanged.
         base: the real path of the folder that `path` is relative to.
     """
-    if is_address(path) or is_data_address(path):
+    if not is_path(path):
         return path
     holder, mark, place = path.partition("::")
     if mark and _is_file(os.path.join(base, holder)):

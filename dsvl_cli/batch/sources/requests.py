@@ -26,8 +26,8 @@ from dsvl_cli.engine.conversation import Role
 from dsvl_cli.engine.encodings import Encoding, find_encoding, read_line
 from dsvl_cli.engine.options import RULES, SamplingParams
 from dsvl_cli.engine.pictures.access import FOREIGN, Access, check_inside, is_url, shown_address
-from dsvl_cli.engine.pictures.addresses import decode_data_address, is_data_address, is_file_address, local_path
-from dsvl_cli.engine.pictures.images import MAX_BYTES, is_address, read_file
+from dsvl_cli.engine.pictures.addresses import decode_data_address, is_file_address, local_path
+from dsvl_cli.engine.pictures.images import MAX_BYTES, is_address, is_path, read_file
 from dsvl_cli.engine.schemas import check_schema
 from dsvl_cli.errors import DsvlError, ImageError, InvalidRequest
 
@@ -112,7 +112,7 @@ def _item(path: str, number: int, offset: int, line: bytes, encoding: Encoding, 
         item = replace(item, id=custom_id, own_id=True)
         body = _body(request)
         asked, sampling = _read_messages(body), _sampling(body)
-        if len(asked.urls) == 1 and _is_path(asked.urls[0]):
+        if len(asked.urls) == 1 and is_path(asked.urls[0]):
             item = replace(item, path=_resolve(asked.urls[0], path))
         return replace(
             item, parts=asked.parts, earlier=asked.earlier, system=asked.system, sampling=sampling, notes=asked.notes
@@ -328,10 +328,6 @@ def _pictures_at(path: str, offset: int, encoding: Encoding, access: Access) -> 
     return tuple(_picture(url, path, access) for url in urls)
 
 
-def _is_path(url: str) -> bool:
-    return not is_address(url) and not is_data_address(url)
-
-
 def _resolve(url: str, path: str) -> str:
     return os.path.join(os.path.dirname(path), shown_address(local_path(url)))
 
@@ -341,7 +337,7 @@ def _picture(url: str, path: str, access: Access) -> bytes:
         from dsvl_cli.engine.pictures.fetch import fetch_picture
 
         return fetch_picture(url, access)[0]
-    if _is_path(url):
+    if is_path(url):
         if is_url(url) and not is_file_address(url):
             raise ImageError(f"{shown_address(url)}: only addresses of http, https, data and file are read")
         name = _resolve(url, path)

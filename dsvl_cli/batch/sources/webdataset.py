@@ -65,21 +65,29 @@ def read_text_member(path: str, name: str, extension: str) -> bytes | None:
     """Return the text of a sample: the member with its name up to the extension; None if there is none.
 
     Raises:
-        DsvlError: the archive cannot be read.
+        DsvlError: it is not found before the damage of the archive, which cannot be read further.
     """
     with _texts_lock:  # so that several threads read an archive once
-        return _texts(path, extension).get(os.path.splitext(name)[0] + extension)
+        found, damage = _texts(path, extension)
+    text = found.get(os.path.splitext(name)[0] + extension)
+    if text is None and damage is not None:
+        raise DsvlError(damage.message, damage.hint)
+    return text
 
 
 @lru_cache(maxsize=2)
-def _texts(path: str, extension: str) -> Mapping[str, bytes]:
-    with _opened(path) as file:
-        found = {}
-        for member in _members(file, path, lambda name: name.endswith(extension)):
-            if member.size <= _MAX_TEXT_BYTES:
-                file.seek(member.offset_data)
-                found[member.name] = _read_exactly(file, member.size)
-    return found
+def _texts(path: str, extension: str) -> tuple[Mapping[str, bytes], DsvlError | None]:
+    """Return the texts of an archive, and why there may be more; a damaged one is read once, too."""
+    found: dict[str, bytes] = {}
+    try:
+        with _opened(path) as file:
+            for member in _members(file, path, lambda name: name.endswith(extension)):
+                if member.size <= _MAX_TEXT_BYTES:
+                    file.seek(member.offset_data)
+                    found[member.name] = _read_exactly(file, member.size)
+    except DsvlError as error:
+        return found, error
+    return found, None
 
 
 def _is_compressed(path: str) -> bool:

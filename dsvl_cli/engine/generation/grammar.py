@@ -10,8 +10,8 @@ object, instead of being lost among all others.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,8 +25,8 @@ from dsvl_cli.errors import DsvlError
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
-_MOST_COMPILED = 64
 _QUOTE, _BRACKETS, _LETTERS = '"', ("]", "}"), ("e", "x")
+_MOST_COMPILED = 64  # grammars that are kept, each of 100 KB or more
 
 
 class ClosingTokens:
@@ -109,7 +109,7 @@ class GrammarCompiler:
         self._prefix = prefix
         self._closing = ClosingTokens(tokenizer)
         self._library_tokenizer: Any = None
-        self._compiled: OrderedDict[JsonSchema, LLMatcher] = OrderedDict()
+        self._compiled = lru_cache(_MOST_COMPILED)(self._compile)  # in a file of requests each may have its own
 
     def compile(self, schema: JsonSchema) -> Matcher:
         """Return the state at the start of an answer.
@@ -117,13 +117,7 @@ class GrammarCompiler:
         Raises:
             DsvlError: the schema is not supported.
         """
-        state = self._compiled.get(schema)
-        if state is None:
-            state = self._compiled[schema] = self._compile(schema)
-            if len(self._compiled) > _MOST_COMPILED:  # each request of a list may have another one
-                self._compiled.popitem(last=False)
-        self._compiled.move_to_end(schema)
-        return Matcher(state.deep_copy(), self._end_ids, self._closing)
+        return Matcher(self._compiled(schema).deep_copy(), self._end_ids, self._closing)
 
     def _compile(self, schema: JsonSchema) -> LLMatcher:
         from llguidance import LLMatcher, LLTokenizer

@@ -250,6 +250,11 @@ def is_address(source: str) -> bool:
     return source[:8].lower().startswith(("http://", "https://"))
 
 
+def is_path(source: str) -> bool:
+    """Whether a source names a file, and is neither fetched nor holds its data."""
+    return not is_address(source) and not is_data_address(source)
+
+
 def _read_stdin(stdin: BinaryIO | None) -> bytes:
     stream = stdin or getattr(sys.stdin, "buffer", None)
     if stream is None or stream.isatty():

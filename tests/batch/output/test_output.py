@@ -26,6 +26,7 @@ from dsvl_cli.batch.output.tables import write_csv, write_parquet
 from dsvl_cli.batch.quality import RETRY_SAMPLING
 from dsvl_cli.batch.row import ONLY, Answer, Failure, Row
 from dsvl_cli.batch.sources.scan import ScanOptions, scan
+from dsvl_cli.engine.constraints import JsonSchema
 from dsvl_cli.engine.storage.files import NewFile
 from dsvl_cli.errors import DsvlError
 from tests.batch.fakes import item, png
@@ -292,6 +293,17 @@ def test_a_parquet_file_is_read_by_pyarrow_and_pandas(tmp_path: Path) -> None:
     frame = pd.read_parquet(path)
     assert list(frame["path"]) == ["p/10.png", "p/2.png", "p/\\xff.png", "=cmd.png", "p/3.png"]
     assert frame["width"].sum() == 32
+
+
+def test_a_number_that_a_parquet_column_cannot_hold_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "out.parquet"
+    kinds: dict[str, list[int]] = {"integer": [3, 2**63, -(10**30)], "number": [3, 10**400, 2**63]}
+    for kind, values in kinds.items():
+        rows = [Row("a", "a", {ONLY: "?"}, {ONLY: Answer(str(value), "stop", value=value)}) for value in values]
+        write_parquet(path, rows, [ONLY], constraints={ONLY: JsonSchema.of({"type": kind})})
+        table = pq.read_table(path)
+        assert table["value"].to_pylist() == ([3, None, None] if kind == "integer" else [3.0, None, 2.0**63])
+        assert table["text"].to_pylist() == list(map(str, values))
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])

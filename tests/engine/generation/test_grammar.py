@@ -14,7 +14,6 @@ import torch
 from benchmarks.schema_examples import COLOUR, COUNT, SCHEMAS, TEXT, record
 from dsvl_cli.engine.constraints import JsonSchema
 from dsvl_cli.engine.conversation import Conversation, Message, Reply, Request
-from dsvl_cli.engine.generation import grammar
 from dsvl_cli.engine.generation.grammar import ClosingTokens, GrammarCompiler, Matcher
 from dsvl_cli.engine.model import VisionLanguageModel
 from dsvl_cli.engine.options import SamplingParams
@@ -160,15 +159,6 @@ def test_a_grammar_that_is_lost_ends_its_own_answer_alone(
         read_value(schema, lost.text, lost.finish_reason)
     assert free is not None
     assert free.token_ids == Reply.of(tiny.stream(ask(), SamplingParams(20))).token_ids
-
-
-def test_only_so_many_grammars_are_kept(tiny: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grammar, "_MOST_COMPILED", 2)
-    compiler = GrammarCompiler(tiny.format.tokenizer, tiny.network.decoder.config.vocab_size, tiny.end_ids, "")
-    schemas = [check_schema(record(n={"type": "integer", "maximum": most})) for most in range(4)]
-    for schema in schemas:
-        compiler.compile(schema)
-    assert list(compiler._compiled) == schemas[2:]
 
 
 def test_a_model_without_an_end_is_refused(tiny: VisionLanguageModel) -> None:
