@@ -112,8 +112,8 @@ def show_stats(chat: Chat, _: str) -> None:
         if stats.peak_memory_bytes is not None:
             rows.append(("peak memory", format_bytes(stats.peak_memory_bytes)))
     chat.measure()
-    if model is not None and chat.used_tokens is not None:
-        rows.append(("context", f"{chat.used_tokens:,} of {model.context_length:,} tokens used"))
+    if model is not None and chat.context.used_tokens is not None:
+        rows.append(("context", f"{chat.context.used_tokens:,} of {model.context_length:,} tokens used"))
     chat.tell(*align(rows, chat.console.status_width))
     if stats is None:
         raise DsvlError("there are no statistics yet", "they are available after the next complete answer")
