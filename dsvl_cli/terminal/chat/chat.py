@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ from dsvl_cli.terminal.progress import ConsoleListener
 from dsvl_cli.terminal.waiting import CTRL_C_STOPS, ReadingWait, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from dsvl_cli.terminal.chat.conversation_store import StoredConversation
     from dsvl_cli.terminal.chat.loading import BackgroundModel
@@ -174,9 +174,7 @@ class Chat:
         failed = False
         for source in self.services.sources.expand(arguments):
             try:
-                # A download may be slow.
-                opening = Wait("opening the picture", CTRL_C_STOPS, below=self.status_bar)
-                with self.console.working(opening), self.ctrl_c.listening():
+                with self._opening_pictures():
                     picture = self.services.sources.read(source)
                 self.attach([picture])
             except DsvlError as exc:
@@ -184,6 +182,13 @@ class Chat:
                 failed = True
         if failed:
             raise SomeFailed("some pictures could not be attached")
+
+    @contextmanager
+    def _opening_pictures(self) -> Iterator[None]:
+        """Show that pictures are being opened, which Ctrl-C stops: a download may be slow."""
+        wait = Wait("opening the picture", CTRL_C_STOPS, below=self.status_bar)
+        with self.console.working(wait), self.ctrl_c.listening():
+            yield
 
     # Turns
 
@@ -219,8 +224,7 @@ class Chat:
 
     def _find_pictures(self, line: str) -> Found:
         try:
-            opening = Wait("opening the picture", CTRL_C_STOPS, below=self.status_bar)
-            with self.console.working(opening), self.ctrl_c.listening():  # a download may be slow
+            with self._opening_pictures():
                 return find_pictures(line, self.services.sources)
         except (DsvlError, KeyboardInterrupt):
             self.draft = "" if self.scripted else line
