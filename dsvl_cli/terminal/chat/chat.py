@@ -130,14 +130,22 @@ class Chat:
 
     def _wait_for_model(self) -> None:
         self.advise(f"waiting for {self.loading.name} to load; Ctrl-C stops waiting")
-        listener = ConsoleListener(self.console)
         with self.console.working(Wait(f"loading {self.loading.name}", CTRL_C_STOPS, below=self.status_bar)):
-            while self.loading.loading:
-                with self.ctrl_c.listening():
-                    self.loading.wait(_POLL_SECONDS)
-                self.loading.deliver()
-                if self.loading.progress is not None:
-                    listener.progress(*self.loading.progress)
+            self.follow_loading()
+
+    def follow_loading(self) -> None:
+        """Show what a loading model reports, until it is ready or has failed.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; the loading continues.
+        """
+        listener = ConsoleListener(self.console)
+        while self.loading.loading:
+            with self.ctrl_c.listening():
+                self.loading.wait(_POLL_SECONDS)
+            self.loading.deliver()
+            if self.loading.progress is not None:
+                listener.progress(*self.loading.progress)
 
     @property
     def model_name(self) -> str:
