@@ -59,9 +59,8 @@ def change_system(chat: Chat, argument: str) -> None:
 def change_schema(chat: Chat, argument: str) -> None:
     """Show, set or drop the JSON Schema that answers follow."""
     if argument:
-        schema = (
-            None if argument.casefold() in ("off", "none", "default") else read_schema(argument.strip("'\""))
-        )  # as in a shell
+        is_off = argument.casefold() in ("off", "none", "default")
+        schema = None if is_off else read_schema(argument.strip("'\""))  # quoted as in a shell
         sampling = replace(chat.settings.sampling, constraint=schema)
         chat.settings = replace(chat.settings, sampling=sampling)
     constraint = chat.settings.sampling.constraint
