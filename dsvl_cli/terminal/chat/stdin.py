@@ -7,6 +7,7 @@ from typing import BinaryIO, TextIO
 from dsvl_cli.errors import UsageError
 
 _SIZE = 1024
+# Only what no text begins with, unlike the start of a BMP ("BM") or a PPM ("P5 ").
 _PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP", b"\0\0\x01\0")
 _TEXT_WITH_NULLS = (b"\xff\xfe", b"\xfe\xff")  # the marks of UTF-16
 
