@@ -22,8 +22,9 @@ def refuse_binary(stream: TextIO) -> None:
     if buffer is None:
         return
     data = _peek(buffer)
-    is_picture = data.startswith(_PICTURES) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP") or data[4:8] == b"ftyp"
-    if is_picture:
+    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    is_iso = data[:2] == b"\0\0" and data[4:8] == b"ftyp"  # HEIC, AVIF
+    if data.startswith(_PICTURES) or is_webp or is_iso:
         raise UsageError(
             "stdin is a picture, but a chat reads its messages from it",
             "use `dsvl chat photo.jpg`, or `dsvl describe - < photo.jpg`",
