@@ -4,7 +4,7 @@
 
 A part is a text, or a reference to a picture by the SHA-256 of its bytes, which are stored once. External text may
 contain lone surrogates (in file names that are not UTF-8), which SQLite's TEXT cannot store: such columns are BLOBs,
-written by `pack`.
+written by `columns.pack`.
 """
 
 from __future__ import annotations
@@ -80,20 +80,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     # The numbers of dropped pictures: a JSON array of integers; NULL if there are none.
     ("ALTER TABLE sessions ADD COLUMN dropped BLOB",),
 )
-
-
-def pack(text: str) -> bytes:
-    """Encode any string, lone surrogates included."""
-    return text.encode("utf-8", "surrogatepass")
-
-
-def unpack(data: bytes) -> str:
-    """Decode the result of `pack`.
-
-    Raises:
-        TypeError, ValueError: it is not one; see `explained_errors`.
-    """
-    return str(data, "utf-8", "surrogatepass")
 
 
 def open_database(path: Path) -> sqlite3.Connection:

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 import re
 import secrets
-import struct
 import time
 import unicodedata
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from dsvl_cli.engine.conversation import Conversation, FinishReason, Message, Part, Picture, Role
+from dsvl_cli.engine.conversation import Conversation
 from dsvl_cli.errors import DsvlError
-from dsvl_cli.sessions.schema import empty_database, explained_errors, open_database, pack, transaction, unpack
+from dsvl_cli.sessions.columns import (
+    pack,
+    pack_numbers,
+    pack_optional,
+    pack_settings,
+    unpack,
+    unpack_numbers,
+    unpack_optional,
+    unpack_settings,
+)
+from dsvl_cli.sessions.messages import drop_unused_pictures, read_messages, write_message
+from dsvl_cli.sessions.schema import empty_database, explained_errors, open_database, transaction
 from dsvl_cli.sessions.session import SavedSession, SearchHit, SessionSummary, title_of
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
+
+    from dsvl_cli.engine.conversation import Message
 
 _ID_LETTERS = "bcdfghjkmnpqrstvwxz23456789"  # no vowels, so no words, and no characters that look alike
 _SUMMARY = "SELECT id, name, title, model, created, updated, messages, pictures FROM sessions"
@@ -120,19 +130,19 @@ class SessionStore:
             while (row := database.execute(query, (session_id,)).fetchone()) and row[0] != self._seen.get(session_id):
                 session_id = self.create()
             stored = self._saved.get(session_id) if row else []
-            stored = _messages(database, session_id) if stored is None else stored
+            stored = read_messages(database, session_id) if stored is None else stored
             kept = _common_prefix(stored, conversation.messages)
-            packed = row[3] if row and settings is None else _pack_settings(settings or {})
-            about = (pack(model), _pack_optional(conversation.system), packed, _pack_numbers(conversation.dropped))
+            packed = row[3] if row and settings is None else pack_settings(settings or {})
+            about = (pack(model), pack_optional(conversation.system), packed, pack_numbers(conversation.dropped))
             if kept == len(stored) == len(conversation.messages) and (row is None or row[1:] == about):
                 return session_id
             revision = database.execute("SELECT coalesce(max(revision), 0) + 1 FROM sessions").fetchone()[0]
             _write_session(database, session_id, conversation, about, revision)
             database.execute("DELETE FROM messages WHERE session = ? AND position >= ?", (session_id, kept))
             for position, message in enumerate(conversation.messages[kept:], kept):
-                _write_message(database, session_id, position, message)
+                write_message(database, session_id, position, message)
             if kept < len(stored):
-                _drop_unused_pictures(database)
+                drop_unused_pictures(database)
         self._saved = {session_id: list(conversation.messages)}
         self._seen[session_id] = revision  # only now: the transaction has succeeded
         return session_id
@@ -148,7 +158,7 @@ class SessionStore:
             raise DsvlError("the name of a conversation cannot be empty")
         with self._database(write=True) as database:
             others = database.execute("SELECT id, name FROM sessions WHERE id <> ?", (session_id,))
-            if any(name in (other, _unpack_optional(taken)) for other, taken in others):
+            if any(name in (other, unpack_optional(taken)) for other, taken in others):
                 raise DsvlError(f"another conversation is named {name!r}", "choose another name, or delete that one")
             cursor = database.execute("UPDATE sessions SET name = ? WHERE id = ?", (pack(name), session_id))
             if not cursor.rowcount:
@@ -218,15 +228,15 @@ class SessionStore:
         with self._database(write=True) as database:
             summary = _find(database, key)
             database.execute("DELETE FROM sessions WHERE id = ?", (summary.id,))
-            _drop_unused_pictures(database)
+            drop_unused_pictures(database)
             return summary
 
     def _load(self, database: sqlite3.Connection, summary: SessionSummary) -> SavedSession:
         query = "SELECT system, revision, settings, dropped FROM sessions WHERE id = ?"
         system, revision, settings, dropped = database.execute(query, (summary.id,)).fetchone()
-        messages = _messages(database, summary.id, with_data=True)
+        messages = read_messages(database, summary.id, with_data=True)
         self._seen[summary.id] = revision
-        conversation = Conversation(messages, _unpack_optional(system), dropped=_unpack_numbers(dropped))
+        conversation = Conversation(messages, unpack_optional(system), dropped=unpack_numbers(dropped))
         return SavedSession(
             summary.id,
             summary.name,
@@ -234,7 +244,7 @@ class SessionStore:
             summary.created,
             summary.updated,
             conversation,
-            _unpack_settings(settings),
+            unpack_settings(settings),
         )
 
     @contextmanager
@@ -253,7 +263,7 @@ class SessionStore:
 
 def _find(database: sqlite3.Connection, key: str) -> SessionSummary:
     rows = database.execute("SELECT id, name FROM sessions")
-    names = {row[0]: _unpack_optional(row[1]) for row in rows if isinstance(row[0], str)}  # others only by damage
+    names = {row[0]: unpack_optional(row[1]) for row in rows if isinstance(row[0], str)}  # others only by damage
     found = [key] if key in names else [each for each, name in names.items() if name == key]
     found = found or [each for each in names if key and each.startswith(key)]
     if len(found) > 1:
@@ -269,7 +279,7 @@ def _summary(row: Sequence[Any]) -> SessionSummary:
     session_id, name, title, model, created, updated, messages, pictures = row
     return SessionSummary(
         session_id,
-        _unpack_optional(name),
+        unpack_optional(name),
         unpack(title),
         unpack(model),
         datetime.fromtimestamp(created / 1000, UTC),
@@ -277,44 +287,6 @@ def _summary(row: Sequence[Any]) -> SessionSummary:
         int(messages),
         int(pictures),
     )
-
-
-def _messages(database: sqlite3.Connection, session_id: str, *, with_data: bool = False) -> list[Message]:
-    """Return the messages of a session; the pictures' bytes only on demand, as they do not matter for equality."""
-    found: dict[int, list[Part]] = {}
-    for message, text, sha256, name, width, height, notes, data in database.execute(
-        "SELECT message, text, picture, parts.name, width, height, notes, data FROM messages"
-        " JOIN parts ON parts.message = messages.id LEFT JOIN pictures ON pictures.sha256 = picture AND ?"
-        " WHERE session = ? ORDER BY messages.position, parts.position",
-        (with_data, session_id),
-    ):
-        part: Part
-        if sha256 is None:
-            part = unpack(text)
-        else:
-            part = Picture(unpack(name), data or b"", sha256, int(width), int(height), _unpack_notes(notes))
-            if with_data and hashlib.sha256(part.data).hexdigest() != sha256:
-                raise ValueError("another picture")
-        found.setdefault(message, []).append(part)
-    rows = database.execute(
-        "SELECT id, role, token_ids, model, finish_reason FROM messages WHERE session = ? ORDER BY position",
-        (session_id,),
-    )
-    messages = [
-        Message(role, tuple(found.get(message, ())), _unpack_ids(token_ids), _unpack_optional(model), finish_reason)
-        for message, role, token_ids, model, finish_reason in rows
-    ]
-    for each in messages:
-        if each.role not in get_args(Role) or each.finish_reason not in (None, *get_args(FinishReason)):
-            raise ValueError("not a message")
-    return messages
-
-
-def _unpack_notes(data: bytes) -> tuple[str, ...]:
-    notes = json.loads(unpack(data))
-    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
-        raise ValueError("not notes")
-    return tuple(notes)
 
 
 def _write_session(
@@ -337,36 +309,6 @@ def _write_session(
     )
 
 
-def _write_message(database: sqlite3.Connection, session_id: str, position: int, message: Message) -> None:
-    cursor = database.execute(
-        "INSERT INTO messages (session, position, role, token_ids, model, finish_reason) VALUES (?, ?, ?, ?, ?, ?)",
-        (
-            session_id,
-            position,
-            message.role,
-            _pack_ids(message.token_ids),
-            _pack_optional(message.model),
-            message.finish_reason,
-        ),
-    )
-    for number, part in enumerate(message.parts):
-        key = (cursor.lastrowid, number)
-        if isinstance(part, str):
-            database.execute("INSERT INTO parts (message, position, text) VALUES (?, ?, ?)", (*key, pack(part)))
-            continue
-        database.execute("INSERT OR IGNORE INTO pictures (sha256, data) VALUES (?, ?)", (part.sha256, part.data))
-        notes = pack(json.dumps(part.notes, ensure_ascii=False))
-        database.execute(
-            "INSERT INTO parts (message, position, picture, name, width, height, notes) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (*key, part.sha256, pack(part.name), part.width, part.height, notes),
-        )
-
-
-def _drop_unused_pictures(database: sqlite3.Connection) -> None:
-    used = "SELECT picture FROM parts WHERE picture IS NOT NULL"
-    database.execute(f"DELETE FROM pictures WHERE sha256 NOT IN ({used})")
-
-
 def _common_prefix(old: Sequence[Message], new: Sequence[Message]) -> int:
     pairs = enumerate(zip(old, new, strict=False))
     return next((index for index, (before, after) in pairs if before != after), min(len(old), len(new)))
@@ -380,41 +322,3 @@ def _excerpt(text: str, word: str) -> str:
     begin = max(0, start - _EXCERPT_LENGTH // 2)
     end = max(begin + _EXCERPT_LENGTH, end)
     return ("…" if begin else "") + line[begin:end].strip() + ("…" if end < len(line) else "")
-
-
-def _pack_optional(text: str | None) -> bytes | None:
-    return None if text is None else pack(text)
-
-
-def _unpack_optional(data: bytes | None) -> str | None:
-    return None if data is None else unpack(data)
-
-
-def _pack_settings(settings: Mapping[str, Any]) -> bytes:
-    return pack(json.dumps(settings, ensure_ascii=False, sort_keys=True))
-
-
-def _unpack_settings(data: bytes | None) -> dict[str, Any]:
-    settings = {} if data is None else json.loads(unpack(data))
-    if not isinstance(settings, dict):
-        raise ValueError("not settings")
-    return settings
-
-
-def _pack_numbers(numbers: set[int]) -> bytes | None:
-    return pack(json.dumps(sorted(numbers))) if numbers else None
-
-
-def _unpack_numbers(data: bytes | None) -> set[int]:
-    numbers = [] if data is None else json.loads(unpack(data))
-    if not isinstance(numbers, list) or not all(isinstance(number, int) for number in numbers):
-        raise ValueError("not numbers")
-    return set(numbers)
-
-
-def _pack_ids(ids: Sequence[int] | None) -> bytes | None:
-    return None if ids is None else struct.pack(f"<{len(ids)}I", *ids)
-
-
-def _unpack_ids(data: bytes | None) -> tuple[int, ...] | None:
-    return None if data is None else struct.unpack(f"<{len(data) // 4}I", data)

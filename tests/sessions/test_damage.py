@@ -19,7 +19,19 @@ from tests.sessions.samples import answer, picture, question, talk
 pytestmark = pytest.mark.fault("a damaged file of conversations")
 ODD = (None, -1, 2**62, 0.5, "odd", b"", b"\xff\xfe\xed", b"{}", b"[1]", b"[" * 9000)
 COLUMNS = {
-    "sessions": ("id", "name", "title", "model", "system", "created", "updated", "messages", "pictures"),
+    "sessions": (
+        "id",
+        "name",
+        "title",
+        "model",
+        "system",
+        "created",
+        "updated",
+        "messages",
+        "pictures",
+        "settings",
+        "dropped",
+    ),
     "messages": ("role", "token_ids", "model", "finish_reason", "position"),
     "parts": ("text", "picture", "name", "width", "height", "notes"),
     "pictures": ("data",),

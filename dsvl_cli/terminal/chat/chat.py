@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,8 @@ from dsvl_cli.engine.conversation import (
 from dsvl_cli.engine.options import IMAGE_MARK, SamplingParams, draw_seed
 from dsvl_cli.errors import ContextOverflow, DsvlError, SomeFailed, UsageError
 from dsvl_cli.terminal.chat.attachments import Found, find_pictures
-from dsvl_cli.terminal.chat.dialogue import Dialogue, answered, keep_newest, leave_out_oldest
+from dsvl_cli.terminal.chat.context import Context
+from dsvl_cli.terminal.chat.dialogue import Dialogue, answered
 from dsvl_cli.terminal.chat.interrupts import Interrupts
 from dsvl_cli.terminal.chat.restoring import (
     CommandLine,
@@ -34,14 +35,13 @@ from dsvl_cli.terminal.progress import ConsoleListener
 from dsvl_cli.terminal.waiting import CTRL_C_STOPS, ReadingWait, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from dsvl_cli.terminal.chat.conversation_store import StoredConversation
     from dsvl_cli.terminal.chat.loading import BackgroundModel
+    from dsvl_cli.terminal.chat.settings import ChatSettings
     from dsvl_cli.terminal.console import Console
-from dsvl_cli.terminal.chat.settings import ChatSettings
 
-_NEARLY_FULL = 0.9
 _RETRY_TEMPERATURE = 0.7
 _POLL_SECONDS = 0.1
 
@@ -64,7 +64,7 @@ class Chat:
         status_bar: returns the line below the prompt, at most so many columns wide, if there is one.
         clear_screen: clears the screen, if there is one.
         lend_terminal: a context in which another program may use the terminal.
-        used_tokens: the length of the prompt so far, including attached pictures; None if unknown.
+        context: how full the model's context is.
         stats: of the last answer.
     """
 
@@ -86,6 +86,7 @@ class Chat:
         self.scripted = scripted
         self.line = line or CommandLine()
         self.dialogue = Dialogue(Conversation(system=self.line.system))
+        self.context = Context(console)
         self.session_id: str | None = None
         self.session_name: str | None = None
         self.ctrl_c = Interrupts()
@@ -94,13 +95,9 @@ class Chat:
         self.status_bar: Callable[[int], str] | None = None
         self.clear_screen: Callable[[], None] = lambda: None
         self.lend_terminal: Callable[[], AbstractContextManager[None]] = nullcontext
-        self.used_tokens: int | None = None
         self.stats: Stats | None = None
         self._warned_of_saving = ""
         self._unsaved = False
-        self._warned_of_context = False
-        self._measured = ""  # the fingerprint of the model that counted the tokens
-        self._left_out: tuple[str, int, int] | None = None  # of which model, at how many turns, how many exchanges
 
     # Messages
 
@@ -133,14 +130,22 @@ class Chat:
 
     def _wait_for_model(self) -> None:
         self.advise(f"waiting for {self.loading.name} to load; Ctrl-C stops waiting")
-        listener = ConsoleListener(self.console)
         with self.console.working(Wait(f"loading {self.loading.name}", CTRL_C_STOPS, below=self.status_bar)):
-            while self.loading.loading:
-                with self.ctrl_c.listening():
-                    self.loading.wait(_POLL_SECONDS)
-                self.loading.deliver()
-                if self.loading.progress is not None:
-                    listener.progress(*self.loading.progress)
+            self.follow_loading()
+
+    def follow_loading(self) -> None:
+        """Show what a loading model reports, until it is ready or has failed.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C; the loading continues.
+        """
+        listener = ConsoleListener(self.console)
+        while self.loading.loading:
+            with self.ctrl_c.listening():
+                self.loading.wait(_POLL_SECONDS)
+            self.loading.deliver()
+            if self.loading.progress is not None:
+                listener.progress(*self.loading.progress)
 
     @property
     def model_name(self) -> str:
@@ -149,28 +154,12 @@ class Chat:
 
     @property
     def is_measured(self) -> bool:
-        """Whether `used_tokens` is what the model in use counts."""
-        model = self.loading.ready
-        return model is not None and self.used_tokens is not None and self._measured == model.fingerprint
+        """Whether the context was measured by the model in use."""
+        return self.context.is_measured_by(self.loading.ready)
 
     def measure(self) -> None:
         """Count the tokens in use if the model is loaded; warn when the context is nearly full."""
-        self.used_tokens = None
-        model = self.loading.ready
-        if model is None:
-            return
-        self._measured = model.fingerprint
-        try:
-            left_out = self._left_out_of(model, self.dialogue.turns)
-            self.used_tokens = model.count_tokens(keep_newest(self.dialogue.conversation, left_out))
-        except DsvlError:  # a picture that cannot be decoded is reported when it is sent
-            return
-        self.used_tokens += len(self.dialogue.attached) * model.image_tokens()
-        nearly_full = self.used_tokens >= _NEARLY_FULL * model.context_length
-        if nearly_full and not self._warned_of_context:
-            percent = 100 * self.used_tokens // model.context_length
-            self.console.warn(f"{percent}% of the context is used: free some with /drop N, /undo or /new")
-        self._warned_of_context = nearly_full
+        self.context.measure(self.dialogue, self.loading.ready, self.settings)
 
     # Pictures
 
@@ -193,9 +182,7 @@ class Chat:
         failed = False
         for source in self.services.sources.expand(arguments):
             try:
-                # A download may be slow.
-                opening = Wait("opening the picture", CTRL_C_STOPS, below=self.status_bar)
-                with self.console.working(opening), self.ctrl_c.listening():
+                with self._opening_pictures():
                     picture = self.services.sources.read(source)
                 self.attach([picture])
             except DsvlError as exc:
@@ -203,6 +190,13 @@ class Chat:
                 failed = True
         if failed:
             raise SomeFailed("some pictures could not be attached")
+
+    @contextmanager
+    def _opening_pictures(self) -> Iterator[None]:
+        """Show that pictures are being opened, which Ctrl-C stops: a download may be slow."""
+        wait = Wait("opening the picture", CTRL_C_STOPS, below=self.status_bar)
+        with self.console.working(wait), self.ctrl_c.listening():
+            yield
 
     # Turns
 
@@ -238,8 +232,7 @@ class Chat:
 
     def _find_pictures(self, line: str) -> Found:
         try:
-            opening = Wait("opening the picture", CTRL_C_STOPS, below=self.status_bar)
-            with self.console.working(opening), self.ctrl_c.listening():  # a download may be slow
+            with self._opening_pictures():
                 return find_pictures(line, self.services.sources)
         except (DsvlError, KeyboardInterrupt):
             self.draft = "" if self.scripted else line
@@ -292,7 +285,8 @@ class Chat:
             KeyboardInterrupt: Ctrl-C before the answer began, or in a script.
         """
         model = self.model()
-        sent = self._fitting(Conversation(list(messages), self.dialogue.conversation.system), model)
+        conversation = Conversation(list(messages), self.dialogue.conversation.system)
+        sent = self.context.fit(conversation, model, self.settings)
         received: list[Chunk] = []
         complete = interrupted = False
         try:
@@ -311,26 +305,6 @@ class Chat:
                 self._keep_turn(answered(messages, reply, model.fingerprint), reply, model)
         if interrupted and (self.scripted or not reply.text):
             raise KeyboardInterrupt
-
-    def _fitting(self, conversation: Conversation, model: ChatModel) -> Conversation:
-        if self.settings.overflow == "error":
-            return conversation
-        turns = sum(message.role == "user" for message in conversation.messages)
-        answer_tokens = self.settings.sampling.max_new_tokens
-        before = self._left_out_of(model, turns)
-        shorter, left_out = leave_out_oldest(conversation, model, answer_tokens, before)
-        self._left_out = (model.fingerprint, turns, left_out)
-        if left_out > before:
-            exchanges = "exchange is" if left_out == 1 else f"{left_out} exchanges are"
-            self.tell(f"the context is full: the oldest {exchanges} left out of the prompt")
-        return shorter
-
-    def _left_out_of(self, model: ChatModel, turns: int) -> int:
-        """Return how many exchanges are left out already, unless turns were removed since, or the model changed."""
-        if self.settings.overflow == "error" or self._left_out is None:
-            return 0
-        fingerprint, known, left_out = self._left_out
-        return left_out if fingerprint == model.fingerprint and turns >= known else 0
 
     def _keep_turn(self, messages: list[Message], reply: Reply, model: ChatModel) -> None:
         self.dialogue.messages[:] = messages
@@ -392,7 +366,8 @@ class Chat:
         self.dialogue.conversation = stored.conversation
         self.dialogue.conversation.system = restored.system
         self.session_id, self.session_name = stored.id, stored.name
-        self.stats = self._left_out = None
+        self.stats = None
+        self.context.begin_anew()
         return restored
 
     def show_restored(self, restored: Restored) -> None:
@@ -407,4 +382,5 @@ class Chat:
         """Start a new conversation with the same system prompt and model."""
         self.dialogue = Dialogue(Conversation(system=self.dialogue.conversation.system))
         self.session_id = self.session_name = None
-        self.stats = self._left_out = None
+        self.stats = None
+        self.context.begin_anew()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from dsvl_cli.engine.conversation import ChatModel, Conversation, Message, Part, Picture, Reply, compose_parts
+from dsvl_cli.engine.conversation import Conversation, Message, Part, Picture, Reply, compose_parts
 from dsvl_cli.engine.options import IMAGE_MARK
 from dsvl_cli.errors import UsageError
 
@@ -164,40 +163,3 @@ def answered(messages: Sequence[Message], reply: Reply, fingerprint: str) -> lis
     ids = (*(last.token_ids or ()), *reply.token_ids) if same else None
     whole = Message("assistant", (last.text + reply.text,), ids, fingerprint if same else None, reply.finish_reason)
     return [*before, whole]
-
-
-def leave_out_oldest(
-    conversation: Conversation, model: ChatModel, answer_tokens: int, left_out: int = 0
-) -> tuple[Conversation, int]:
-    """Return the newest exchanges that fit into the context with an answer, and the number of older ones left out.
-
-    Leaving out another exchange changes the beginning of the prompt, and the KV cache has to be computed again. So as
-    many are left out as frees half of the context: until that is used up, each turn only adds to the prompt before.
-
-    The system prompt and the last question are always kept.
-
-    Args:
-        conversation: the whole one.
-        model: counts the tokens.
-        answer_tokens: reserved for the answer, but at most a quarter of the context.
-        left_out: the number of exchanges left out of the previous prompt.
-    """
-    room = model.context_length - min(answer_tokens, model.context_length // 4)
-    last = max(0, sum(message.role == "user" for message in conversation.messages) - 1)
-    left_out = min(left_out, last)
-
-    def fits(number: int, limit: int) -> bool:
-        return number == last or model.count_tokens(keep_newest(conversation, number)) <= limit
-
-    if not fits(left_out, room):
-        left_out += 1 + bisect_left(range(left_out + 1, last), True, key=lambda number: fits(number, room // 2))
-    return keep_newest(conversation, left_out), left_out
-
-
-def keep_newest(conversation: Conversation, left_out: int) -> Conversation:
-    """Return a conversation without its oldest exchanges."""
-    starts = [index for index, message in enumerate(conversation.messages) if message.role == "user"]
-    if not left_out or not starts:
-        return conversation
-    start = starts[min(left_out, len(starts) - 1)]
-    return Conversation(conversation.messages[start:], conversation.system, is_excerpt=start > 0)

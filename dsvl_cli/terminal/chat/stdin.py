@@ -7,6 +7,7 @@ from typing import BinaryIO, TextIO
 from dsvl_cli.errors import UsageError
 
 _SIZE = 1024
+# Only what no text begins with, unlike the start of a BMP ("BM") or a PPM ("P5 ").
 _PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP", b"\0\0\x01\0")
 _TEXT_WITH_NULLS = (b"\xff\xfe", b"\xfe\xff")  # the marks of UTF-16
 
@@ -21,8 +22,9 @@ def refuse_binary(stream: TextIO) -> None:
     if buffer is None:
         return
     data = _peek(buffer)
-    is_picture = data.startswith(_PICTURES) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP") or data[4:8] == b"ftyp"
-    if is_picture:
+    is_webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    is_iso = data[:2] == b"\0\0" and data[4:8] == b"ftyp"  # HEIC, AVIF
+    if data.startswith(_PICTURES) or is_webp or is_iso:
         raise UsageError(
             "stdin is a picture, but a chat reads its messages from it",
             "use `dsvl chat photo.jpg`, or `dsvl describe - < photo.jpg`",

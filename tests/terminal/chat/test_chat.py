@@ -290,9 +290,9 @@ def test_a_nearly_full_context_is_warned_of_once() -> None:
 def test_used_tokens_count_attached_pictures(folder: Path) -> None:
     desk = Desk()
     desk.do("a.png")
-    assert desk.chat.used_tokens == 10
+    assert desk.chat.context.used_tokens == 10
     desk.do("what?")
-    assert desk.chat.used_tokens == 10 + 1 + 3
+    assert desk.chat.context.used_tokens == 10 + 1 + 3
 
 
 def test_a_failing_store_is_warned_of_once_and_the_chat_goes_on() -> None:

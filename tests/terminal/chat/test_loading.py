@@ -153,7 +153,8 @@ def used(loading: BackgroundModel) -> str | None:
     return loading.ready.name if loading.ready else None
 
 
-def test_the_model_in_use_stays_until_the_next_one_is_ready() -> None:
+def while_b_loads() -> tuple[BackgroundModel, threading.Event]:
+    """Return a loader that uses `a` and loads `b`, and what lets that one end."""
     go_on = threading.Event()
 
     def load(name: str, listener: Listener) -> FakeModel:
@@ -165,6 +166,11 @@ def test_the_model_in_use_stays_until_the_next_one_is_ready() -> None:
     loading.start("a")
     assert used(loading) == "a"
     loading.start("b")
+    return loading, go_on
+
+
+def test_the_model_in_use_stays_until_the_next_one_is_ready() -> None:
+    loading, go_on = while_b_loads()
     assert loading.loading
     assert loading.ready is not None
     assert loading.ready.name == "a"
@@ -173,17 +179,7 @@ def test_the_model_in_use_stays_until_the_next_one_is_ready() -> None:
 
 
 def test_the_model_in_use_can_be_kept_while_another_one_loads() -> None:
-    go_on = threading.Event()
-
-    def load(name: str, listener: Listener) -> FakeModel:
-        if name == "b":
-            go_on.wait(10)
-        return FakeModel(name=name)
-
-    loading = BackgroundModel(load, Ear())
-    loading.start("a")
-    assert used(loading) == "a"
-    loading.start("b")
+    loading, go_on = while_b_loads()
     loading.start("a")
     assert not loading.loading
     go_on.set()

@@ -19,7 +19,7 @@ from dsvl_cli.engine.conversation import ChatModel, Conversation, Message, Reply
 from dsvl_cli.engine.model import VisionLanguageModel, load_model
 from dsvl_cli.engine.options import LoadOptions, SamplingParams
 from dsvl_cli.engine.progress import Listener
-from dsvl_cli.terminal.chat.dialogue import leave_out_oldest
+from dsvl_cli.terminal.chat.context import leave_out_oldest
 from dsvl_cli.terminal.console import Console, Environment
 
 SAMPLING = SamplingParams(max_new_tokens=16, temperature=0.0)

@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dsvl_cli.terminal.chat.input.toolbar import context_text
-from dsvl_cli.terminal.progress import ConsoleListener
 
 if TYPE_CHECKING:
     from dsvl_cli.terminal.chat.chat import Chat
-
-_POLL_SECONDS = 0.1
 
 
 class StateLines:
@@ -22,7 +19,6 @@ class StateLines:
 
     def __init__(self, chat: Chat) -> None:
         self._chat = chat
-        self._listener = ConsoleListener(chat.console)
         self._used = chat.loading.used
         self._stats = chat.stats
 
@@ -32,12 +28,7 @@ class StateLines:
         if loading.loading:
             chat.console.enter_state(f"loading {loading.name}")
         try:
-            while loading.loading:
-                with chat.ctrl_c.listening():
-                    loading.wait(_POLL_SECONDS)
-                loading.deliver()
-                if loading.progress is not None:
-                    self._listener.progress(*loading.progress)
+            chat.follow_loading()
         except KeyboardInterrupt:
             chat.tell(f"{loading.name} is still loading; the next message waits for it")
 

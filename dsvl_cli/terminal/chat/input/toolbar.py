@@ -39,10 +39,10 @@ def _model(chat: Chat) -> str:
 def context_text(chat: Chat) -> list[str]:
     """Return how much of the context is used, if that is known."""
     model = chat.loading.ready
-    if model is None or chat.used_tokens is None:
+    if model is None or chat.context.used_tokens is None:
         return []
-    free = max(model.context_length - chat.used_tokens, 0)
-    return [f"{chat.used_tokens:,} tokens used, {free:,} free"]
+    free = max(model.context_length - chat.context.used_tokens, 0)
+    return [f"{chat.context.used_tokens:,} tokens used, {free:,} free"]
 
 
 def _attached(chat: Chat) -> list[str]:

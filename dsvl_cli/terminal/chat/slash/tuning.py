@@ -59,9 +59,8 @@ def change_system(chat: Chat, argument: str) -> None:
 def change_schema(chat: Chat, argument: str) -> None:
     """Show, set or drop the JSON Schema that answers follow."""
     if argument:
-        schema = (
-            None if argument.casefold() in ("off", "none", "default") else read_schema(argument.strip("'\""))
-        )  # as in a shell
+        is_off = argument.casefold() in ("off", "none", "default")
+        schema = None if is_off else read_schema(argument.strip("'\""))  # quoted as in a shell
         sampling = replace(chat.settings.sampling, constraint=schema)
         chat.settings = replace(chat.settings, sampling=sampling)
     constraint = chat.settings.sampling.constraint
@@ -112,8 +111,8 @@ def show_stats(chat: Chat, _: str) -> None:
         if stats.peak_memory_bytes is not None:
             rows.append(("peak memory", format_bytes(stats.peak_memory_bytes)))
     chat.measure()
-    if model is not None and chat.used_tokens is not None:
-        rows.append(("context", f"{chat.used_tokens:,} of {model.context_length:,} tokens used"))
+    if model is not None and chat.context.used_tokens is not None:
+        rows.append(("context", f"{chat.context.used_tokens:,} of {model.context_length:,} tokens used"))
     chat.tell(*align(rows, chat.console.status_width))
     if stats is None:
         raise DsvlError("there are no statistics yet", "they are available after the next complete answer")

@@ -175,14 +175,14 @@ def test_a_model_that_comes_is_counted_with_while_the_prompt_is_open(keys: PipeI
 
     desk = Desk(load=load)
     editor = LineEditor(desk.chat, None, source=keys, display=DummyOutput())
-    seen: list[int | None] = [desk.chat.used_tokens]
+    seen: list[int | None] = [desk.chat.context.used_tokens]
 
     def leave() -> None:
         go_on.set()
         deadline = time.monotonic() + 10
-        while desk.chat.used_tokens is None and time.monotonic() < deadline:
+        while desk.chat.context.used_tokens is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        seen.append(desk.chat.used_tokens)
+        seen.append(desk.chat.context.used_tokens)
         keys.send_text(CTRL_D)
 
     threading.Timer(0.2, leave).start()
