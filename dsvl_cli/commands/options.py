@@ -262,6 +262,7 @@ Quiet = Annotated[bool, _setting(_OUTPUT, "--quiet", "-q", help="No status messa
 Verbose = Annotated[
     bool, _setting(_OUTPUT, "--verbose", "-v", help="Show what was chosen (device, dtype, attention), and why.")
 ]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed where there is no terminal.")]
 Debug = Annotated[bool, _flag(_OUTPUT, "--debug", help="Show the traceback of an error.")]
 
 
