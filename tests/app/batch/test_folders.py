@@ -52,6 +52,32 @@ def test_a_missing_source_leaves_nothing(
     assert "bug" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (["--choices", "Red,Green"], ["--choices", "Red,Blue"]),
+        (["--choices", "Red,Green"], ["--yes-no"]),
+        (["--schema", "colour"], ["--schema", "colour, count int"]),
+        (["--ask", "q.toml"], ["--ask", "changed.toml"]),
+        ([], ["--yes-no"]),
+    ],
+)
+def test_a_check_names_another_form_of_the_answers(
+    place: Path,
+    run: tuple[Batch, FakeBatchModel],
+    before: list[str],
+    after: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (place / "q.toml").write_text('[colour]\nprompt = "Which?"\nchoices = ["Red", "Green"]\n')
+    (place / "changed.toml").write_text('[colour]\nprompt = "Which?"\ntype = "list"\n')
+    run[0]("photos", "-o", "out.jsonl", *before)
+    capsys.readouterr()
+    assert run[0]("--check", "out.jsonl", *before) == 0
+    assert run[0]("--check", "out.jsonl", *after) == 1
+    assert capsys.readouterr().out == "photos/a.png: the form of the answers has changed\n"
+
+
 def test_an_address_that_leads_nowhere_is_an_error_row(place: Path, run: tuple[Batch, FakeBatchModel]) -> None:
     assert run[0]("photos", "http://", "-o", "out.jsonl") == 1
     written = rows(place / "out.jsonl").values()
