@@ -19,7 +19,8 @@ from dsvl_cli.engine.inventory import (
     list_packed,
 )
 from dsvl_cli.engine.units import format_bytes
-from dsvl_cli.errors import DsvlError, UsageError
+from dsvl_cli.errors import DsvlError
+from dsvl_cli.terminal.confirmation import confirm_removal
 from dsvl_cli.terminal.sanitize import sanitize_line
 from dsvl_cli.terminal.table import align
 
@@ -112,7 +113,9 @@ def remove_models(console: Console, names: Sequence[str], aliases: Mapping[str, 
     if not found:
         console.status("there are no packed weights")
         return
-    if not yes and not _is_confirmed(console, list(found.values())):
+    what = "it" if len(found) == 1 else f"these {len(found)}"
+    items = (f"{each.name}  {format_bytes(each.size_bytes)}" for each in found.values())
+    if not yes and not confirm_removal(console, what, items):
         console.status("nothing is removed")
         return
     freed = 0
@@ -180,14 +183,6 @@ def _find_removable(
     if entry is not None or "/" in name:
         raise DsvlError(f"no model {repo} is in the hub cache", _SEE)
     raise DsvlError(f"there is no model {name!r}", _SEE)
-
-
-def _is_confirmed(console: Console, found: Sequence[_Removable]) -> bool:
-    if not console.can_ask:
-        raise UsageError("there is no terminal to ask whether to remove for good", "add --yes to remove without asking")
-    for each in found:
-        console.say(f"{each.name}  {format_bytes(each.size_bytes)}")
-    return console.ask(f"remove {'it' if len(found) == 1 else f'these {len(found)}'} for good?")
 
 
 def _summarize_packed(packed: Sequence[PackedWeights]) -> list[tuple[str, str, str, str]]:

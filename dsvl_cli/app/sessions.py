@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from dsvl_cli.errors import UsageError
 from dsvl_cli.sessions.export import export_session
 from dsvl_cli.sessions.markdown import escape_line, to_markdown
 from dsvl_cli.sessions.store import SessionStore, default_store_path
+from dsvl_cli.terminal.confirmation import confirm_removal
 from dsvl_cli.terminal.sanitize import sanitize_line
 
 if TYPE_CHECKING:
@@ -98,21 +98,14 @@ def remove_sessions(console: Console, keys: Sequence[str], *, yes: bool = False)
     """
     with _open_store(console) as store:
         sessions = {session.id: session for session in map(store.find, keys)}
-        if not yes and not _is_confirmed(console, list(sessions.values())):
+        what = "this conversation" if len(sessions) == 1 else f"these {len(sessions)} conversations"
+        items = (f"{each.id}  {_label(each)} ({each.messages} messages)" for each in sessions.values())
+        if not yes and not confirm_removal(console, what, items):
             console.status("nothing is removed")
             return
         for session in sessions.values():
             store.delete(session.id)
             console.status(f"removed {session.id}  {_label(session)}")
-
-
-def _is_confirmed(console: Console, sessions: Sequence[SessionSummary]) -> bool:
-    if not console.can_ask:
-        raise UsageError("there is no terminal to ask whether to remove for good", "add --yes to remove without asking")
-    for session in sessions:
-        console.say(f"{session.id}  {_label(session)} ({session.messages} messages)")
-    what = "this conversation" if len(sessions) == 1 else f"these {len(sessions)} conversations"
-    return console.ask(f"remove {what} for good?")
 
 
 def _open_store(console: Console) -> SessionStore:

@@ -8,7 +8,7 @@ import typer
 
 from dsvl_cli.commands import options
 from dsvl_cli.commands.base import Commands
-from dsvl_cli.commands.options import Debug, Json, make_console
+from dsvl_cli.commands.options import Debug, Json, Yes, make_console
 
 HELP_EPILOG = """
 # What is here, and what would fit; one JSON object per line.
@@ -51,7 +51,7 @@ def remove(
             help="Aliases, hub ids, or names of packed weights; packed stands for all of these.",
         ),
     ],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed where there is no terminal.")] = False,
+    yes: Yes = False,
     debug: Debug = False,
 ) -> None:
     """Remove downloaded models from the hub cache, or packed weights, after asking.

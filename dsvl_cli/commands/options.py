@@ -89,18 +89,15 @@ def _use_config(ctx: typer.Context, profile: str | None) -> str | None:
     return profile
 
 
-def check_text(ctx: typer.Context, param: typer.CallbackParam, value: Any) -> Any:
+def check_text(param: typer.CallbackParam, value: Any) -> Any:
     """Refuse an option whose text for the model is not UTF-8: the system passes its bytes on as they are.
 
     Raises:
-        UsageError: names the option or the variable, and the byte.
+        UsageError: names the option, for which the command puts the variable if that is where the text is from.
     """
     for text in [value] if isinstance(value, str) else value or ():
         if (found := find_undecodable(text)) is not None:
-            source = ctx.get_parameter_source(param.name or "")
-            is_variable = source is not None and source.name == "ENVIRONMENT" and param.envvar
-            name = param.envvar if is_variable else param.opts[0]
-            raise UsageError(f"{name} is not UTF-8: {found}", "type it in a terminal that uses UTF-8")
+            raise UsageError(f"{param.opts[0]} is not UTF-8: {found}", "type it in a terminal that uses UTF-8")
     return value
 
 
@@ -265,6 +262,7 @@ Quiet = Annotated[bool, _setting(_OUTPUT, "--quiet", "-q", help="No status messa
 Verbose = Annotated[
     bool, _setting(_OUTPUT, "--verbose", "-v", help="Show what was chosen (device, dtype, attention), and why.")
 ]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed where there is no terminal.")]
 Debug = Annotated[bool, _flag(_OUTPUT, "--debug", help="Show the traceback of an error.")]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dsvl_cli.commands.base import Commands
-from dsvl_cli.commands.options import Debug, Json, make_console
+from dsvl_cli.commands.options import Debug, Json, Yes, make_console
 
 app = Commands(help="List, show, search, name, export and remove saved conversations.")
 
@@ -81,7 +81,7 @@ def rename(
 @app.command()
 def rm(
     sessions: Annotated[list[str], typer.Argument(metavar="SESSION...", help="Ids, prefixes of ids, or names.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; needed where there is no terminal.")] = False,
+    yes: Yes = False,
     debug: Debug = False,
 ) -> None:
     """Remove conversations permanently, after asking."""

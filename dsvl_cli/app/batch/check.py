@@ -78,5 +78,10 @@ def _find_changes(console: Console, job: Job, stored: Settings) -> Iterator[str]
         console.warn(f"the model was not compared: {error.message}")
     if given & {"prompt", "prompt_file", "ask"} and job.questions(has_chat=True).prompts != stored.prompts:
         yield "the prompt has changed"
+    if (
+        given & {"ask", "choices", "yes_no", "schema"}
+        and job.questions(has_chat=True).constraints != stored.read_constraints()
+    ):
+        yield "the form of the answers has changed"
     if "system" in given and job.options.system != stored.system:
         yield "the system prompt has changed"

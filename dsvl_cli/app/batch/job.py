@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dsvl_cli.batch.item import Item
@@ -33,7 +34,7 @@ _EXTENSION = re.compile(r"(\.[\w-]{1,20}){1,3}", re.ASCII)
 _NO_TEXTS = frozenset({*PICTURE_EXTENSIONS, ".parquet", ".tar", ".tgz", ".jsonl", ".toml", ".py"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, for the cached property
 class Job:
     """A batch to run.
 
@@ -97,7 +98,15 @@ class Job:
         Raises:
             DsvlError: a file cannot be read, or a question is about several pictures.
         """
-        questions = self._read_questions(has_chat=has_chat)
+        if self._asked.prompts:
+            return self._asked
+        # A base model completes text and follows no instructions, so it gets no prompt by default.
+        return replace(self._asked, prompts={ONLY: DEFAULT_PROMPT if has_chat else ""})
+
+    @cached_property
+    def _asked(self) -> Questions:
+        """The questions, without a prompt if none is given. They are read once: their file may be a pipe."""
+        questions = self._read_questions()
         for question in questions.prompts.values():
             find_variables(question)
             if question.count(IMAGE_MARK) > 1:
@@ -106,7 +115,7 @@ class Job:
                 )
         return questions
 
-    def _read_questions(self, *, has_chat: bool) -> Questions:
+    def _read_questions(self) -> Questions:
         options = self.options
         constraint = read_constraint(options.choices, options.yes_no, options.schema)
         only: dict[str, Constraint] = {} if constraint is None else {ONLY: constraint}
@@ -123,10 +132,7 @@ class Job:
             return read_questions(options.ask)
         if options.prompt_file is not None:
             return Questions({ONLY: read_text(options.prompt_file).strip()}, only)
-        if options.prompt is not None:
-            return Questions({ONLY: options.prompt}, only)
-        # A base model completes text and follows no instructions, so it gets no prompt by default.
-        return Questions({ONLY: DEFAULT_PROMPT if has_chat else ""}, only)
+        return Questions({} if options.prompt is None else {ONLY: options.prompt}, only)
 
     def settings(self, checkpoint: Checkpoint, questions: Questions) -> Settings:
         """Return the settings that the rows depend on."""

@@ -41,17 +41,49 @@ def rows(path: Path) -> dict[str, dict[str, object]]:
 
 @pytest.mark.parametrize("out", ["out.jsonl", "out.csv", "texts"])
 @pytest.mark.parametrize(
-    "sources", ["nowhere", "photos nowhere", "photos/*.gif", "--files-from nowhere", "-", "http://", "nowhere.tar"]
+    "sources", ["nowhere", "photos nowhere", "photos/*.gif", "--files-from nowhere", "-", "nowhere.tar"]
 )
 def test_a_missing_source_leaves_nothing(
     place: Path, run: tuple[Batch, FakeBatchModel], sources: str, out: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = files(place)
-    if sources == "http://":
-        pytest.skip("an address is an error row")
     assert run[0](*sources.split(), "-o", f"deep/{out}") in (1, 2)
     assert files(place) == before
     assert "bug" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (["--choices", "Red,Green"], ["--choices", "Red,Blue"]),
+        (["--choices", "Red,Green"], ["--yes-no"]),
+        (["--schema", "colour"], ["--schema", "colour, count int"]),
+        (["--ask", "q.toml"], ["--ask", "changed.toml"]),
+        ([], ["--yes-no"]),
+    ],
+)
+def test_a_check_names_another_form_of_the_answers(
+    place: Path,
+    run: tuple[Batch, FakeBatchModel],
+    before: list[str],
+    after: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (place / "q.toml").write_text('[colour]\nprompt = "Which?"\nchoices = ["Red", "Green"]\n')
+    (place / "changed.toml").write_text('[colour]\nprompt = "Which?"\ntype = "list"\n')
+    run[0]("photos", "-o", "out.jsonl", *before)
+    capsys.readouterr()
+    assert run[0]("--check", "out.jsonl", *before) == 0
+    assert run[0]("--check", "out.jsonl", *after) == 1
+    assert capsys.readouterr().out == "photos/a.png: the form of the answers has changed\n"
+
+
+def test_an_address_that_leads_nowhere_is_an_error_row(place: Path, run: tuple[Batch, FakeBatchModel]) -> None:
+    assert run[0]("photos", "http://", "-o", "out.jsonl") == 1
+    written = rows(place / "out.jsonl").values()
+    assert sorted(str(row["status"]) for row in written) == ["answered", "error"]
+    (error,) = (row["error"] for row in written if row["status"] == "error")
+    assert "not an http(s) URL" in str(error)
 
 
 @pytest.mark.parametrize("out", ["out.jsonl", "out.csv", "texts"])

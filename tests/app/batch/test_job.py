@@ -68,6 +68,16 @@ def test_questions_come_from_the_line_a_file_or_a_list(tmp_path: Path) -> None:
         job(ask=tmp_path / "q.toml", sources=("in.JSONL",)).questions(has_chat=True)
 
 
+@pytest.mark.parametrize(("name", "text"), [("prompt_file", "What?"), ("ask", 'a = "What?"')])
+def test_a_file_of_questions_is_read_once_for_it_may_be_a_pipe(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / "q").write_text(text)
+    asked = job(**{name: tmp_path / "q"})
+    before = asked.questions(has_chat=True)
+    (tmp_path / "q").write_text("")  # as a pipe is from then on
+    assert asked.questions(has_chat=False) == before
+    assert list(before.prompts.values()) == ["What?"]
+
+
 def test_pictures_are_those_of_the_folder_with_the_extensions_that_are_named(tmp_path: Path) -> None:
     for name in ("a.png", "b.jpg", "c.webp", "d.txt", "in/e.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
