@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
@@ -128,20 +126,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _status_of(exc)
     finally:
         _settle_streams()
-
-
-def run() -> NoReturn:
-    """Run the console script."""
-    status = main()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # All is done: a Ctrl-C that comes now must not show a traceback of what libraries do at exit.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    # At its end, the interpreter stops daemon threads wherever they are. One within C++ code, such as the thread that
-    # loads a chat's model while it imports torch, would abort the process, and may be minutes from its end.
-    if any(thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
-        logging.shutdown()
-        os._exit(status)
-    sys.exit(status)
 
 
 def _occupy_descriptors() -> None:

@@ -197,11 +197,19 @@ def test_a_signal_whose_exception_was_replaced_still_ends_it_quietly(
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 def test_ctrl_c_while_the_interpreter_ends_shows_no_traceback() -> None:
     at_exit = "atexit.register(os.kill, os.getpid(), signal.SIGINT)"
-    code = f"import atexit, os, signal; from dsvl_cli import cli; {at_exit}; cli.run()"
+    code = f"import atexit, os, signal; from dsvl_cli.__main__ import run; {at_exit}; run()"
     done = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, timeout=60, check=False)
     assert done.stdout.startswith(b"dsvl ")
     assert done.stderr == b""
     assert done.returncode == -signal.SIGINT
+
+
+def test_ctrl_c_during_the_first_imports_shows_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise KeyboardInterrupt")
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from dsvl_cli.__main__ import run; run()"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
 def wait_until_reading(process: subprocess.Popen[bytes]) -> None:

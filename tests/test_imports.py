@@ -31,7 +31,7 @@ ALLOWED = {
         "engine.checkpoint.find", "engine.pictures.images",  # names to complete
     },
     "cli": {"errors", "config", "commands", "terminal"},
-    "__main__": {"cli"},
+    "__main__": {"cli", "errors"},
     "__init__": {"engine", "errors"},  # the public names, imported when they are used
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dsvl_cli import cli
+from dsvl_cli import __main__, cli
 from dsvl_cli.config import read_config
 from dsvl_cli.errors import DsvlError, ExitStatus
 from dsvl_cli.sessions.store import default_store_path
@@ -117,7 +117,7 @@ def test_the_process_ends_at_once_while_a_thread_is_still_at_work(monkeypatch: p
     monkeypatch.setattr(os, "_exit", statuses.append)
     thread.start()
     with pytest.raises(SystemExit):
-        cli.run()
+        __main__.run()
     assert statuses == [5]
     done.set()
     thread.join()
