@@ -31,8 +31,10 @@ for _signal, _handler in ((signal.SIGINT, signal.default_int_handler), (getattr(
     if _signal and signal.getsignal(_signal) is signal.SIG_IGN:
         signal.signal(_signal, _handler)
 
-# A failure says how to repeat it, wherever it came up.
-hypothesis.settings.register_profile("dsvl", print_blob=True)
+# A failure says how to repeat it, wherever it came up. Nothing depends on time, which other programs may take.
+hypothesis.settings.register_profile(
+    "dsvl", print_blob=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("dsvl")
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import typer
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dsvl_cli import config
@@ -241,7 +241,6 @@ PIECES = [
 ]
 
 
-@settings(deadline=None)
 @given(
     pieces=st.permutations(PIECES),
     newline=st.sampled_from(["\n", "\r\n"]),
@@ -323,7 +322,6 @@ def test_what_is_no_file_is_not_opened(files: Files) -> None:
     assert files.read() == config.Config()
 
 
-@settings(deadline=None)
 @given(data=st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 def test_any_bytes_give_a_config_or_an_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     files = Files(tmp_path_factory.mktemp("files"))
@@ -336,7 +334,6 @@ NUMBERS = st.sampled_from([0, -1, 1, 2, 1e-9, 0.5, 1.5, 100, 100.5, float("nan")
 SAMPLED = [name for name in SETTINGS["sampling"] if name != "stop"]
 
 
-@settings(deadline=None)
 @given(name=st.sampled_from(SAMPLED), value=NUMBERS | st.floats() | st.integers())
 def test_bounds_are_those_of_the_engine(name: str, value: float) -> None:
     setting = ALL_SETTINGS[name]

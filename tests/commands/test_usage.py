@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import typer
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dsvl_cli.cli import app, main
@@ -252,7 +252,6 @@ def test_a_misspelt_variable_is_named(
     assert capsys.readouterr().err == (f"{variable} is not used; did you mean {near}?\n" if near else "")
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_options_are_read_as_the_parser_reads_them(data: st.DataObject) -> None:
     _, command, context = next(found for found in WALKED if found[0] == ("describe",))

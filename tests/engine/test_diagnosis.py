@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dsvl_cli.engine import diagnosis
@@ -243,7 +243,6 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(value=JSON, before=st.text(max_size=5), after=st.text(max_size=5))
 def test_a_secret_is_hidden_wherever_it_stands(value: Any, before: str, after: str) -> None:
     secret = "s3cr3t-v4lue"

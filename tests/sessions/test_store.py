@@ -68,7 +68,7 @@ def assert_sound(path: Path) -> None:
         connection.close()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(edits, min_size=1, max_size=6))
 def test_what_was_saved_last_comes_back_after_any_edits(steps: Sequence[tuple[int, int, list[Message], str]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console as RichConsole
@@ -34,7 +34,7 @@ def shown_letters(text: str) -> Counter[str]:
     return letters(re.sub(r"&\w+;|```python", "", text))
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 @given(DOCUMENTS, WIDTHS)
 @example("> | a | b |\n> |---|---|\n> | 1 | 2 | lost |", 80)
 @example("> " * 30 + "deep", 20)
@@ -47,7 +47,7 @@ def test_nothing_is_lost_and_nothing_is_too_wide(text: str, width: int) -> None:
     assert all(cell_len(row) <= width for row in rows)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 @given(DOCUMENTS)
 def test_the_blocks_make_up_the_text(text: str) -> None:
     text = sanitize(text)
@@ -58,7 +58,7 @@ def test_the_blocks_make_up_the_text(text: str) -> None:
     assert "\n".join(block.source for block in blocks).split() == text.split()
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80)
 @given(BLOCKS, st.data(), WIDTHS)
 def test_settled_rows_stay_whatever_follows(text: str, data: st.DataObject, width: int) -> None:
     cut = data.draw(st.integers(0, len(text)))

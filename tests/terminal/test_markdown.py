@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dsvl_cli.terminal.document import Row, RowRenderer, parse_blocks
@@ -58,7 +58,7 @@ def stream(window: Window, pieces: Iterable[str], step: float = 1.0) -> None:
     answer.close()
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15)
 @given(DOCUMENTS, COLUMNS, LINES, st.lists(st.integers(1, 60), min_size=1, max_size=5), st.sampled_from([0.01, 1.0]))
 @example("1. a\n\n2", 40, 24, [1], 1.0)
 @example("- a\n\n 1\n\n  b\n- c", 40, 24, [1], 1.0)
@@ -88,7 +88,7 @@ def test_history_and_screen_show_the_one_shot_rendering(
         assert window.rows == ["before", *rows, "after"]
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10)
 @given(DOCUMENTS, st.lists(st.tuples(COLUMNS, LINES), min_size=1), st.lists(st.integers(1, 60), min_size=1, max_size=5))
 def test_nothing_is_lost_when_the_window_changes(text: str, sizes: list[tuple[int, int]], cuts: list[int]) -> None:
     window = Window(80, 24)
@@ -247,7 +247,7 @@ def test_a_paragraph_is_not_repeated_when_the_width_changes(text: str, widths: t
     assert [word for word in shown if word] == text.replace("- ", "").replace("> ", "").split()
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.integers(1, 199), COLUMNS), max_size=6), st.integers(1, 9))
 def test_no_word_is_shown_twice_or_lost_wherever_the_width_changes(changes: list[tuple[int, int]], step: int) -> None:
     window = Window(80, 24)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -28,7 +28,7 @@ def test_two_pixels_make_a_cell() -> None:
     assert window.rows == ["▀▀"]
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(st.integers(1, 500), st.integers(1, 500), st.integers(5, 120), st.integers(5, 60))
 def test_the_picture_fits_and_keeps_its_shape(width: int, height: int, columns: int, lines: int) -> None:
     window = Window(columns, lines)

@@ -43,7 +43,7 @@ def make_weight(kind: Kind, outs: int, columns: int, seed: int) -> Weight:
     return Weight.dense(dense.to(floats[kind])) if kind in floats else quantize(dense, kind)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     kind=st.sampled_from(Kind),
     outs=st.integers(1, 70),
@@ -65,7 +65,7 @@ def test_products_agree(kind: Kind, outs: int, groups: int, rows: int, seed: int
     assert float(((wanted - found).abs() / scale).max()) < limit
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
     lengths=st.lists(st.integers(1, 200), min_size=1, max_size=4),

@@ -100,7 +100,7 @@ def check_step(
                 torch.testing.assert_close(states.float(), wide, rtol=0, atol=limit)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     kind=st.sampled_from(Kind),
     head=st.sampled_from(Kind),

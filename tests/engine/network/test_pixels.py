@@ -53,7 +53,7 @@ def test_sizes_and_shapes(size: tuple[int, int], hybrid: bool) -> None:
     assert_same({}, noise(*size), hybrid=hybrid)
 
 
-@settings(max_examples=60, deadline=None, phases=[Phase.explicit, Phase.generate])  # shrinking takes minutes
+@settings(max_examples=60, phases=[Phase.explicit, Phase.generate])  # shrinking takes minutes
 @given(
     size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
     values=st.fixed_dictionaries(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from transformers.models.deepseek_vl.processing_deepseek_vl import DeepseekVLProcessor
@@ -134,7 +134,6 @@ talks = st.builds(
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-@settings(deadline=None)
 @given(messages=talks)
 def test_any_conversation_has_the_ids_of_the_processor(
     formats: dict[str, PromptFormat], template: str, messages: list[Message]
@@ -144,7 +143,6 @@ def test_any_conversation_has_the_ids_of_the_processor(
 
 
 @pytest.mark.parametrize("template", ["published", "verbatim"])
-@settings(deadline=None)
 @given(messages=talks, text=texts.filter(bool))
 def test_an_answer_of_another_model_is_gone_on_with_as_by_the_processor(
     formats: dict[str, PromptFormat], template: str, messages: list[Message], text: str
@@ -154,7 +152,6 @@ def test_an_answer_of_another_model_is_gone_on_with_as_by_the_processor(
     assert ids == ids_of_processor(TEMPLATES[template], messages, continue_final_message=True)
 
 
-@settings(deadline=None)
 @given(messages=talks, system=texts.filter(bool))
 def test_another_system_text_stands_where_the_default_one_did(
     formats: dict[str, PromptFormat], messages: list[Message], system: str
@@ -174,7 +171,6 @@ names = st.lists(
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-@settings(deadline=None)
 @given(talk=st.lists(st.lists(names | st.just(PICTURE), max_size=4), min_size=1, max_size=3))
 def test_names_of_control_tokens_stay_text(
     formats: dict[str, PromptFormat], template: str, talk: list[list[Part]]

@@ -43,7 +43,7 @@ def test_what_it_has_to_say_waits_for_room() -> None:
 
     loading = BackgroundModel(load, ear)
     loading.start("some")
-    assert loading.wait(10)
+    assert loading.wait(60)
     assert ear.heard == []
     loading.deliver()
     assert ear.heard == ["one", "bfloat16"]
@@ -60,7 +60,7 @@ def test_progress_can_be_looked_at_while_it_loads() -> None:
 
     def load(name: str, listener: Listener) -> FakeModel:
         listener.progress("weights", 1, 2)
-        go_on.wait(10)
+        go_on.wait(60)
         listener.progress("weights", 2, 2)
         return FakeModel()
 
@@ -72,7 +72,7 @@ def test_progress_can_be_looked_at_while_it_loads() -> None:
     assert not loading.wait(0)
     assert loading.progress == ("weights", 1, 2)
     go_on.set()
-    assert loading.wait(10)
+    assert loading.wait(60)
     assert changes[:2] == [("weights", 1, 2), None]
 
 
@@ -90,7 +90,7 @@ def test_whatever_fails_is_an_error_told_once(raised: BaseException, told: str) 
 
     loading = BackgroundModel(load, Ear())
     loading.start("some")
-    assert loading.wait(10)
+    assert loading.wait(60)
     assert loading.has_news
     error = loading.take_error()
     assert error is not None
@@ -112,7 +112,7 @@ def test_the_last_model_asked_for_wins_and_only_one_loads_at_a_time() -> None:
     loading = BackgroundModel(load, Ear())
     for name in ("a", "b", "c"):
         loading.start(name)
-    assert loading.wait(10)
+    assert loading.wait(60)
     assert loading.ready is not None
     assert loading.ready.name == "c"
     assert at_once == [True, True, True]
@@ -149,7 +149,7 @@ class _Counted(FakeModel):
 
 
 def used(loading: BackgroundModel) -> str | None:
-    assert loading.wait(10)
+    assert loading.wait(60)
     return loading.ready.name if loading.ready else None
 
 
@@ -159,7 +159,7 @@ def while_b_loads() -> tuple[BackgroundModel, threading.Event]:
 
     def load(name: str, listener: Listener) -> FakeModel:
         if name == "b":
-            go_on.wait(10)
+            go_on.wait(60)
         return FakeModel(name=name)
 
     loading = BackgroundModel(load, Ear())
@@ -190,7 +190,7 @@ def test_the_model_in_use_can_be_kept_while_another_one_loads() -> None:
 def test_a_model_that_fails_leaves_the_one_in_use() -> None:
     loading, beside, _ = in_memory(10 * GB, {"a": GB, "b": GB}, broken=("b",))
     loading.start("a")
-    loading.wait(10)
+    loading.wait(60)
     loading.start("b")
     assert used(loading) == "a"
     error = loading.take_error()
@@ -216,7 +216,7 @@ def test_a_model_is_released_only_if_that_makes_room(
 ) -> None:
     loading, seen, ear = in_memory(8, sizes, broken)
     loading.start("a")
-    loading.wait(10)
+    loading.wait(60)
     loading.start("b")
     assert used(loading) == remains
     assert seen == beside
@@ -235,7 +235,7 @@ def test_each_model_is_loaded_with_its_options() -> None:
     loading = BackgroundModel(load, Ear())
     for name, options in (("a", {"dtype": "float32"}), ("b", None), ("b", {})):
         loading.start(name, options)
-        assert loading.wait(10)
+        assert loading.wait(60)
     assert seen == [("a", {"dtype": "float32"}), ("b", {"dtype": "float32"}), ("b", {})]
     assert loading.used == ModelChoice("b")
 
@@ -250,7 +250,7 @@ def test_the_interpreter_is_left_as_it_was() -> None:
 
     loading = BackgroundModel(load, Ear())
     loading.start("some")
-    loading.wait(10)
+    loading.wait(60)
     assert (sys.getswitchinterval(), gc.isenabled()) == before
     assert during[0][0] < before[0]
     assert not during[0][1]
