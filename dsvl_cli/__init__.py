@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dsvl_cli.engine.conversation import Chunk, Conversation, Message, Picture, Reply, Stats
+    from dsvl_cli.engine.conversation import Chunk, Conversation, Message, Picture, Reply, Stats, TokenLogprob
     from dsvl_cli.engine.model import VisionLanguageModel, load_model
     from dsvl_cli.engine.options import LoadOptions, SamplingParams
     from dsvl_cli.engine.pictures.images import read_picture
@@ -30,13 +30,14 @@ __all__ = [
     "Reply",
     "SamplingParams",
     "Stats",
+    "TokenLogprob",
     "VisionLanguageModel",
     "load_model",
     "read_picture",
 ]
 _MODULES = {
     "errors": ("DsvlError",),
-    "engine.conversation": ("Chunk", "Conversation", "Message", "Picture", "Reply", "Stats"),
+    "engine.conversation": ("Chunk", "Conversation", "Message", "Picture", "Reply", "Stats", "TokenLogprob"),
     "engine.model": ("VisionLanguageModel", "load_model"),
     "engine.options": ("LoadOptions", "SamplingParams"),
     "engine.pictures.images": ("read_picture",),

@@ -177,6 +177,8 @@ OWN = {
     "engine/storage/contents.py": "records that dsvl wrote",
     "engine/storage/daily.py": "records that dsvl wrote",
     "engine/storage/cache_folder.py": "records that dsvl wrote, /proc",
+    "engine/generation/logprobs.py": "the bytes of tokens",
+    "engine/text/token_bytes.py": "the bytes of tokens",
     "engine/text/template_process.py": "a pipe between two processes of dsvl",
     "sessions/page.py": "a style of the package",
     "batch/output/report.py": "styles of the package",

@@ -19,6 +19,7 @@ from dsvl_cli.config import FOLDER_FILE, Config, find_unknown_variables, read_co
 from dsvl_cli.engine.encodings import find_undecodable
 from dsvl_cli.engine.options import (
     DEVICES,
+    OF_A_QUESTION,
     RULES,
     Attention,
     DeviceMap,
@@ -279,7 +280,7 @@ def sampling_params(values: Mapping[str, Any]) -> SamplingParams:
     Raises:
         UsageError: a value is out of bounds.
     """
-    params = {field.name: values[field.name] for field in fields(SamplingParams) if field.name != "constraint"}
+    params = {field.name: values[field.name] for field in fields(SamplingParams) if field.name not in OF_A_QUESTION}
     params["stop"] = tuple(params["stop"] or ())
     if params["seed"] is None and params["temperature"] > 0:
         params["seed"] = draw_seed()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dsvl_cli.engine.options import IMAGE_MARK, SamplingParams
 from dsvl_cli.engine.progress import OnReading
@@ -158,6 +158,40 @@ class Stats:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token of an answer, or an alternative to one, with its log probability.
+
+    The probabilities are those of the model itself, before temperature, penalties and what top-k, top-p and min-p leave
+    out; under a constraint, given that the answer follows it.
+
+    Attributes:
+        token: its text; `bytes:` and the escaped bytes of a token that is part of a character; the name of a control
+            token.
+        logprob: the natural logarithm of its probability.
+        utf8: its bytes; None for a control token, which has no text.
+        top_logprobs: the most likely tokens in its place, the likeliest first.
+    """
+
+    token: str
+    logprob: float
+    utf8: bytes | None
+    top_logprobs: tuple[TokenLogprob, ...] = ()
+
+    def to_fields(self) -> dict[str, Any]:
+        """Return it as JSON values, as OpenAI's API does."""
+        fields = self._to_fields()
+        fields["top_logprobs"] = [other._to_fields() for other in self.top_logprobs]
+        return fields
+
+    def _to_fields(self) -> dict[str, Any]:
+        return {
+            "token": self.token,
+            "logprob": self.logprob,
+            "bytes": None if self.utf8 is None else list(self.utf8),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of a streamed answer.
 
@@ -169,6 +203,7 @@ class Chunk:
         notice: a message for the user about how the answer ended, such as the context being full.
         probabilities: of an answer from a list, set on the last chunk: the model's probability of each choice given
             that the answer is one of them.
+        logprobs: set on the last chunk if they were asked for: those of the tokens whose texts together are the answer.
     """
 
     text: str
@@ -177,6 +212,7 @@ class Chunk:
     stats: Stats | None = None
     notice: str | None = None
     probabilities: Mapping[str, float] | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +225,7 @@ class Reply:
     stats: Stats | None = None
     notice: str | None = None
     probabilities: Mapping[str, float] | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
     @classmethod
     def of(cls, chunks: Iterable[Chunk]) -> Reply:
@@ -202,7 +239,7 @@ class Reply:
             if chunk.finish_reason is not None:
                 last = chunk
         reason = last.finish_reason or "interrupted"
-        return cls("".join(text), tuple(ids), reason, last.stats, last.notice, last.probabilities)
+        return cls("".join(text), tuple(ids), reason, last.stats, last.notice, last.probabilities, last.logprobs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from dsvl_cli.engine.conversation import Chunk, Conversation, Outcome, Picture, 
 from dsvl_cli.engine.generation.batching import answer_requests, choose_batch_size
 from dsvl_cli.engine.generation.generate import Row, check_length, generate, generate_many
 from dsvl_cli.engine.generation.grammar import GrammarCompiler
+from dsvl_cli.engine.generation.logprobs import LogprobRecorder
 from dsvl_cli.engine.generation.prefix_store import PrefixStore, StoredPrefixCache, identify
 from dsvl_cli.engine.generation.sampling import Sampler
 from dsvl_cli.engine.generation.scoring import CandidateAnswers
@@ -35,6 +36,7 @@ from dsvl_cli.engine.quantization.formats import (
 from dsvl_cli.engine.storage.daily import is_due
 from dsvl_cli.engine.text.detokenizer import Answer
 from dsvl_cli.engine.text.prompt import PreparedPrompt, PromptFormat
+from dsvl_cli.engine.text.token_bytes import TokenBytes
 from dsvl_cli.errors import DsvlError, MemoryShortage, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ class VisionLanguageModel:
         self._grammars = GrammarCompiler(
             prompt_format.tokenizer, network.decoder.config.vocab_size, self.end_ids, self._answer_prefix
         )
+        self._vocabulary = TokenBytes(prompt_format.tokenizer, prompt_format.control_ids)
         self._prefix_store = prefix_store
         self._watch = watch or Watch(list_weights(checkpoint.path))
         self._prefix_cache = self._new_prefix_cache()
@@ -233,7 +236,11 @@ class VisionLanguageModel:
         )
         constraint = sampling.constraint
         matcher = self._grammars.compile(constraint) if isinstance(constraint, JsonSchema) else None
-        sampler = Sampler(sampling, prompt.token_ids, self._banned, matcher)
+        recorder = None
+        if sampling.logprobs is not None:
+            strip_space = self.has_chat and not continues
+            recorder = LogprobRecorder(sampling.logprobs, self._vocabulary, self.end_ids, strip_space=strip_space)
+        sampler = Sampler(sampling, prompt.token_ids, self._banned, matcher, recorder)
         candidates = self._candidates(constraint, prompt) if isinstance(constraint, OneOf) else None
         return Row(index, prompt, sampler, answer, self.context_length, candidates)
 

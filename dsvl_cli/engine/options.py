@@ -39,6 +39,7 @@ Quantization = Literal[
 # What a chat does when the conversation no longer fits into the context.
 Overflow = Literal["error", "drop-oldest"]
 DEFAULT_OVERFLOW: Overflow = "error"
+MOST_LOGPROBS = 20  # alternatives to each token, as in OpenAI's API
 
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 ATTENTION: tuple[Attention, ...] = get_args(Attention)
@@ -234,7 +235,9 @@ class SamplingParams:
         seed: makes sampling reproducible; None uses a random one.
         stop: the answer ends before the first of these strings.
         constraint: what form the answer must have: one of a list, or JSON of a schema; None leaves it free. From a
-            list the most likely one is taken, and no other field matters.
+            list the most likely one is taken, and no field but `logprobs` matters.
+        logprobs: compute the log probability of each token, beside those of so many alternatives, at most 20; None
+            computes none.
 
     Raises:
         UsageError: a value is out of range; the message names it.
@@ -249,9 +252,16 @@ class SamplingParams:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     constraint: Constraint | None = None
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         _check_values(self)
+        if self.logprobs is not None and not 0 <= self.logprobs <= MOST_LOGPROBS:
+            raise UsageError(f"logprobs is {self.logprobs}; it must be between 0 and {MOST_LOGPROBS}")
+
+
+# Fields of `SamplingParams` that belong to a single question, and are not settings.
+OF_A_QUESTION = frozenset({"constraint", "logprobs"})
 
 
 def check_value(name: str, value: Any) -> None:

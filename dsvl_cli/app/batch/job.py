@@ -19,7 +19,7 @@ from dsvl_cli.batch.sources.scan import ScanOptions, scan
 from dsvl_cli.batch.templates import find_variables
 from dsvl_cli.engine.constraints import Constraint, to_json
 from dsvl_cli.engine.encodings import read_text
-from dsvl_cli.engine.options import DEFAULT_PROMPT, IMAGE_MARK, LoadOptions, SamplingParams
+from dsvl_cli.engine.options import DEFAULT_PROMPT, IMAGE_MARK, OF_A_QUESTION, LoadOptions, SamplingParams
 from dsvl_cli.engine.pictures.access import Access
 from dsvl_cli.engine.pictures.images import PICTURE_EXTENSIONS
 from dsvl_cli.engine.schemas import read_constraint
@@ -145,11 +145,11 @@ class Job:
             checkpoint.fingerprint,
             questions.prompts,
             self.options.system,
-            # No row of a batch has a constraint, and older settings know of none.
+            # What belongs to a question is kept beside it, and older settings know nothing of it.
             {
                 name: getattr(self.sampling, name)
                 for name in SamplingParams.__dataclass_fields__
-                if name != "constraint"
+                if name not in OF_A_QUESTION
             },
             loading,
             column=self.options.column,

@@ -54,6 +54,10 @@ class Row:
         """Append a chosen token and return its chunk."""
         piece = self.answer.add(token_id)
         chunk = Chunk(piece.text, piece.token_ids, piece.finish_reason)
+        if (recorder := self.sampler.recorder) is not None:
+            recorder.add_text(piece.text)
+            if piece.finish_reason is not None:
+                chunk = replace(chunk, logprobs=recorder.finish())
         full = len(self.prompt) + self.answer.count >= self.context_length
         if full and piece.finish_reason == "length":
             return replace(chunk, notice=f"the context of {self.context_length:,} tokens is full")
@@ -181,7 +185,12 @@ def _pick(network: Network, going: _Going, candidates: CandidateAnswers, logits:
     token_ids = candidates.token_ids[best]
     stats = _measure(network, going, len(token_ids) + 1, time.perf_counter())
     probabilities = dict(zip(candidates.texts, normalize(scores), strict=True))
-    return Chunk(candidates.texts[best], token_ids, "stop", stats, probabilities=probabilities)
+    chunk = Chunk(candidates.texts[best], token_ids, "stop", stats, probabilities=probabilities)
+    if (recorder := going.row.sampler.recorder) is None:
+        return chunk
+    recorder.record_choice(candidates, scores, best)
+    recorder.add_text(chunk.text)
+    return replace(chunk, logprobs=recorder.finish())
 
 
 def _measure(network: Network, going: _Going, tokens: int, now: float) -> Stats:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 
 from dsvl_cli.engine.generation.grammar import Matcher
+from dsvl_cli.engine.generation.logprobs import LogprobRecorder
 from dsvl_cli.engine.options import SamplingParams
 from dsvl_cli.errors import DsvlError
 
@@ -29,6 +30,7 @@ class Sampler:
         prompt_ids: the prompt; the repetition penalty applies to its tokens too.
         banned: ids that are never chosen: those that only prompts may hold, and those that no token has.
         grammar: what the answer must match; None for a free one.
+        recorder: takes the log probabilities of the tokens; None if nobody asks for them.
     """
 
     def __init__(
@@ -37,10 +39,12 @@ class Sampler:
         prompt_ids: tuple[int, ...],
         banned: torch.Tensor | None = None,
         grammar: Matcher | None = None,
+        recorder: LogprobRecorder | None = None,
     ) -> None:
         self._params = params
         self._banned = banned
         self._grammar = grammar
+        self.recorder = recorder
         self._greedy = params.temperature == 0.0
         self._penalizes = params.repetition_penalty != 1.0
         self._seen = set(prompt_ids) if self._penalizes else set()
@@ -83,10 +87,14 @@ class Sampler:
 
     def ban(self, logits: torch.Tensor) -> None:
         """Take the tokens that must not come next out of logits `(vocabulary,)`, in place."""
+        if self.recorder is not None and self._grammar is None:
+            self.recorder.see(logits)
         if self._banned is not None:
             logits.index_fill_(-1, self._banned.to(logits.device), -torch.inf)
         if self._grammar is not None:
             self._grammar.mask(logits)
+            if self.recorder is not None:
+                self.recorder.see(logits)
 
     def accept(self, token_id: int) -> None:
         """Record a chosen token."""
@@ -110,8 +118,10 @@ def choose_all(samplers: list[Sampler], logits: torch.Tensor) -> list[int]:
         chosen: list[int] = logits.argmax(dim=-1).tolist()
     else:
         chosen = [sampler.choose(row) for sampler, row in zip(samplers, logits, strict=True)]
-    for sampler, token_id in zip(samplers, chosen, strict=True):
+    for index, (sampler, token_id) in enumerate(zip(samplers, chosen, strict=True)):
         sampler.accept(token_id)
+        if sampler.recorder is not None:
+            sampler.recorder.record(token_id, logits[index])
     return chosen
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsvl_cli.engine.options import SamplingParams
+from dsvl_cli.engine.options import OF_A_QUESTION, SamplingParams
 from dsvl_cli.errors import UsageError
 from dsvl_cli.terminal.chat.settings import (
     SETTINGS,
@@ -45,7 +45,7 @@ BAD_VALUES = {
 
 
 def test_every_sampling_parameter_can_be_set() -> None:
-    sampling = {field.name for field in fields(SamplingParams)} - {"constraint"}  # that belongs to a question
+    sampling = {field.name for field in fields(SamplingParams)} - OF_A_QUESTION
     assert {setting.name for setting in SETTINGS} == sampling | {"overflow"}
 
 
