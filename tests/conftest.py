@@ -48,6 +48,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Let what was left to chance be repeated, and take the folder of checkpoints that an older transformers wrote."""
     parser.addoption("--foreign", metavar="FOLDER", help="checkpoints of an older transformers, see tests/foreign")
     parser.addoption("--datasets", metavar="PYTHON", help="a Python with the package datasets, see tests/foreign")
+    parser.addoption("--openai", metavar="PYTHON", help="a Python with the package openai, see tests/foreign")
+    parser.addoption("--jsdom", metavar="FOLDER", help="a folder with the npm package jsdom, see tests/foreign")
     parser.addoption("--seed", type=int, default=None, metavar="N", help="repeat what was drawn with this seed")
 
 

@@ -271,6 +271,8 @@ class Captioner:
             stats.generated_tokens if stats else None,
             round(stats.prompt_seconds + stats.generate_seconds, 3) if stats else None,
         )
+        if reply.logprobs is not None:
+            answer = replace(answer, logprobs=[token.to_fields() for token in reply.logprobs])
         if isinstance(constraint, JsonSchema):
             return replace(answer, value=read_value(constraint, reply.text, reply.finish_reason))
         if reply.probabilities is None:

@@ -12,14 +12,15 @@ With several questions each answer's text is in a field named after the question
      "width", "height", "sha256", "model", "error_type", "error"}
 
 Every row has every field; unknown values are null. Answers of a given form have more: `value` is the JSON of a schema,
-`probability` and `probabilities` are those of the choices. With several questions, a question's field holds the value
+`probability` and `probabilities` are those of the choices, `logprobs` those of the tokens, where a request asks for
+them. With several questions, a question's field holds the value
 of a schema instead of its text, which is in `answers` then, and NAME_probability is beside a choice.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -33,7 +34,7 @@ FIELDS = (
     "width", "height", "sha256", "model", "error_type", "error",
 )  # fmt: skip
 _DETAILS = ("finish_reason", "prompt_tokens", "tokens", "seconds", "suspicion")
-_FORMS = ("value", "probability", "probabilities")
+_FORMS = ("value", "probability", "probabilities", "logprobs")
 _ABOUT = ("width", "height", "sha256", "model")
 
 
@@ -60,6 +61,7 @@ class Answer:
         suspicion: why the answer is probably degenerate, such as `repeats itself`; None if it looks fine.
         value: the JSON of an answer under a schema.
         probabilities: of an answer from a list: that of each choice.
+        logprobs: the tokens with their log probabilities, in the form of OpenAI's API, if they were asked for.
     """
 
     text: str
@@ -70,6 +72,7 @@ class Answer:
     suspicion: str | None = None
     value: Any = NO_VALUE
     probabilities: Mapping[str, float] | None = None
+    logprobs: Sequence[Mapping[str, Any]] | None = None
 
     @property
     def probability(self) -> float | None:
@@ -82,10 +85,15 @@ class Answer:
         return self.text if self.value is NO_VALUE else self.value
 
     def forms(self) -> dict[str, Any]:
-        """Return the fields that only an answer of a given form has."""
+        """Return the fields that only an answer of a given form has, or one whose log probabilities were asked for."""
+        fields: dict[str, Any] = {}
         if self.probabilities is not None:
-            return {"probability": self.probability, "probabilities": dict(self.probabilities)}
-        return {} if self.value is NO_VALUE else {"value": self.value}
+            fields = {"probability": self.probability, "probabilities": dict(self.probabilities)}
+        elif self.value is not NO_VALUE:
+            fields = {"value": self.value}
+        if self.logprobs is not None:
+            fields["logprobs"] = list(self.logprobs)
+        return fields
 
 
 @dataclass(frozen=True, slots=True)

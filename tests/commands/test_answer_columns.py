@@ -172,3 +172,43 @@ def test_forms_of_all_and_of_each_question_exclude_each_other(
     assert batch(tmp_path / "out.jsonl", *ask, "--yes-no") == 2
     assert "cannot be used with --ask" in capsys.readouterr().err
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_request_may_ask_for_log_probabilities(tmp_path: Path) -> None:
+    content = [
+        {"type": "image_url", "image_url": {"url": PICTURES[0]}},
+        {"type": "text", "text": "Describe this image."},
+    ]
+    bodies = {
+        "plain": {},
+        "with": {"logprobs": True, "top_logprobs": 2},
+        "cut": {"logprobs": True, "stop": ["ircle"]},
+        "json": {"logprobs": True, "response_format": {"type": "json_object"}},
+    }
+    requests, out = tmp_path / "requests.jsonl", tmp_path / "results.jsonl"
+    requests.write_text(
+        "".join(
+            json.dumps({"custom_id": name, "body": {"messages": [{"role": "user", "content": content}], **body}}) + "\n"
+            for name, body in bodies.items()
+        )
+    )
+    common = ["--allow-outside-paths", "--model", "tiny", "--dtype", "float32"]
+    assert main(["batch", str(requests), "-o", str(out), "--format", "openai", *common]) == 0
+    results = {line["custom_id"]: line for line in map(json.loads, out.read_text().splitlines())}
+    choices = {name: result["response"]["body"]["choices"][0] for name, result in results.items()}
+    assert "logprobs" not in choices["plain"]
+    assert choices["cut"]["message"]["content"] == "A red c"
+    for name in ("with", "cut", "json"):
+        tokens = choices[name]["logprobs"]["content"]
+        assert "".join(token["token"] for token in tokens) == choices[name]["message"]["content"]
+        for token in tokens:
+            assert list(token) == ["token", "logprob", "bytes", "top_logprobs"]
+            assert bytes(token["bytes"]).decode() == token["token"]
+            assert len(token["top_logprobs"]) == (2 if name == "with" else 0)
+    best = choices["with"]["logprobs"]["content"][0]["top_logprobs"][0]
+    assert best == {key: choices["with"]["logprobs"]["content"][0][key] for key in ("token", "logprob", "bytes")}
+    rows = tmp_path / "rows.jsonl"
+    assert main(["batch", str(requests), "-o", str(rows), *common]) == 0
+    found = {row["id"]: row for row in map(json.loads, rows.read_text().splitlines())}
+    assert found["with"]["logprobs"] == choices["with"]["logprobs"]["content"]
+    assert "logprobs" not in found["plain"]

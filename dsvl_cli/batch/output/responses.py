@@ -26,12 +26,15 @@ def to_response(fields: Mapping[str, Any], created: int) -> dict[str, Any]:
     else:
         prompt_tokens, tokens = fields["prompt_tokens"] or 0, fields["tokens"] or 0
         message = {"role": "assistant", "content": fields["text"]}
+        choice = {"index": 0, "message": message, "finish_reason": fields["finish_reason"]}
+        if fields.get("logprobs") is not None:
+            choice["logprobs"] = {"content": fields["logprobs"], "refusal": None}
         body = {
             "id": f"chatcmpl-{fields['id']}",
             "object": "chat.completion",
             "created": created,
             "model": fields["model"],
-            "choices": [{"index": 0, "message": message, "finish_reason": fields["finish_reason"]}],
+            "choices": [choice],
             "usage": {
                 "prompt_tokens": prompt_tokens,
                 "completion_tokens": tokens,

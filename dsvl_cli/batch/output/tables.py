@@ -145,7 +145,7 @@ def _properties(schema: Any) -> dict[str, Any]:
 
 
 def _column(name: str) -> str:
-    return f"value.{name}" if name in FIELDS or name in ("value", "probability") else name
+    return f"value.{name}" if name in FIELDS or name in ("value", "probability", "logprobs") else name
 
 
 def _kind_of(schema: Any) -> type:

@@ -5,8 +5,9 @@
 
 The format: https://platform.openai.com/docs/guides/batch. A picture is a data URL, an http(s) URL, or a path relative
 to the folder of the file and within it. Pictures go where their parts are among the texts; image marks in a text have
-no effect. Turns of user and assistant may come before the question, and `response_format` may ask for JSON. A line that
-cannot be answered as requested becomes an item whose `read` raises the reason: no field is silently ignored.
+no effect. Turns of user and assistant may come before the question, `response_format` may ask for JSON, and `logprobs`
+for log probabilities. A line that cannot be answered as requested becomes an item whose `read` raises the reason: no
+field is silently ignored.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dsvl_cli.batch.item import Item
 from dsvl_cli.engine.constraints import ANY_OBJECT, JsonSchema
 from dsvl_cli.engine.conversation import Role
 from dsvl_cli.engine.encodings import Encoding, find_encoding, read_line
-from dsvl_cli.engine.options import RULES, SamplingParams
+from dsvl_cli.engine.options import MOST_LOGPROBS, RULES, SamplingParams
 from dsvl_cli.engine.pictures.access import FOREIGN, Access, check_inside, is_url, shown_address
 from dsvl_cli.engine.pictures.addresses import decode_data_address, is_file_address, local_path
 from dsvl_cli.engine.pictures.images import MAX_BYTES, is_address, is_path, read_file
@@ -51,9 +52,10 @@ _WITHOUT_EFFECT = frozenset(
      "prompt_cache_retention", "verbosity", "parallel_tool_calls"}
 )  # fmt: skip
 _NEUTRAL: Mapping[str, Any] = {
-    "n": 1, "stream": False, "logprobs": False, "frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {},
-    "modalities": ["text"], "tools": [], "top_logprobs": 0,
+    "n": 1, "stream": False, "frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {}, "modalities": ["text"],
+    "tools": [],
 }  # fmt: skip
+_READ_APART = frozenset({"messages", "response_format", "logprobs", "top_logprobs"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,7 @@ def _body(request: Mapping[str, Any]) -> Mapping[str, Any]:
 def _is_understood(name: str, value: object) -> bool:
     if name == "tool_choice":  # there are no tools to choose from
         return value in ("none", "auto")
-    if name in ("messages", "response_format") or name in _SAMPLING or name in _WITHOUT_EFFECT or value is None:
+    if name in _READ_APART or name in _SAMPLING or name in _WITHOUT_EFFECT or value is None:
         return True
     return name in _NEUTRAL and value == _NEUTRAL[name]
 
@@ -293,8 +295,23 @@ def _sampling(body: Mapping[str, Any]) -> dict[str, Any]:
         given[field] = value
     if (constraint := _read_format(body.get("response_format"))) is not None:
         given["constraint"] = constraint
+    if (logprobs := _read_logprobs(body.get("logprobs"), body.get("top_logprobs"))) is not None:
+        given["logprobs"] = logprobs
     SamplingParams(**given)  # raises for values out of range
     return given
+
+
+def _read_logprobs(wanted: object, count: object) -> int | None:
+    """Return how many alternatives each token gets, by `logprobs` and `top_logprobs`; None for no log probabilities."""
+    if wanted is not None and not isinstance(wanted, bool):
+        raise InvalidRequest("logprobs is neither true nor false", "top_logprobs is the number of alternatives")
+    if count is None:
+        return 0 if wanted else None
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= MOST_LOGPROBS:
+        raise InvalidRequest(f"top_logprobs is not a whole number between 0 and {MOST_LOGPROBS}")
+    if count and not wanted:
+        raise InvalidRequest("top_logprobs is given, but logprobs is not true", "add logprobs: true")
+    return count if wanted else None
 
 
 def _read_format(value: object) -> JsonSchema | None:

@@ -17,6 +17,14 @@ def test_an_answer() -> None:
     assert (body["object"], body["model"], body["created"]) == ("chat.completion", "tiny", 1_700_000_000)
 
 
+def test_log_probabilities() -> None:
+    tokens = [{"token": "A", "logprob": -0.5, "bytes": [65], "top_logprobs": []}]
+    row = Row("a", "a.png", {ONLY: "What?"}, {ONLY: Answer("A", "stop", tokens=2, logprobs=tokens)})
+    assert Row.from_json(row.to_line()) == row
+    line = to_response(row.to_fields(), 0)
+    assert line["response"]["body"]["choices"][0]["logprobs"] == {"content": tokens, "refusal": None}
+
+
 def test_an_error() -> None:
     line = to_response(Row("a", "a.png", {ONLY: "What?"}, error=Failure("ImageError", "a.png: empty")).to_fields(), 0)
     assert (line["custom_id"], line["response"]) == ("a", None)

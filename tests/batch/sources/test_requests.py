@@ -228,6 +228,40 @@ def test_what_has_no_effect_is_taken_and_said(tmp_path: Path) -> None:
     assert item.notes == ("name of a message has no effect", "detail of a picture has no effect")
 
 
+@pytest.mark.parametrize(
+    ("body", "sampling"),
+    [
+        ({"logprobs": True}, {"logprobs": 0}),
+        ({"logprobs": True, "top_logprobs": 20}, {"logprobs": 20}),
+        ({"logprobs": True, "top_logprobs": None}, {"logprobs": 0}),
+        ({"logprobs": False, "top_logprobs": 0}, {}),
+        ({"logprobs": None}, {}),
+    ],
+    ids=str,
+)
+def test_log_probabilities(tmp_path: Path, body: dict[str, Any], sampling: dict[str, Any]) -> None:
+    [item] = scanned(tmp_path, request(**body))
+    assert (item.read(), item.sampling) == ((), sampling)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"top_logprobs": 3}, "top_logprobs is given, but logprobs is not true"),
+        ({"top_logprobs": 3, "logprobs": False}, "top_logprobs is given, but logprobs is not true"),
+        ({"top_logprobs": 21, "logprobs": True}, "top_logprobs is not a whole number between 0 and 20"),
+        ({"top_logprobs": -1, "logprobs": True}, "top_logprobs is not a whole number between 0 and 20"),
+        ({"top_logprobs": True, "logprobs": True}, "top_logprobs is not a whole number"),
+        ({"top_logprobs": "3", "logprobs": True}, "top_logprobs is not a whole number"),
+        ({"logprobs": 3}, "logprobs is neither true nor false"),
+    ],
+    ids=str,
+)
+@pytest.mark.fault("malformed requests")
+def test_log_probabilities_that_cannot_be_had(tmp_path: Path, body: dict[str, Any], message: str) -> None:
+    assert f"line 1: {message}" in refusal(scanned(tmp_path, request(**body))[0])
+
+
 def test_response_format_is_a_schema(tmp_path: Path) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
