@@ -1,8 +1,8 @@
 """Renders rows as a self-contained HTML page. Does not import torch.
 
 The templates are `report.html.j2` and, for each row, `card.html.j2`. Filtering by status is plain HTML and CSS; only
-text search needs the inline script. The page is designed for ten thousand rows: browsers only lay out the cards near
-the viewport.
+searching, sorting and filtering by value need the inline script. The page is designed for a hundred thousand rows:
+browsers only lay out the cards near the viewport, and the script leaves but some hundreds in the page at a time.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from dsvl_cli.batch.output.disk import explained
+from dsvl_cli.batch.output.report_values import Columns
 from dsvl_cli.batch.row import ONLY, Row, Status
 from dsvl_cli.engine.conversation import Picture
 from dsvl_cli.engine.pictures.images import decode, picture_from_bytes
@@ -63,9 +64,11 @@ def write_report(
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace", newline="", dir=path.parent) as cards,
         new_file(path) as page,
     ):
-        counts, first = _write_cards(cards, rows, thumbnail_of)
+        columns = Columns()
+        counts, first = _write_cards(cards, rows, thumbnail_of, columns)
         cards.seek(0)
-        for text in _page(title, about, counts, first, iter(lambda: Markup(cards.read(_PIECE_CHARACTERS)), "")):
+        pieces = iter(lambda: Markup(cards.read(_PIECE_CHARACTERS)), "")
+        for text in _page(title, about, counts, first, columns, pieces):
             page.write(text.encode("utf-8", "replace"))
 
 
@@ -99,7 +102,7 @@ def make_thumbnail(data: bytes, read_picture: Callable[[bytes, str], Picture] = 
 
 
 def _write_cards(
-    file: TextIO, rows: Iterable[Row], thumbnail_of: Callable[[Row], bytes | None]
+    file: TextIO, rows: Iterable[Row], thumbnail_of: Callable[[Row], bytes | None], columns: Columns
 ) -> tuple[Counter[Status], Row | None]:
     """Write the cards of the rows; return the counts by status, and the first row."""
     counts: Counter[Status] = Counter()
@@ -107,7 +110,7 @@ def _write_cards(
     for row in rows:
         first = first or row
         counts[row.status] += 1
-        file.write(_card(row, thumbnail_of(row), first))
+        file.write(_card(row, thumbnail_of(row), first, columns))
     return counts, first
 
 
@@ -143,7 +146,9 @@ def _visible(match: re.Match[str]) -> str:
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else "\ufffd"
 
 
-def _page(title: str, about: str, counts: Counter[Status], first: Row | None, cards: Iterable[Markup]) -> Iterable[str]:
+def _page(
+    title: str, about: str, counts: Counter[Status], first: Row | None, columns: Columns, cards: Iterable[Markup]
+) -> Iterable[str]:
     """Render the page in pieces."""
     style, script = (Path(__file__).with_name(name).read_text("utf-8") for name in ("report.css", "report.js"))
     policy = (
@@ -161,6 +166,9 @@ def _page(title: str, about: str, counts: Counter[Status], first: Row | None, ca
         about=" · ".join(filter(None, (model, about))),
         questions=_questions(first) if first else [],
         choices=[(kind, name, f"{count:,}") for kind, name, count in choices],
+        orders=[column for column in columns if column.is_order],
+        first=columns.find_first(),
+        filters=[column for column in columns if column.is_filter],
         cards=cards,
     )
 
@@ -170,12 +178,15 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _card(row: Row, thumbnail: bytes | None, first: Row) -> str:
+def _card(row: Row, thumbnail: bytes | None, first: Row, columns: Columns) -> str:
+    answers, keys = columns.add(row)
     folder, slash, name = row.path.rpartition("/")
     size = f"{row.width} × {row.height}" if row.width else ""
     tokens = sum(answer.tokens or 0 for answer in row.answers.values())
     rendered: Markup = _card_macro()(
         row,
+        answers=answers,
+        keys=keys,
         picture=Markup(f"data:image/webp;base64,{base64.b64encode(thumbnail).decode()}") if thumbnail else "",
         folder=_show_name(folder + slash),
         name=_show_name(name),
