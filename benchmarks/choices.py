@@ -29,14 +29,22 @@ _BINS = 10
 
 def expected_calibration_error(found: Sequence[tuple[float, bool]], bins: int = _BINS) -> float:
     """Return the mean distance of probability and share of right answers, weighted by the answers in each bin."""
-    return sum(len(part) * abs(_mean_chance(part) - _share(part)) for part in _split(found, bins)) / len(found)
+    parts = _split(found, bins).values()
+    return sum(len(part) * abs(_mean_chance(part) - _share(part)) for part in parts) / len(found)
 
 
-def _split(found: Sequence[tuple[float, bool]], bins: int) -> list[list[tuple[float, bool]]]:
+def _split(found: Sequence[tuple[float, bool]], bins: int) -> dict[int, list[tuple[float, bool]]]:
+    """Return the answers of each bin that has any, lowest first."""
     parts: dict[int, list[tuple[float, bool]]] = defaultdict(list)
     for chance, right in found:
         parts[min(int(chance * bins), bins - 1)].append((chance, right))
-    return [parts[number] for number in sorted(parts)]
+    return {number: parts[number] for number in sorted(parts)}
+
+
+def _describe(number: int, count: int) -> str:
+    """Say which bin it is: the last one includes a probability of 1."""
+    answers = "1 answer" if count == 1 else f"{count} answers"
+    return f"bin {number / _BINS:g}-{(number + 1) / _BINS:g}, {answers}, right"
 
 
 def _mean_chance(part: Sequence[tuple[float, bool]]) -> float:
@@ -83,12 +91,13 @@ def main() -> None:
         rows.append(Row(f"{skill}, one of {len(answers)}", 100 * _share(results), "%", "free answers", 100 * share))
     rows.append(Row("expected calibration error", 100 * expected_calibration_error(found), "%"))
     rows += [
-        Row(f"right of {len(part)} answers", 100 * _share(part), "%", "their probability", 100 * _mean_chance(part))
-        for part in _split(found, _BINS)
+        Row(_describe(number, len(part)), 100 * _share(part), "%", "mean probability", 100 * _mean_chance(part))
+        for number, part in _split(found, _BINS).items()
     ]
     notes = [
         f"{len(found)} scenes with {args.model} in float32",
-        f"the choices are the answers that a skill has over {_DRAWN} other scenes",
+        f"the choices are the answers that a skill has over {_DRAWN} other scenes and over these",
+        "a bin holds the answers whose probability is in its range",
     ]
     publish(Result("choices", "Answers from a list, and their probabilities", rows, notes), args.results)
 

@@ -52,7 +52,8 @@ def main() -> None:
     runs: dict[str, list[float]] = {}
     for name in setup.formats:
         model = load_model(load_options(setup.checkpoint, name, setup.threads))
-        answer(model, setup.image, None, 2)
+        for constraint in (None, SCHEMA, CHOICES):  # what is compiled or chosen at the first use is not measured
+            answer(model, setup.image, constraint, 2)
         for _ in range(setup.rounds):
             free, steps = answer(model, setup.image, None, args.new_tokens)
             _, masked = answer(model, setup.image, SCHEMA, args.new_tokens)
