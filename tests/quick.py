@@ -25,7 +25,7 @@ SLOW = frozenset(
         "commands/test_answer_columns.py", "commands/test_answer_forms.py",
         "commands/test_batch.py", "commands/test_doctor.py", "commands/test_undecodable.py",
         "engine/machine/test_detect.py",
-        "engine/test_diagnosis.py", "test_public.py", "test_readme.py",
+        "engine/test_diagnosis.py", "foreign/test_openai.py", "test_public.py", "test_readme.py",
 
         "batch/test_kill.py", "engine/checkpoint/test_hub.py", "test_conftest.py", "test_connections.py",
         "test_quick.py",

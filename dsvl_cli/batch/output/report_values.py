@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,8 @@ from dsvl_cli.batch.row import NO_VALUE, ONLY, Answer, Row
 _MOST_COLUMNS = 60  # a schema may allow any names
 _MOST_VALUES = 30  # of a column that can be filtered by
 _LONGEST = 80  # characters of a value that can be
-_OTHERS = 4  # choices that are shown beside the answer
+_OTHERS = 3  # choices that are shown beside the answer
+_LEAST = 0.01  # probability of one that is
 
 Key = str | int | float
 
@@ -95,7 +96,7 @@ class ShownAnswer:
         label: the name of the question.
         parts: its value, or each property of it.
         has_properties: whether the parts are properties.
-        chances: the probabilities of a choice and of the likeliest others.
+        chances: the probabilities of a choice and of others that are likely too.
         disagreement: how far samples disagree, in words; "" if there are none.
         samples: all of them.
     """
@@ -208,11 +209,11 @@ def _to_key(value: Any) -> Key:
     return key
 
 
-def _rank(text: str, chance: float, probabilities: Any) -> str:
-    """Write the probability of the answer, and those of the likeliest others."""
-    others = sorted(((other, part) for other, part in probabilities.items() if other != text), key=lambda p: -p[1])
-    shown = [f"{chance:.1%}", *(f"{other} {part:.1%}" for other, part in others[:_OTHERS])]
-    return " · ".join([*shown, f"{len(others) - _OTHERS} more"] if len(others) > _OTHERS else shown)
+def _rank(text: str, chance: float, probabilities: Mapping[str, float]) -> str:
+    """Write the probability of the answer, and those of others that are likely too."""
+    others = [(part, other) for other, part in probabilities.items() if other != text and part >= _LEAST]
+    others.sort(key=lambda pair: -pair[0])
+    return " · ".join([f"{chance:.1%}", *(f"{other} {part:.1%}" for part, other in others[:_OTHERS])])
 
 
 def _join(label: str, what: str) -> str:

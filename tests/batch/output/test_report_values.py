@@ -101,20 +101,23 @@ def written(path: Path, *rows: Row) -> tuple[Page, Tools]:
 
 
 def test_a_choice_with_its_probability_and_those_of_others(tmp_path: Path) -> None:
-    many = {f"c{i}": 0.02 for i in range(10)}
+    many = {f"c{i}": 0.02 for i in range(9)} | {"c9": 0.009, "c10": 0.011}
     page, tools = written(
         tmp_path / "r.html",
         flat("a", choice(red=0.7, green=0.1, blue=0.2)),
         flat("b", choice(blue=0.55, red=0.4, green=0.05)),
         flat("c", choice(red=0.8, **many)),
+        flat("d", choice(red=0.995, blue=0.005)),
     )
     assert "red" in page.cards[0]["p"]
     assert "70.0% · blue 20.0% · green 10.0%" in page.cards[0]["p"]
-    assert "80.0% · c0 2.0% · c1 2.0% · c2 2.0% · c3 2.0% · 6 more" in page.cards[2]["p"]
+    assert "80.0% · c0 2.0% · c1 2.0% · c2 2.0%96 × 64" in page.cards[2]["p"]
+    assert "99.5%" in page.cards[3]["p"]
+    assert "blue" not in page.cards[3]["p"]
     assert tools.orders == ["name", "probability", "answer"]
-    assert tools.filters == {"answer": {"blue": "blue (1)", "red": "red (2)"}}
+    assert tools.filters == {"answer": {"blue": "blue (1)", "red": "red (3)"}}
     place = tools.orders.index("probability") - 1
-    assert [keys[place] for keys in tools.keys] == [0.7, 0.55, 0.8]
+    assert [keys[place] for keys in tools.keys] == [0.7, 0.55, 0.8, 0.995]
 
 
 def test_the_properties_of_a_value_in_place_of_its_json(tmp_path: Path) -> None:
