@@ -17,6 +17,7 @@ from dsvl_cli.batch.sources.requests import scan_requests
 from dsvl_cli.cli import main
 from dsvl_cli.config import read_config
 from dsvl_cli.engine.options import (
+    OF_A_QUESTION,
     RULES,
     Bound,
     Choices,
@@ -31,7 +32,7 @@ from dsvl_cli.settings import ALL_SETTINGS
 from dsvl_cli.terminal.chat.settings import ChatSettings, find_setting, set_value
 
 LOADING = [field.name for field in fields(LoadOptions) if field.name in RULES]
-SAMPLING = [field.name for field in fields(SamplingParams) if field.name != "constraint"]
+SAMPLING = [field.name for field in fields(SamplingParams) if field.name not in OF_A_QUESTION]
 
 # As they are typed: what is right and what is wrong, at the bounds and next to them.
 VALUES: dict[str, tuple[list[str], list[str]]] = {
