@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dsvl_cli.batch.row import Row, encode
+from dsvl_cli.engine.samples import samples_from_fields
 from dsvl_cli.errors import InvalidRequest
 
 
@@ -25,13 +26,12 @@ def to_response(fields: Mapping[str, Any], created: int) -> dict[str, Any]:
         error = {"code": code, "message": fields["error"]}
     else:
         prompt_tokens, tokens = fields["prompt_tokens"] or 0, fields["tokens"] or 0
-        message = {"role": "assistant", "content": fields["text"]}
         body = {
             "id": f"chatcmpl-{fields['id']}",
             "object": "chat.completion",
             "created": created,
             "model": fields["model"],
-            "choices": [{"index": 0, "message": message, "finish_reason": fields["finish_reason"]}],
+            "choices": [_to_choice(*pair) for pair in enumerate(_list_answers(fields))],
             "usage": {
                 "prompt_tokens": prompt_tokens,
                 "completion_tokens": tokens,
@@ -40,6 +40,19 @@ def to_response(fields: Mapping[str, Any], created: int) -> dict[str, Any]:
         }
         response = {"status_code": 200, "request_id": f"request-{fields['id']}", "body": body}
     return {"id": f"batch-{fields['id']}", "custom_id": fields["id"], "response": response, "error": error}
+
+
+def _list_answers(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the text of each answer, and why it ended."""
+    if "samples" not in fields:
+        return [(fields["text"], fields["finish_reason"])]
+    samples = samples_from_fields(fields["samples"], fields.get("sample_details"))
+    return [(sample.text, sample.finish_reason) for sample in samples]
+
+
+def _to_choice(index: int, answer: tuple[str, str]) -> dict[str, Any]:
+    text, reason = answer
+    return {"index": index, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
 
 
 def to_response_line(row: Row) -> bytes:

@@ -5,8 +5,9 @@
 
 The format: https://platform.openai.com/docs/guides/batch. A picture is a data URL, an http(s) URL, or a path relative
 to the folder of the file and within it. Pictures go where their parts are among the texts; image marks in a text have
-no effect. Turns of user and assistant may come before the question, and `response_format` may ask for JSON. A line that
-cannot be answered as requested becomes an item whose `read` raises the reason: no field is silently ignored.
+no effect. Turns of user and assistant may come before the question, `response_format` may ask for JSON, and `n` for
+several answers. A line that cannot be answered as requested becomes an item whose `read` raises the reason: no field is
+silently ignored.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ _WITHOUT_EFFECT = frozenset(
      "prompt_cache_retention", "verbosity", "parallel_tool_calls"}
 )  # fmt: skip
 _NEUTRAL: Mapping[str, Any] = {
-    "n": 1, "stream": False, "logprobs": False, "frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {},
+    "stream": False, "logprobs": False, "frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {},
     "modalities": ["text"], "tools": [], "top_logprobs": 0,
 }  # fmt: skip
 
@@ -115,7 +116,13 @@ def _item(path: str, number: int, offset: int, line: bytes, encoding: Encoding, 
         if len(asked.urls) == 1 and is_path(asked.urls[0]):
             item = replace(item, path=_resolve(asked.urls[0], path))
         return replace(
-            item, parts=asked.parts, earlier=asked.earlier, system=asked.system, sampling=sampling, notes=asked.notes
+            item,
+            parts=asked.parts,
+            earlier=asked.earlier,
+            system=asked.system,
+            sampling=sampling,
+            samples=_read_count(body.get("n")),
+            notes=asked.notes,
         )
     except DsvlError as exc:
         return replace(item, read=partial(_refuse, f"{path}, line {number}: {exc.message}", exc.hint))
@@ -175,7 +182,7 @@ def _body(request: Mapping[str, Any]) -> Mapping[str, Any]:
 def _is_understood(name: str, value: object) -> bool:
     if name == "tool_choice":  # there are no tools to choose from
         return value in ("none", "auto")
-    if name in ("messages", "response_format") or name in _SAMPLING or name in _WITHOUT_EFFECT or value is None:
+    if name in ("messages", "response_format", "n") or name in _SAMPLING or name in _WITHOUT_EFFECT or value is None:
         return True
     return name in _NEUTRAL and value == _NEUTRAL[name]
 
@@ -295,6 +302,15 @@ def _sampling(body: Mapping[str, Any]) -> dict[str, Any]:
         given["constraint"] = constraint
     SamplingParams(**given)  # raises for values out of range
     return given
+
+
+def _read_count(value: object) -> int | None:
+    """Read `n`."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not RULES["samples"].holds(value):
+        raise InvalidRequest(f"n is not {RULES['samples']}")
+    return value
 
 
 def _read_format(value: object) -> JsonSchema | None:
