@@ -229,7 +229,7 @@ class Captioner:
             return
         number, self._taken = self._taken, self._taken + 1
         system = self._system if task.item.system is None else task.item.system
-        requests = []
+        requests: list[Request] = []
         try:
             sampling = replace(self._sampling, **task.item.sampling)
             if task.item.sampling.get("seed") is not None and not sampling.temperature:

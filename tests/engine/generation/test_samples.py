@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -104,8 +105,8 @@ def test_samples_in_a_batch_share_their_prompt_and_do_not_depend_on_their_neighb
 
 
 def test_a_prompt_of_an_earlier_process_is_not_computed_again(
-    tiny: VisionLanguageModel, work: dict[str, list[int]], tmp_path
-) -> None:  # type: ignore[no-untyped-def]
+    tiny: VisionLanguageModel, work: dict[str, list[int]], tmp_path: Path
+) -> None:
     def start() -> VisionLanguageModel:
         store = PrefixStore("it", tiny.network.decoder, Ear(), BoundedFolder(tmp_path, 2**30))
         return VisionLanguageModel(tiny.checkpoint, tiny.network, tiny.format, tiny.plan, store)
