@@ -16,8 +16,8 @@ $ dsvl batch photos -o captions.csv -p "What is in this picture?"
 $ dsvl batch photos -o photos --existing skip
 $ dsvl batch photos -o answers.parquet --ask questions.toml
 
-# Answer five times, and find the pictures where the answers disagree.
-$ dsvl batch photos --samples 5 -o - | jq -r 'select(.disagreement > 0.3) | .path'
+# Answer five times; the report shows where the answers disagree.
+$ dsvl batch photos --samples 5 -o answers.csv --report answers.html
 
 # Read paths from a pipe, write rows to a pipe.
 $ find . -name '*.jpg' | dsvl batch --files-from - -o - | jq .text
