@@ -15,7 +15,7 @@ from benchmarks.results import RESULTS
 
 DEFAULT_CHECKPOINT = Path(__file__).parents[1] / "build" / "full-1.3b"
 FULL_SIZE = ("decode", "describe", "chat_turns", "prefix_cache", "memory", "float16_files", "batch", "context",
-             "constrained")  # fmt: skip
+             "constrained", "samples")  # fmt: skip
 OTHERS = ("startup", "kernels", "agreement", "choices", "schemas", "quantize")
 WITHOUT_CHECKPOINT = {"startup", "kernels", "agreement", "choices", "schemas"}
 

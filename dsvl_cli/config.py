@@ -7,7 +7,7 @@ table of a command, for which alone it counts then. `config.toml`, in the folder
     [loading]           # model, revision, offline, device, dtype, attn_implementation, device_map, threads,
     model = "work"      # quantization, group_size, cache
     [prompts]           # prompt, system
-    [sampling]          # max_new_tokens, temperature, top_p, top_k, min_p, repetition_penalty, seed, stop
+    [sampling]          # max_new_tokens, temperature, top_p, top_k, min_p, repetition_penalty, seed, stop, samples
     [output]            # no_stream, stats, plain, quiet, verbose
     [chat]              # no_save, overflow
     [describe]          # any of them, for `dsvl describe` alone; also [chat], [batch] and [quantize]

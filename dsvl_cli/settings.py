@@ -69,7 +69,7 @@ SETTINGS: Mapping[str, Mapping[str, Setting]] = {
     },
     "prompts": _free(str, "prompt", "system"),
     "sampling": _ruled(
-        "max_new_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop"
+        "max_new_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "stop", "samples"
     ),
     "output": _free(bool, "no_stream", "stats", "plain", "quiet", "verbose"),
     "chat": {**_free(bool, "no_save"), **_ruled("overflow")},

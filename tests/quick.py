@@ -23,7 +23,7 @@ SLOW = frozenset(
     {
         "app/test_doctor.py", "benchmarks/test_results.py", "benchmarks/test_smoke.py",
         "commands/test_answer_columns.py", "commands/test_answer_forms.py",
-        "commands/test_batch.py", "commands/test_doctor.py", "commands/test_undecodable.py",
+        "commands/test_batch.py", "commands/test_samples.py", "commands/test_doctor.py", "commands/test_undecodable.py",
         "engine/machine/test_detect.py",
         "engine/test_diagnosis.py", "foreign/test_openai.py", "test_public.py", "test_readme.py",
 

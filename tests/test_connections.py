@@ -30,8 +30,8 @@ VALUES: dict[str, Sequence[str] | None] = {
     "--group-size": ["64"], "--seed": ["1"], "--max-new-tokens": ["2"], "--top-p": ["0.5"], "--min-p": ["0.1"],
     "--top-k": ["3"], "--threads": ["2"], "--stop": ["x"], "--temperature": ["0.5"], "--repetition-penalty": ["1.1"],
     "--system": ["Be kind."], "--prompt": ["What?"], "--max-errors": ["3"], "--debug": [], "--verify": None,
-    "--choices": ["Red,Blue"], "--schema": ["count int"], "--min-probability": ["0.5"], "--exclude": ["x*"],
-    "--sidecar": [".caption"], "--prefix": ["p"], "--suffix": ["s"], "--separator": [" "],
+    "--choices": ["Red,Blue"], "--schema": ["count int"], "--samples": ["2"], "--min-probability": ["0.5"],
+    "--exclude": ["x*"], "--sidecar": [".caption"], "--prefix": ["p"], "--suffix": ["s"], "--separator": [" "],
 }  # fmt: skip
 
 

@@ -38,8 +38,8 @@ ALLOWED = {
 # The rooms of engine/, top to bottom: each uses only those further down. The last six import no torch.
 ROOMS = (
     "diagnosis", "inventory", "conversion", "model", "generation", "network", "quantization", "kernels", "text",
-    "pictures", "machine", "checkpoint", "storage", "schemas", "conversation", "progress", "encodings", "options",
-    "constraints", "units",
+    "pictures", "machine", "checkpoint", "storage", "samples", "schemas", "conversation", "progress", "encodings",
+    "options", "constraints", "units",
 )  # fmt: skip
 
 

@@ -56,6 +56,7 @@ VALUES: dict[str, tuple[list[str], list[str]]] = {
     "repetition_penalty": (["1e-9", "1", "100"], ["0", "-1", "100.001", "nan", "inf"]),
     "seed": (["0", "1", "9223372036854775807"], ["-1", "9223372036854775808", "1.5", "x"]),
     "stop": (["END", " "], [""]),
+    "samples": (["1", "2", "128"], ["0", "-1", "129", "1.5", "x"]),
     "overflow": (["error", "drop-oldest"], ["drop", "ERROR"]),
 }
 CASES = [(name, text, right) for name, texts in VALUES.items() for right in (True, False) for text in texts[not right]]
@@ -79,7 +80,8 @@ def test_the_table_has_every_rule_and_every_rule_is_a_setting() -> None:
 
 # A value of another type is the type checker's to refuse.
 @pytest.mark.parametrize(
-    ("name", "text", "right"), [case for case in CASES if type(value_of(*case[:2])) is RULES[case[0]].kind]
+    ("name", "text", "right"),
+    [case for case in CASES if type(value_of(*case[:2])) is RULES[case[0]].kind and case[0] != "samples"],
 )
 def test_the_options_of_the_engine(name: str, text: str, right: bool) -> None:
     value = value_of(name, text)
@@ -110,7 +112,7 @@ def test_files(tmp_path: Path, name: str, text: str, right: bool) -> None:
 
 @pytest.fixture
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What `dsvl chat` would begin with."""
+    """What `dsvl chat` would begin with, or the number of samples of `dsvl describe`."""
     found: list[dict[str, Any]] = []
 
     def run(console: object, images: object, load: LoadOptions, sampling: SamplingParams, **more: Any) -> int:
@@ -119,7 +121,15 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         return 0
 
     monkeypatch.setattr("dsvl_cli.app.chat.run_chat", run)
+    monkeypatch.setattr(
+        "dsvl_cli.app.describe.answer_all", lambda *_, samples, **__: found.append({"samples": samples})
+    )
     return found
+
+
+def command_with(name: str) -> list[str]:
+    """A command that has the setting as an option."""
+    return ["describe", "a.png"] if name == "samples" else ["chat"]
 
 
 def check_status(status: int, taken: list[dict[str, Any]], name: str, text: str, right: bool) -> None:
@@ -135,7 +145,7 @@ def test_options_of_the_command_line(
     taken: list[dict[str, Any]], capsys: pytest.CaptureFixture[str], name: str, text: str, right: bool
 ) -> None:
     flag = f"--{name.replace('_', '-')}"
-    check_status(main(["chat", f"{flag}={text}"]), taken, name, text, right)
+    check_status(main([*command_with(name), f"{flag}={text}"]), taken, name, text, right)
     assert right or name in capsys.readouterr().err.replace("-", "_")
 
 
@@ -144,7 +154,7 @@ def test_variables(
     taken: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, name: str, text: str, right: bool
 ) -> None:
     monkeypatch.setenv(f"DSVL_{name.upper()}", text)
-    check_status(main(["chat"]), taken, name, text, right)
+    check_status(main(command_with(name)), taken, name, text, right)
 
 
 @pytest.mark.parametrize(("name", "text", "right"), [case for case in CASES if case[0] != "stop" and case[1]])
@@ -153,7 +163,7 @@ def test_the_doctor_judges_a_variable_as_the_commands_do(name: str, text: str, r
     assert (problems == []) == right
 
 
-@pytest.mark.parametrize(("name", "text", "right"), [case for case in CASES if case[0] not in LOADING])
+@pytest.mark.parametrize(("name", "text", "right"), [case for case in CASES if case[0] not in (*LOADING, "samples")])
 def test_slash_set(name: str, text: str, right: bool) -> None:
     typed = f"'{text}'" if name == "stop" else text
     began = ChatSettings()

@@ -36,6 +36,7 @@ _TAIL = """
 # What is shown for a setting that is not set by default.
 _EXAMPLES: Mapping[str, Any] = {
     "revision": "main", "device_map": "auto", "threads": 1, "quantization": "4bit", "seed": 0, "stop": ["\n\n"],
+    "samples": 1,
     "prompt": DEFAULT_PROMPT, "system": "You are a helpful assistant.", "overflow": DEFAULT_OVERFLOW,
 }  # fmt: skip
 

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import json
+import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from dsvl_cli.engine.constraints import JsonSchema
+from dsvl_cli.engine.constraints import JsonSchema, OneOf
 from dsvl_cli.engine.conversation import Chunk, Conversation, Message, Picture, Reply, Stats, compose_parts
 from dsvl_cli.engine.encodings import read_stdin
 from dsvl_cli.engine.options import DEFAULT_PROMPT, IMAGE_MARK, LoadOptions, SamplingParams
 from dsvl_cli.engine.pictures.addresses import shown_source
 from dsvl_cli.engine.pictures.images import expand_sources, read_picture
 from dsvl_cli.engine.pictures.questions import refuse_questions
+from dsvl_cli.engine.samples import Samples, draw_samples, list_samplings, read_samples, samples_to_fields
 from dsvl_cli.engine.schemas import add_explanation, read_constraint, read_value
-from dsvl_cli.engine.units import format_bytes
 from dsvl_cli.errors import ContextOverflow, ImageError, InvalidAnswer, SomeFailed, UsageError
+from dsvl_cli.terminal.answers import (
+    describe_cut,
+    describe_stats,
+    say_probabilities,
+    write_line,
+    write_paragraphs,
+    write_value,
+)
 from dsvl_cli.terminal.console import Console
 from dsvl_cli.terminal.plain import AnswerStream, open_answer
 from dsvl_cli.terminal.progress import ConsoleListener
@@ -26,9 +37,6 @@ from dsvl_cli.terminal.waiting import CTRL_C_STOPS, ReadingWait, Wait
 
 if TYPE_CHECKING:
     from dsvl_cli.engine.model import VisionLanguageModel
-
-
-_MOST_SHOWN = 5  # choices
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +90,20 @@ class _Run:
     """Answers one question after another; the model is loaded once a picture has been read."""
 
     def __init__(
-        self, console: Console, load: LoadOptions, question: Question, sampling: SamplingParams, *, as_json: bool
+        self,
+        console: Console,
+        load: LoadOptions,
+        question: Question,
+        sampling: SamplingParams,
+        count: int,
+        *,
+        as_json: bool,
     ) -> None:
         self.console = console
         self.load = load
         self.question = question
         self.sampling = sampling
+        self.count = count  # of answers
         self.as_json = as_json
 
     @cached_property
@@ -120,10 +136,12 @@ class _Run:
                 self.console.status(f"{picture.name}: {note}")
         return pictures
 
+    def _compose(self, pictures: Sequence[Picture]) -> Conversation:
+        return Conversation([Message("user", compose_parts(self.conversation_text, pictures))], self.question.system)
+
     def chunks(self, pictures: Sequence[Picture], *, stream: bool) -> Iterator[Chunk]:
         """Stream the answer; show the wait for its first token, and for the others as well unless `stream`."""
-        parts = compose_parts(self.conversation_text, pictures)
-        conversation = Conversation([Message("user", parts)], self.question.system)
+        conversation = self._compose(pictures)
         reading = ReadingWait("reading", CTRL_C_STOPS, "reading")
         chunks = self.model.stream(conversation, self.sampling, reading.update)
         with self.console.working(reading):
@@ -142,6 +160,25 @@ class _Run:
                     waiting.close()  # the answer is written now
                 yield chunk
 
+    def samples(self, pictures: Sequence[Picture], ended: list[Reply]) -> list[Reply]:
+        """Answer several times; show the wait, and add each answer to `ended` as it is complete."""
+        conversation = self._compose(pictures)
+        reading = ReadingWait("reading", CTRL_C_STOPS, "reading")
+        each = list_samplings(self.sampling, self.count)
+        received: list[list[Chunk]] = [[] for _ in each]
+        chunks = self.model.stream_samples(conversation, each, reading.update)
+        with self.console.working(reading):
+            first = next(chunks)
+        self.console.enter_state("answering")
+        answering = Wait("answering", CTRL_C_STOPS)
+        with self.console.working(answering):
+            for index, chunk in chain([first], chunks):
+                received[index].append(chunk)
+                if chunk.finish_reason is not None:
+                    ended.append(Reply.of(received[index]))
+                answering.what = f"answering, {len(ended)} of {len(each)} done"
+        return [Reply.of(found) for found in received]
+
 
 def answer_all(
     console: Console,
@@ -155,6 +192,7 @@ def answer_all(
     choices: str | None,
     yes_no: bool,
     schema: str | None,
+    samples: int,
     as_json: bool,
     stream: bool,
     show_stats: bool,
@@ -172,6 +210,7 @@ def answer_all(
         choices: a list, or a file of one, that the answer is from.
         yes_no: whether the answer is Yes or No.
         schema: the JSON Schema of the answer, its file, or its short form.
+        samples: how many answers to give to each question.
         as_json: print each answer as one JSON object.
         stream: print each answer as it is generated.
         show_stats: print the statistics of each answer.
@@ -184,14 +223,14 @@ def answer_all(
     """
     question = Question.read(images, prompt, system, together=together)
     sampling = replace(sampling, constraint=read_constraint(choices, yes_no, schema))
-    run = _Run(console, load, question, sampling, as_json=as_json)
+    run = _Run(console, load, question, sampling, samples, as_json=as_json)
     failed = cut = 0
     for sources in question.groups:
         try:
             pictures = run.read(sources)
             if len(question.groups) > 1 and not as_json:
                 console.heading(pictures[0].name)
-            reply = _tell(run, pictures, stream=stream)
+            reply = _tell(run, pictures, stream=stream) if samples == 1 else _tell_samples(run, pictures)
         except (ImageError, ContextOverflow, InvalidAnswer) as error:
             failed += 1
             console.error(error)
@@ -202,8 +241,8 @@ def answer_all(
             console.write("\n")
         if reply.finish_reason == "length" and not as_json:  # there, `finish_reason` says so
             cut += 1
-            if len(question.groups) == 1:
-                console.status(f"the answer was {_describe_cut(reply, sampling)}")
+            if len(question.groups) == 1 and samples == 1:
+                console.status(f"the answer was {describe_cut(reply, sampling.max_new_tokens)}")
         if reply.notice:
             console.status(reply.notice)
         if show_stats and reply.stats:
@@ -215,12 +254,6 @@ def answer_all(
         raise SomeFailed(f"{failed} of {len(question.groups)} failed")
 
 
-def _describe_cut(reply: Reply, sampling: SamplingParams) -> str:
-    if reply.stats is not None and reply.stats.generated_tokens < sampling.max_new_tokens:
-        return "cut off: the model's context is full"
-    return f"cut off at {sampling.max_new_tokens:,} tokens: --max-new-tokens N changes the limit"
-
-
 def _tell(run: _Run, pictures: Sequence[Picture], *, stream: bool) -> Reply:
     constraint = run.sampling.constraint
     if run.as_json or constraint is not None:
@@ -228,9 +261,10 @@ def _tell(run: _Run, pictures: Sequence[Picture], *, stream: bool) -> Reply:
         if run.as_json:
             run.console.write(_to_json(_row(run, pictures, reply)))
         elif isinstance(constraint, JsonSchema):
-            _write_value(run.console, read_value(constraint, reply.text, reply.finish_reason))
+            write_value(run.console, read_value(constraint, reply.text, reply.finish_reason))
         else:
-            _write_choice(run.console, reply)
+            write_line(run.console, reply.text)
+            say_probabilities(run.console, reply.probabilities or {})
         return reply
     received: list[Chunk] = []
     answer: AnswerStream | None = None
@@ -260,31 +294,76 @@ def _tell(run: _Run, pictures: Sequence[Picture], *, stream: bool) -> Reply:
     return reply
 
 
-def _write_value(console: Console, value: object) -> None:
-    """Write JSON: indented on a terminal, on one line elsewhere."""
-    answer = open_answer(console, plain=True)
-    answer.write(json.dumps(value, ensure_ascii=False, indent=2 if console.answer_is_terminal else None))
-    answer.close()
+def _tell_samples(run: _Run, pictures: Sequence[Picture]) -> Reply:
+    """Answer several times and write all answers; return one that has the statistics of all."""
+    console, constraint = run.console, run.sampling.constraint
+    if isinstance(constraint, OneOf):
+        reply = Reply.of(run.chunks(pictures, stream=False))
+        samples = draw_samples(reply.text, reply.probabilities or {}, run.sampling, run.count)
+    else:
+        ended: list[Reply] = []
+        started = time.perf_counter()
+        try:
+            replies = run.samples(pictures, ended)
+        except KeyboardInterrupt:
+            if constraint is None and not run.as_json:
+                write_paragraphs(console, [each.text for each in ended])
+            console.status(f"(interrupted: {len(ended)} of {run.count} samples were complete)")
+            raise
+        samples = read_samples(replies, constraint)
+        reply = replace(replies[samples.best], stats=_add_up(replies, time.perf_counter() - started))
+    if run.as_json:
+        console.write(_to_json(_row(run, pictures, reply, samples)))
+    elif constraint is None:
+        write_paragraphs(console, [each.text for each in samples.each])
+    else:
+        for each in samples.each:
+            if each.error is None:
+                write_line(
+                    console, each.text if isinstance(constraint, OneOf) else json.dumps(each.value, ensure_ascii=False)
+                )
+        say_probabilities(console, reply.probabilities or {})
+    _say_about(run, pictures, samples)
+    return replace(reply, finish_reason="stop")  # what was cut has been said
 
 
-def _write_choice(console: Console, reply: Reply) -> None:
-    """Write the choice, and on a terminal the most likely ones below."""
-    answer = open_answer(console, plain=True)
-    answer.write(reply.text)
-    answer.close()
-    if console.answer_is_terminal and reply.probabilities:
-        ranked = sorted(reply.probabilities.items(), key=lambda pair: -pair[1])
-        console.status(", ".join(f"{text} {chance:.1%}" for text, chance in ranked[:_MOST_SHOWN]))
+def _say_about(run: _Run, pictures: Sequence[Picture], samples: Samples) -> None:
+    """Say what was cut or is not valid, and how far the samples disagree."""
+    name = f"{pictures[0].name}: " if len(run.question.groups) > 1 else ""
+    for error, count in Counter(each.error for each in samples.each if each.error is not None).items():
+        run.console.warn(f"{name}{count} of {run.count} samples are not valid: {error}")
+    cut = sum(each.finish_reason == "length" and each.error is None for each in samples.each)
+    if cut and not run.as_json:
+        limit = run.sampling.max_new_tokens
+        at = f"at {limit:,} tokens or where the context is full: --max-new-tokens N changes the limit"
+        run.console.status(f"{name}{cut} of {run.count} samples were cut off {at}")
+    run.console.status(f"{name}disagreement {samples.disagreement:.2f} between {run.count} samples")
 
 
-def _row(run: _Run, pictures: Sequence[Picture], reply: Reply) -> dict[str, object]:
-    """Return the `--json` object of one answer."""
+def _add_up(replies: Sequence[Reply], seconds: float) -> Stats | None:
+    """Return the statistics of all answers together: the prompt was computed for the first."""
+    each = [reply.stats for reply in replies if reply.stats is not None]
+    if not each:
+        return None
+    first = each[0]
+    return replace(
+        first,
+        generated_tokens=sum(stats.generated_tokens for stats in each),
+        generate_seconds=max(0.0, seconds - first.prompt_seconds),
+        peak_memory_bytes=each[-1].peak_memory_bytes,
+    )
+
+
+def _row(run: _Run, pictures: Sequence[Picture], reply: Reply, samples: Samples | None = None) -> dict[str, object]:
+    """Return the `--json` object of one answer, or of several to one question."""
     model, constraint = run.model, run.sampling.constraint
     found: dict[str, object] = {}
     if isinstance(constraint, JsonSchema):
         found["value"] = read_value(constraint, reply.text, reply.finish_reason)
     elif reply.probabilities is not None:
         found["probabilities"] = dict(reply.probabilities)
+    if samples is not None:
+        found |= {"disagreement": samples.disagreement, **samples_to_fields(samples.each)}
     return {
         **_subject([picture.name for picture in pictures]),
         "prompt": run.prompt,
@@ -311,17 +390,3 @@ def _to_json(row: dict[str, object]) -> str:
     except UnicodeEncodeError:  # a file name that is not UTF-8 has lone surrogates
         text = json.dumps(row)
     return text + "\n"
-
-
-def describe_stats(stats: Stats) -> str:
-    """Return the statistics of an answer as one line."""
-    parts = [
-        f"first token after {stats.prompt_seconds:.2f} s ({stats.prompt_tokens:,} prompt tokens"
-        + (f", {stats.cached_tokens:,} cached)" if stats.cached_tokens else ")"),
-        f"{stats.generated_tokens:,} tokens",
-    ]
-    if stats.tokens_per_second:
-        parts.append(f"{stats.tokens_per_second:.1f} tokens/s")
-    if stats.peak_memory_bytes:
-        parts.append(f"peak memory {format_bytes(stats.peak_memory_bytes)}")
-    return ", ".join(parts)

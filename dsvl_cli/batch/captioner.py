@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.notes import Notes
 from dsvl_cli.batch.read_ahead import AHEAD, Budget, ReadAhead
 from dsvl_cli.batch.row import ONLY, Answer, Failure, Row
-from dsvl_cli.engine.constraints import Constraint, JsonSchema
+from dsvl_cli.engine.constraints import Constraint, JsonSchema, OneOf
 from dsvl_cli.engine.conversation import (
     BatchModel,
     Conversation,
@@ -34,6 +35,7 @@ from dsvl_cli.engine.conversation import (
 )
 from dsvl_cli.engine.options import SamplingParams
 from dsvl_cli.engine.pictures.bounded import BoundedDecoder
+from dsvl_cli.engine.samples import Samples, draw_samples, list_samplings, read_samples
 from dsvl_cli.engine.schemas import add_explanation, read_value
 from dsvl_cli.errors import DsvlError, ImageError, UsageError
 
@@ -77,7 +79,11 @@ class _Task:
     failure: Failure | None = None
     answers: dict[str, Answer] = field(default_factory=dict)
     constraints: dict[str, Constraint | None] = field(default_factory=dict)
-    open: int = 0  # number of questions still unanswered
+    samples: int = 1
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    begun: dict[str, float] = field(default_factory=dict)  # when each question was first asked
+    replies: dict[str, dict[int, Reply]] = field(default_factory=dict)  # of each question, by sample
+    open: int = 0  # number of requests still unanswered
     held: int = 0  # bytes of its pictures
 
 
@@ -94,6 +100,7 @@ class Captioner:
         judge: takes text, prompt and finish reason of an answer; returns why it is suspect, or None.
         constraints: what form the answers to some questions must have. That of an item's sampling wins.
         least_probability: an answer from a list is suspect below it.
+        samples: how many answers to give to each question. Those of a question share all of its prompt.
         fill: returns the questions for an item, whose variables it fills in. Raises ImageError.
         trials: remembers what is being read, so that an item that ends the process is not tried in vain by each run.
 
@@ -113,6 +120,7 @@ class Captioner:
         fill: Fill = lambda questions, _: questions,
         constraints: Mapping[str, Constraint] | None = None,
         least_probability: float = 0.0,
+        samples: int = 1,
     ) -> None:
         self._model = model
         self._questions = questions
@@ -124,6 +132,7 @@ class Captioner:
         self._fill = fill
         self._constraints = constraints or {}
         self._least_probability = least_probability
+        self._samples = samples
         self.notes = Notes()
         self._decoder = BoundedDecoder()
         self._held = Budget(_AHEAD_BYTES)
@@ -210,24 +219,31 @@ class Captioner:
             if not requests:
                 self._rows.append(self._row(task))
             is_working = is_working or bool(requests)
-            yield from requests
+            for request in requests:
+                task.begun.setdefault(_read_key(request.key)[1], time.perf_counter())
+                yield request
 
     def _write(self, task: _Task) -> Iterator[Request]:
-        """Yield an item's requests, one for each question in order; none if the item has failed."""
+        """Yield an item's requests, those of each question in order; none if the item has failed."""
         if task.failure is not None:
             return
         number, self._taken = self._taken, self._taken + 1
         system = self._system if task.item.system is None else task.item.system
-        requests = []
+        requests: list[Request] = []
         try:
             sampling = replace(self._sampling, **task.item.sampling)
             if task.item.sampling.get("seed") is not None and not sampling.temperature:
                 self.notes.add(task.item.path, "its seed has no effect at a temperature of 0")
+            task.sampling, task.samples = sampling, task.item.samples or self._samples
+            if task.samples > 1 and not sampling.temperature:
+                self.notes.add(task.item.path, f"its {task.samples} answers are equal at a temperature of 0")
             for name, prompt in task.prompts.items():
                 constraint = sampling.constraint or self._constraints.get(name)
                 task.constraints[name] = constraint
                 talk = Conversation(_compose(task, prompt, constraint), system)
-                requests.append(Request((number, name), talk, replace(sampling, constraint=constraint)))
+                one = replace(sampling, constraint=constraint)
+                each = list_samplings(one, task.samples) if _is_repeated(task, constraint) else [one]
+                requests += (Request((number, name, index), talk, params) for index, params in enumerate(each))
         except DsvlError as error:
             task.failure = _failure(error)
             return
@@ -242,22 +258,48 @@ class Captioner:
         yield from requests
 
     def _settle(self, outcome: Outcome) -> None:
-        number, name = cast("tuple[int, str]", outcome.key)
+        number, name, index = _read_key(outcome.key)
         task = self._tasks[number]
         task.open -= 1
         reply = outcome.reply
         if outcome.error is not None:
             task.failure = task.failure or _failure(outcome.error)
         elif reply is not None:
-            try:
-                task.answers[name] = self._make_answer(reply, task.prompts[name], task.constraints[name])
-            except DsvlError as error:  # the JSON is not complete
-                task.failure = task.failure or _failure(error)
+            replies = task.replies.setdefault(name, {})
+            replies[index] = reply
+            if len(replies) == (task.samples if _is_repeated(task, task.constraints[name]) else 1):
+                try:
+                    task.answers[name] = self._make_answer(task, name)
+                except DsvlError as error:  # the JSON is not complete
+                    task.failure = task.failure or _failure(error)
         if not task.open:
             del self._tasks[number]
             self._rows.append(self._row(task))
 
-    def _make_answer(self, reply: Reply, prompt: str, constraint: Constraint | None) -> Answer:
+    def _make_answer(self, task: _Task, name: str) -> Answer:
+        """Convert the replies to a question.
+
+        Raises:
+            InvalidAnswer: they are not what their schema asks for.
+        """
+        replies = [reply for _, reply in sorted(task.replies.pop(name).items())]
+        prompt, constraint = task.prompts[name], task.constraints[name]
+        if task.samples == 1:
+            return self._convert(replies[0], prompt, constraint)
+        if replies[0].probabilities is not None:
+            first = replies[0]
+            samples = draw_samples(first.text, first.probabilities or {}, task.sampling, task.samples)
+            return _add_samples(self._convert(first, prompt, constraint), samples)
+        if len(replies) < task.samples:
+            replies *= task.samples
+        samples = read_samples(replies, constraint)
+        answer = _add_samples(self._convert(replies[samples.best], prompt, constraint), samples)
+        if answer.tokens is None:
+            return answer
+        tokens = sum(reply.stats.generated_tokens for reply in replies if reply.stats)
+        return replace(answer, tokens=tokens, seconds=round(time.perf_counter() - task.begun[name], 3))
+
+    def _convert(self, reply: Reply, prompt: str, constraint: Constraint | None) -> Answer:
         """Convert a reply.
 
         Raises:
@@ -296,6 +338,20 @@ class Captioner:
             sha256=task.sha256,
             error=task.failure,
         )
+
+
+def _read_key(key: Hashable) -> tuple[int, str, int]:
+    """Return the number of the item, the name of the question and that of the sample."""
+    return cast("tuple[int, str, int]", key)
+
+
+def _is_repeated(task: _Task, constraint: Constraint | None) -> bool:
+    """Whether to ask for each sample: not where all would be equal, nor from a list, whose probabilities are known."""
+    return task.samples > 1 and task.sampling.temperature > 0 and not isinstance(constraint, OneOf)
+
+
+def _add_samples(answer: Answer, samples: Samples) -> Answer:
+    return replace(answer, samples=samples.each, disagreement=samples.disagreement)
 
 
 def hash_pictures(data: Sequence[bytes]) -> str | None:

@@ -25,6 +25,7 @@ class Item:
         notes: what is to be said about the item, such as a field of a request without effect.
         system: overrides the run's system prompt.
         sampling: overrides fields of the run's `SamplingParams`.
+        samples: how many answers to give, in place of the run's number; None for that.
         prompts: the run's prompts as an earlier run filled them in for this item, by question; None to fill them in.
         own_id: whether the id was given by the source, as a `custom_id` is, and is not a path.
         root: the searched folder that contains the item, whose tree sidecars mirror; "" if it was named directly.
@@ -41,6 +42,7 @@ class Item:
     root: str = ""
     own_id: bool = False
     prompts: Mapping[str, str] | None = None
+    samples: int | None = None
 
     @property
     def prompt(self) -> str | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dsvl_cli.batch.row import FIELDS, probability_column
+from dsvl_cli.batch.row import FIELDS, probability_column, sample_columns
 from dsvl_cli.engine.constraints import Constraint, OneOf
 from dsvl_cli.engine.encodings import read_text
 from dsvl_cli.engine.schemas import check_schema, parse_short_form
@@ -37,6 +37,17 @@ class Questions:
 
     prompts: dict[str, str]
     constraints: dict[str, Constraint] = field(default_factory=dict)
+
+    def check_columns(self, samples: int) -> None:
+        """Refuse questions with the name of a column that another one has for its samples.
+
+        Raises:
+            DsvlError: names it.
+        """
+        for name in self.prompts if samples > 1 else ():
+            for column in sample_columns(name):
+                if column in self.prompts:
+                    raise DsvlError(f"a question cannot be named {column!r}", f"{name} has that column; rename one")
 
 
 def read_questions(path: Path) -> Questions:

@@ -13,8 +13,12 @@ With several questions each answer's text is in a field named after the question
 
 Every row has every field; unknown values are null. Answers of a given form have more: `value` is the JSON of a schema,
 `probability` and `probabilities` are those of the choices, `logprobs` those of the tokens, where a request asks for
-them. With several questions, a question's field holds the value
-of a schema instead of its text, which is in `answers` then, and NAME_probability is beside a choice.
+them. With several questions, a question's field holds the value of a schema instead of its text, which is in `answers`
+then, and NAME_probability is beside a choice.
+
+Where each question was answered several times, the row has more about all answers: `samples` are their texts, or values
+under a schema, `disagreement` is a number from 0 to 1, and `sample_details` say how each ended. With several questions
+the first two are NAME_samples and NAME_disagreement.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dsvl_cli.engine.conversation import FinishReason
+from dsvl_cli.engine.samples import NO_VALUE, Sample, samples_from_fields, samples_to_fields
 
 Status = Literal["answered", "suspect", "error"]
 
@@ -34,18 +39,8 @@ FIELDS = (
     "width", "height", "sha256", "model", "error_type", "error",
 )  # fmt: skip
 _DETAILS = ("finish_reason", "prompt_tokens", "tokens", "seconds", "suspicion")
-_FORMS = ("value", "probability", "probabilities", "logprobs")
+_FORMS = ("value", "probability", "probabilities", "logprobs", "samples", "disagreement", "sample_details")
 _ABOUT = ("width", "height", "sha256", "model")
-
-
-class _NoValue:
-    """Stands for an answer without JSON, whose value may be anything, null too."""
-
-    def __repr__(self) -> str:
-        return "NO_VALUE"
-
-
-NO_VALUE = _NoValue()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +51,14 @@ class Answer:
         text: the unmodified output.
         finish_reason: `stop`, or `length` if the answer was cut off at the limit.
         prompt_tokens: the length of the prompt.
-        tokens: the number of generated tokens.
+        tokens: the number of generated tokens, of all samples together.
         seconds: from the question to the last token; within a batch this includes work on other requests.
         suspicion: why the answer is probably degenerate, such as `repeats itself`; None if it looks fine.
         value: the JSON of an answer under a schema.
         probabilities: of an answer from a list: that of each choice.
         logprobs: the tokens with their log probabilities, in the form of OpenAI's API, if they were asked for.
+        samples: all answers, if there are several; this one stands for them.
+        disagreement: from 0, all are equal, to 1; None if there is one answer.
     """
 
     text: str
@@ -73,6 +70,8 @@ class Answer:
     value: Any = NO_VALUE
     probabilities: Mapping[str, float] | None = None
     logprobs: Sequence[Mapping[str, Any]] | None = None
+    samples: tuple[Sample, ...] = ()
+    disagreement: float | None = None
 
     @property
     def probability(self) -> float | None:
@@ -85,7 +84,7 @@ class Answer:
         return self.text if self.value is NO_VALUE else self.value
 
     def forms(self) -> dict[str, Any]:
-        """Return the fields that only an answer of a given form has, or one whose log probabilities were asked for."""
+        """Return the fields that only an answer of a given form has, with log probabilities or with samples."""
         fields: dict[str, Any] = {}
         if self.probabilities is not None:
             fields = {"probability": self.probability, "probabilities": dict(self.probabilities)}
@@ -93,6 +92,8 @@ class Answer:
             fields = {"value": self.value}
         if self.logprobs is not None:
             fields["logprobs"] = list(self.logprobs)
+        if self.samples:
+            fields |= {"disagreement": self.disagreement, **samples_to_fields(self.samples)}
         return fields
 
 
@@ -150,6 +151,12 @@ class Row:
         return "; ".join(why if name == ONLY else f"{name}: {why}" for name, why in found)
 
     @property
+    def disagreement(self) -> float | None:
+        """The highest disagreement of its answers; None if no question was answered several times."""
+        found = (answer.disagreement for answer in self.answers.values())
+        return max((each for each in found if each is not None), default=None)
+
+    @property
     def text(self) -> str:
         """The answers joined by line feeds; "" if there are none."""
         return "\n".join(answer.text for answer in self.answers.values())
@@ -174,6 +181,9 @@ class Row:
                 fields[name] = answer.result if answer else None
                 if answer is not None and answer.probabilities is not None:
                     fields[probability_column(name)] = answer.probability
+                if answer is not None and answer.samples:
+                    results = [sample.result for sample in answer.samples]
+                    fields.update(zip(sample_columns(name), (answer.disagreement, results), strict=True))
             fields["prompts"] = dict(self.prompts)
             fields["answers"] = {name: _to_details(answer) for name, answer in self.answers.items()}
         fields.update((name, getattr(self, name)) for name in _ABOUT)
@@ -214,7 +224,10 @@ class Row:
     def _from_fields(cls, fields: Mapping[str, Any]) -> Row:
         if "answers" in fields:
             prompts = dict(fields["prompts"])
-            answers = {name: _to_answer(fields[name], details) for name, details in fields["answers"].items()}
+            answers = {}
+            for name, details in fields["answers"].items():
+                every = {"samples": fields[sample_columns(name)[1]]} if "disagreement" in details else {}
+                answers[name] = _to_answer(fields[name], {**details, **every})
         else:
             prompts = {ONLY: fields["prompt"]}
             details = {name: fields[name] for name in _DETAILS}
@@ -233,17 +246,25 @@ class Row:
 
 def _to_details(answer: Answer) -> dict[str, Any]:
     details = {detail: getattr(answer, detail) for detail in _DETAILS} | answer.forms()
+    details.pop("samples", None)  # they are beside the answer
     return details if answer.value is NO_VALUE else {**details, "text": answer.text}
 
 
 def _to_answer(text: Any, details: Mapping[str, Any]) -> Answer:
-    rest = {name: value for name, value in details.items() if name not in ("text", "probability")}
-    return Answer(details.get("text", text), **rest)
+    apart = ("text", "probability", "samples", "sample_details")
+    rest = {name: value for name, value in details.items() if name not in apart}
+    samples = samples_from_fields(details.get("samples", ()), details.get("sample_details"))
+    return Answer(details.get("text", text), **rest, samples=samples)
 
 
 def probability_column(name: str) -> str:
     """Return the field beside a question's that holds the probability of its choice."""
     return f"{name}_probability"
+
+
+def sample_columns(name: str) -> tuple[str, str]:
+    """Return the fields beside a question's that hold the disagreement of its samples, and the samples."""
+    return f"{name}_disagreement", f"{name}_samples"
 
 
 def encode(fields: Mapping[str, Any]) -> bytes:

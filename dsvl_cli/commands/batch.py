@@ -16,6 +16,9 @@ $ dsvl batch photos -o captions.csv -p "What is in this picture?"
 $ dsvl batch photos -o photos --existing skip
 $ dsvl batch photos -o answers.parquet --ask questions.toml
 
+# Answer five times; the report shows where the answers disagree.
+$ dsvl batch photos --samples 5 -o answers.csv --report answers.html
+
 # Read paths from a pipe, write rows to a pipe.
 $ find . -name '*.jpg' | dsvl batch --files-from - -o - | jq .text
 
@@ -52,6 +55,7 @@ def batch(
     choices: options.Choices = None,
     yes_no: options.YesNo = False,
     schema: options.Schema = None,
+    samples: options.Samples = 1,
     min_probability: batch_options.MinProbability = None,
     out: batch_options.Out = None,
     format: batch_options.FormatOption = None,  # noqa: A002
@@ -122,6 +126,7 @@ def batch(
         choices=choices,
         yes_no=yes_no,
         schema=schema,
+        samples=samples,
         min_probability=min_probability,
         system=system,
         seed=seed,
@@ -144,4 +149,4 @@ def batch(
         check=check,
         given=options.given(ctx),
     )
-    run_batch(options.make_console(ctx), asked, options.load_options(ctx.params), options.sampling_params(ctx.params))
+    run_batch(options.make_console(ctx), asked, options.load_options(ctx.params), options.sampling_for_samples(ctx))

@@ -28,6 +28,9 @@ $ dsvl describe a.png b.png c.png --together -p "Which is the odd one out?"
 $ dsvl describe photo.jpg -p "Is it day or night?" --choices Day,Night
 $ dsvl describe receipt.jpg --schema "shop, total float" | jq .total
 
+# Answer five times, to see how sure the model is.
+$ dsvl describe photo.jpg --samples 5
+
 Defaults can be set in the environment, such as DSVL_MODEL=tiny, or in config.toml: see dsvl doctor.
 """
 
@@ -75,6 +78,7 @@ def describe(
     choices: options.Choices = None,
     yes_no: options.YesNo = False,
     schema: options.Schema = None,
+    samples: options.Samples = 1,
     model: options.Model = LOADING.model,
     profile: options.Profile = None,
     revision: options.Revision = LOADING.revision,
@@ -111,13 +115,14 @@ def describe(
         options.make_console(ctx),
         images,
         options.load_options(ctx.params),
-        options.sampling_params(ctx.params),
+        options.sampling_for_samples(ctx),
         prompt=prompt,
         system=system,
         together=together,
         choices=choices,
         yes_no=yes_no,
         schema=schema,
+        samples=samples,
         as_json=as_json,
         stream=not no_stream,
         show_stats=stats,

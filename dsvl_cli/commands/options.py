@@ -21,15 +21,17 @@ from dsvl_cli.engine.options import (
     DEVICES,
     OF_A_QUESTION,
     RULES,
+    SAMPLES_TEMPERATURE,
     Attention,
     DeviceMap,
     Dtype,
     LoadOptions,
     Quantization,
     SamplingParams,
+    check_value,
     draw_seed,
 )
-from dsvl_cli.errors import DsvlError, UsageError
+from dsvl_cli.errors import DsvlError, SettingError, UsageError
 from dsvl_cli.terminal.console import Console, Environment
 
 LOADING, SAMPLING = LoadOptions(), SamplingParams()  # the defaults of the options
@@ -255,6 +257,15 @@ Schema = Annotated[
     ),
 ]  # fmt: skip
 
+Samples = Annotated[
+    int,
+    _setting(
+        _SAMPLING, "--samples", metavar="N",
+        help=f"Answer N times, and say how far the answers disagree; the temperature is {SAMPLES_TEMPERATURE} then, "
+        "unless you set it.",
+    ),
+]  # fmt: skip
+
 Json = Annotated[bool, _flag(_OUTPUT, "--json", help="Print one JSON object per line.")]
 NoStream = Annotated[bool, _setting(_OUTPUT, "--no-stream", help="Print each answer only when it is complete.")]
 ShowStats = Annotated[bool, _setting(_OUTPUT, "--stats", help="Print tokens, times and memory to stderr.")]
@@ -285,6 +296,25 @@ def sampling_params(values: Mapping[str, Any]) -> SamplingParams:
     if params["seed"] is None and params["temperature"] > 0:
         params["seed"] = draw_seed()
     return SamplingParams(**params)
+
+
+def sampling_for_samples(ctx: typer.Context) -> SamplingParams:
+    """Build the sampling parameters of a command that has `--samples`, which need a temperature.
+
+    Raises:
+        UsageError: a value is out of bounds, or the temperature was set to 0, where all samples are equal.
+    """
+    values, samples = dict(ctx.params), ctx.params["samples"]
+    check_value("samples", samples)
+    if samples > 1 and values["temperature"] == 0:
+        source = ctx.get_parameter_source("temperature")
+        if source is not None and source.name != "DEFAULT":
+            raise SettingError(
+                "temperature", 0, f"at a temperature of 0 all {samples} samples are equal",
+                f"set a temperature above 0, or leave it out for {SAMPLES_TEMPERATURE}", is_whole=True,
+            )  # fmt: skip
+        values["temperature"] = SAMPLES_TEMPERATURE
+    return sampling_params(values)
 
 
 def given(ctx: typer.Context) -> frozenset[str]:

@@ -13,7 +13,7 @@ from dsvl_cli.engine.checkpoint.watch import Watch
 from dsvl_cli.engine.constraints import JsonSchema, OneOf
 from dsvl_cli.engine.conversation import Chunk, Conversation, Outcome, Picture, Request
 from dsvl_cli.engine.generation.batching import answer_requests, choose_batch_size
-from dsvl_cli.engine.generation.generate import Row, check_length, generate, generate_many
+from dsvl_cli.engine.generation.generate import RESERVE, Row, check_length, generate, generate_many
 from dsvl_cli.engine.generation.grammar import GrammarCompiler
 from dsvl_cli.engine.generation.logprobs import LogprobRecorder
 from dsvl_cli.engine.generation.prefix_store import PrefixStore, StoredPrefixCache, identify
@@ -190,6 +190,41 @@ class VisionLanguageModel:
         rows = [self._row(i, talk, p) for i, (talk, p) in enumerate(zip(conversations, params, strict=True))]
         for row, chunk in generate_many(self.network, rows, max(1, len(rows))):
             yield row.index, chunk
+
+    def stream_samples(
+        self, conversation: Conversation, samplings: Sequence[SamplingParams], on_reading: OnReading | None = None
+    ) -> Iterator[tuple[int, Chunk]]:
+        """Answer the last message several times; each chunk comes with the index of its sample.
+
+        The prompt is computed once, as by `stream`, and the answers are generated together, as many as fit into
+        memory: `cached_tokens` of all but the first are the whole prompt. In float32 each is what `stream` answers.
+
+        Args:
+            conversation: ends with what to answer.
+            samplings: how to choose the tokens of each answer.
+            on_reading: told how far the prompt has been read, before the first token.
+
+        Raises:
+            ContextOverflow: before any work, if the prompt does not fit.
+            ImageError: a picture cannot be decoded.
+            MemoryShortage: memory ran out; what was cached is freed.
+            DsvlError: the files of the model were changed.
+        """
+        self._watch.check()
+        rows = [self._row(index, conversation, sampling) for index, sampling in enumerate(samplings)]
+        try:
+            capacity = self.choose_batch_size(max((TYPICAL_TOKENS, *(len(row.prompt) + RESERVE for row in rows))))
+            for row, chunk in generate_many(self.network, rows, capacity, self._prefix_cache, on_reading):
+                yield row.index, chunk
+        except Exception as exc:
+            if not is_out_of_memory(exc):
+                raise
+            self.forget()
+            raise MemoryShortage(
+                f"not enough memory for {len(rows)} answers at a time", "use fewer --samples, or close other programs"
+            ) from exc
+        if self._prefix_store is not None and rows and not conversation.is_excerpt:
+            self._prefix_store.save(rows[0].prompt, self._prefix_cache.cache)
 
     def answer_all(self, requests: Iterable[Request], batch_size: int | None = None) -> Iterator[Outcome]:
         """Answer many requests, several at a time; see `BatchModel`."""

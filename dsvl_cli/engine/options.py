@@ -20,6 +20,7 @@ DEFAULT_GROUP_SIZE = 128
 DEFAULT_MODEL = "1.3b"
 DEFAULT_PROMPT = "Describe this image."
 IMAGE_MARK = "<image>"
+SAMPLES_TEMPERATURE = 0.7  # of several answers to one question, where none is set: at 0 they would all be equal
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Attention = Literal["auto", "eager", "sdpa", "flash_attention_2"]
@@ -44,7 +45,7 @@ MOST_LOGPROBS = 20  # alternatives to each token, as in OpenAI's API
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
 ATTENTION: tuple[Attention, ...] = get_args(Attention)
 DEVICE_KINDS = ("cpu", "cuda", "mps", "xpu")
-_LARGEST_SEED = 2**63 - 1
+LARGEST_SEED = 2**63 - 1
 _DRAWN_SEEDS = 2**31  # short enough to be typed again
 
 
@@ -172,8 +173,9 @@ RULES: Mapping[str, Rule] = {
     "top_p": Bound(float, 0, 1, is_open=True),
     "min_p": Bound(float, 0, 1),
     "repetition_penalty": Bound(float, 0, 100, is_open=True),
-    "seed": Bound(int, 0, _LARGEST_SEED),
+    "seed": Bound(int, 0, LARGEST_SEED),
     "stop": NotEmpty(list),
+    "samples": Bound(int, 1, 128),
     "overflow": Choices(get_args(Overflow)),
 }
 
@@ -292,4 +294,4 @@ def _check_values(options: LoadOptions | SamplingParams) -> None:
 
 
 def _write(number: float) -> str:
-    return "2^63 - 1" if number == _LARGEST_SEED else f"{number:g}"
+    return "2^63 - 1" if number == LARGEST_SEED else f"{number:g}"

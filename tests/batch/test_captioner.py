@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -321,3 +322,60 @@ def test_stop_lets_the_batch_in_flight_end_and_takes_no_other() -> None:
     rows = list(captioner([item(number) for number in range(100)]))
     assert len(rows) == BATCH
     assert model.sizes == [BATCH]
+
+
+def sampled(items: list[Item], model: FakeBatchModel, samples: int, **more: Any) -> dict[str, Row]:
+    warm = SamplingParams(temperature=0.7, seed=1)
+    return {row.id: row for row in Captioner(model, ONE, None, warm, samples=samples, **more)(items)}
+
+
+def test_the_samples_of_a_question_follow_each_other_with_their_own_seeds() -> None:
+    model = FakeBatchModel(answer=lambda request: f"seed {request.sampling.seed}")
+    rows = sampled([item(number) for number in range(5)], model, 3)
+    assert len(rows) == 5
+    for row in rows.values():
+        answer = row.answers[ONLY]
+        assert [sample.text for sample in answer.samples] == ["seed 1", "seed 2", "seed 3"]
+        assert row.disagreement == answer.disagreement == 0.5
+        assert answer.tokens == 6
+    asked = [request.conversation for request in model.asked]
+    assert all(asked[start] is asked[start + 1] is asked[start + 2] for start in range(0, 15, 3))
+
+
+def test_an_item_has_its_own_number_of_samples_and_equal_ones_are_asked_for_once() -> None:
+    cold = replace(item(1), sampling={"temperature": 0.0}, samples=4)
+    model = FakeBatchModel(answer=lambda request: f"seed {request.sampling.seed}")
+    captioner = Captioner(model, ONE, None, SamplingParams(temperature=0.7, seed=1), samples=2)
+    rows = {row.id: row for row in captioner([item(0), cold, replace(item(2), samples=1)])}
+    assert len(model.asked) == 2 + 1 + 1
+    assert [len(row.answers[ONLY].samples) for row in rows.values()].count(0) == 1
+    answer = rows[cold.id].answers[ONLY]
+    assert [sample.text for sample in answer.samples] == ["seed 1"] * 4
+    assert (answer.disagreement, answer.tokens) == (0, 8)
+    assert rows["002.png"].disagreement is None
+    assert captioner.notes.lines() == ["001.png: its 4 answers are equal at a temperature of 0"]
+
+
+def test_one_failed_request_of_several_samples_fails_the_row() -> None:
+    error = ContextOverflow(10, 5)
+    model = FakeBatchModel(fails=lambda request: error if request.sampling.seed == 2 else None)
+    (row,) = sampled([item(0)], model, 3).values()
+    assert row.error is not None
+    assert (row.error.type, row.answers) == ("ContextOverflow", {})
+
+
+def test_a_stopped_run_completes_the_samples_of_the_items_in_progress() -> None:
+    model = FakeBatchModel(answer=lambda request: f"seed {request.sampling.seed}")
+    captioner = Captioner(model, ONE, None, SamplingParams(temperature=0.7, seed=1), samples=BATCH + 1)
+    model.before_batch = lambda _: captioner.stop()
+    rows = list(captioner([item(number) for number in range(9)]))
+    assert rows
+    assert all(len(row.answers[ONLY].samples) == BATCH + 1 for row in rows)
+    assert len(model.asked) == len(rows) * (BATCH + 1)
+
+
+def test_suspicion_is_that_of_the_sample_that_stands_for_all() -> None:
+    model = FakeBatchModel(answer=lambda request: "" if request.sampling.seed == 2 else "A red circle.")
+    (row,) = sampled([item(0)], model, 3, judge=find_suspicion).values()
+    assert (row.text, row.suspicion) == ("A red circle.", None)
+    assert [sample.text for sample in row.answers[ONLY].samples] == ["A red circle.", "", "A red circle."]

@@ -63,6 +63,7 @@ GIVEN: list[tuple[list[str], dict[str, Any]]] = [
     (["--choices", "Red,Blue"], {"choices": "Red,Blue"}),
     (["--yes-no"], {"yes_no": True}),
     (["--schema", "count int"], {"schema": "count int"}),
+    (["--samples", "3"], {"samples": 3}),
     (["--min-probability", "0.5"], {"min_probability": 0.5}),
 ]
 

@@ -107,6 +107,7 @@ class Job:
     def _asked(self) -> Questions:
         """The questions, without a prompt if none is given. They are read once: their file may be a pipe."""
         questions = self._read_questions()
+        questions.check_columns(self.options.samples)
         for question in questions.prompts.values():
             find_variables(question)
             if question.count(IMAGE_MARK) > 1:
@@ -159,6 +160,7 @@ class Job:
             suffix=self.options.suffix or "",
             constraints={name: to_json(constraint) for name, constraint in questions.constraints.items()},
             least_probability=self.options.min_probability or 0.0,
+            samples=self.options.samples,
             separator=self.options.separator if self.options.prefix or self.options.suffix else "",
         )
 

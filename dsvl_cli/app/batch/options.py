@@ -30,6 +30,7 @@ class BatchOptions:
         allow_outside_paths: read pictures that requests or a table name outside their folder.
         prompt, prompt_file, ask: the prompt, a file with the prompt, or a file of several questions.
         choices, yes_no, schema: what form the answers must have.
+        samples: how many answers to give to each question.
         min_probability: an answer from a list is suspect below it.
         system: replaces the model's default system prompt.
         seed: the seed that was asked for, or None to draw one.
@@ -66,6 +67,7 @@ class BatchOptions:
     choices: str | None
     yes_no: bool
     schema: str | None
+    samples: int
     min_probability: float | None
     system: str | None
     seed: int | None

@@ -7,7 +7,7 @@ import stat
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dsvl_cli.app.batch.job import STDIO
 from dsvl_cli.batch.output.formats import FORMATS_BY_EXTENSION, Format
@@ -115,8 +115,9 @@ def _make_sink(path: Path, form: Format, options: BatchOptions, settings: Settin
     if form == "parquet":
         check_parquet()
     writer = TABLE_WRITERS[form]
+    forms: dict[str, Any] = {"constraints": settings.read_constraints(), "has_samples": settings.samples > 1}
     if form == "csv":
-        writer = partial(write_csv, mark=options.bom, constraints=settings.read_constraints())
+        writer = partial(write_csv, mark=options.bom, **forms)
     elif form == "parquet":
-        writer = partial(write_parquet, constraints=settings.read_constraints())
+        writer = partial(write_parquet, **forms)
     return Table(path, writer, tuple(settings.prompts), mark=options.bom)

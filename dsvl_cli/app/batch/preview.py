@@ -45,6 +45,7 @@ def preview_rows(console: Console, job: Job) -> None:
         *(("left out", line) for line in skipped.lines()),
         ("model", checkpoint.name),
         *(("question" if name == "text" else name, prompt or "(none)") for name, prompt in questions.prompts.items()),
+        *([("samples", str(job.options.samples))] if job.options.samples > 1 else []),
         ("output", f"{job.options.out} ({find_format(job.options) or 'rows as they are ready'})"),
     ]
     console.write("\n".join(align(rows, console.width)) + "\n")

@@ -77,7 +77,7 @@ def make_rows(console: Console, job: Job) -> None:
                 console,
                 len(kept.journal) if kept else 0,
                 str(options.out),
-                batch=max(1, together // len(settings.prompts)),
+                batch=max(1, together // (len(settings.prompts) * settings.samples)),
                 due=lambda: scanner.due if scanner.is_complete else None,
             )
             runner = Runner(captioner, output, options.max_errors, _Teller(progress, scanner))
@@ -138,6 +138,7 @@ def _make_captioner(
         fill,
         settings.read_constraints(),
         settings.least_probability,
+        settings.samples,
     )
 
 

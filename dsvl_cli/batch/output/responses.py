@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dsvl_cli.batch.row import Row, encode
+from dsvl_cli.engine.samples import Sample, samples_from_fields
 from dsvl_cli.errors import InvalidRequest
 
 
@@ -25,16 +26,12 @@ def to_response(fields: Mapping[str, Any], created: int) -> dict[str, Any]:
         error = {"code": code, "message": fields["error"]}
     else:
         prompt_tokens, tokens = fields["prompt_tokens"] or 0, fields["tokens"] or 0
-        message = {"role": "assistant", "content": fields["text"]}
-        choice = {"index": 0, "message": message, "finish_reason": fields["finish_reason"]}
-        if fields.get("logprobs") is not None:
-            choice["logprobs"] = {"content": fields["logprobs"], "refusal": None}
         body = {
             "id": f"chatcmpl-{fields['id']}",
             "object": "chat.completion",
             "created": created,
             "model": fields["model"],
-            "choices": [choice],
+            "choices": [_to_choice(*pair) for pair in enumerate(_list_answers(fields))],
             "usage": {
                 "prompt_tokens": prompt_tokens,
                 "completion_tokens": tokens,
@@ -43,6 +40,20 @@ def to_response(fields: Mapping[str, Any], created: int) -> dict[str, Any]:
         }
         response = {"status_code": 200, "request_id": f"request-{fields['id']}", "body": body}
     return {"id": f"batch-{fields['id']}", "custom_id": fields["id"], "response": response, "error": error}
+
+
+def _list_answers(fields: Mapping[str, Any]) -> Sequence[Sample]:
+    if "samples" not in fields:
+        return [Sample(fields["text"], fields["finish_reason"], logprobs=fields.get("logprobs"))]
+    return samples_from_fields(fields["samples"], fields.get("sample_details"))
+
+
+def _to_choice(index: int, answer: Sample) -> dict[str, Any]:
+    message = {"role": "assistant", "content": answer.text}
+    choice = {"index": index, "message": message, "finish_reason": answer.finish_reason}
+    if answer.logprobs is not None:
+        choice["logprobs"] = {"content": answer.logprobs, "refusal": None}
+    return choice
 
 
 def to_response_line(row: Row) -> bytes:

@@ -35,6 +35,7 @@ class Settings:
         prefix, suffix, separator: what is put around the answers in text files.
         constraints: what form the answers to some questions must have, as JSON.
         least_probability: an answer from a list is suspect below it.
+        samples: how many answers to give to each question.
         seed_drawn: whether the seed was chosen at random; later runs then reuse it.
     """
 
@@ -54,6 +55,7 @@ class Settings:
     separator: str = ""
     constraints: dict[str, Any] = field(default_factory=dict)
     least_probability: float = 0.0
+    samples: int = 1
 
     def write(self, path: Path) -> None:
         """Write the settings to a file.

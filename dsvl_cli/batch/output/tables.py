@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
 from dsvl_cli.batch.output.responses import to_response_line
-from dsvl_cli.batch.row import FIELDS, ONLY, Row, probability_column
+from dsvl_cli.batch.row import FIELDS, ONLY, Row, probability_column, sample_columns
 from dsvl_cli.engine.constraints import Constraint, JsonSchema, OneOf
 from dsvl_cli.engine.storage.files import new_file
 from dsvl_cli.errors import DsvlError
@@ -23,6 +23,8 @@ Constraints = Mapping[str, Constraint]
 
 _INT64 = range(-(2**63), 2**63)
 _KINDS = {"integer": int, "number": float, "boolean": bool}
+_LISTS: Mapping[type, type] = {str: list[str], int: list[int], float: list[float], bool: list[bool]}
+_FORMS = ("value", "probability", "logprobs", "samples", "disagreement")  # columns that an answer of a given form has
 _ROWS_AT_ONCE = 5_000
 # What makes spreadsheets read a text as a formula; East Asian versions accept full-width characters too. Where cells
 # are separated by semicolons or tabs, quotes within the line have no effect, and a cell begins in the middle of a text.
@@ -43,6 +45,7 @@ def write_csv(
     *,
     mark: bool = False,
     constraints: Constraints = MappingProxyType({}),
+    has_samples: bool = False,
 ) -> None:
     """Write a UTF-8 CSV file with a header line.
 
@@ -55,8 +58,9 @@ def write_csv(
         questions: the names of the questions.
         mark: begin with a byte order mark, without which Excel does not take a file for UTF-8.
         constraints: what form the answers must have, by question.
+        has_samples: whether each question was answered several times.
     """
-    columns = list(table_columns(questions, constraints))
+    columns = list(table_columns(questions, constraints, has_samples=has_samples))
     with new_file(path) as file:
         file.write(codecs.BOM_UTF8 * mark + b"id," + _csv_lines([columns[1:]]))
         for some in _chunks(rows):
@@ -65,7 +69,12 @@ def write_csv(
 
 
 def write_parquet(
-    path: Path, rows: Iterable[Row], questions: Sequence[str], *, constraints: Constraints = MappingProxyType({})
+    path: Path,
+    rows: Iterable[Row],
+    questions: Sequence[str],
+    *,
+    constraints: Constraints = MappingProxyType({}),
+    has_samples: bool = False,
 ) -> None:
     """Write a Parquet file; its `path` column can be joined with other tables.
 
@@ -76,8 +85,9 @@ def write_parquet(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = table_columns(questions, constraints)
+    columns = table_columns(questions, constraints, has_samples=has_samples)
     kinds = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
+    kinds |= {_LISTS[kind]: pa.list_(found) for kind, found in kinds.items()}
     schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
     with new_file(path) as file, pq.ParquetWriter(pa.PythonFile(file, "w"), schema) as writer:
         for some in _chunks(rows):
@@ -108,7 +118,9 @@ def check_parquet() -> None:
         raise DsvlError("Parquet support is not installed", "pip install 'dsvl[parquet]'") from exc
 
 
-def table_columns(questions: Sequence[str], constraints: Constraints = MappingProxyType({})) -> dict[str, type]:
+def table_columns(
+    questions: Sequence[str], constraints: Constraints = MappingProxyType({}), *, has_samples: bool = False
+) -> dict[str, type]:
     """Return the columns with their types: the fields of a row, with one column per question if there are several.
 
     The properties of a schema are columns if there is one question; a name that a row has already gets `value.`.
@@ -120,13 +132,17 @@ def table_columns(questions: Sequence[str], constraints: Constraints = MappingPr
             columns[name] = kinds[name]
             if name == "text" and ONLY in constraints:
                 columns.update(_columns_of(constraints[ONLY]))
+            if name == "text" and has_samples:
+                columns.update(disagreement=float, samples=_LISTS[_kind_of_answer(constraints.get(ONLY))])
         return columns
     columns = dict.fromkeys(("id", "path", "status"), str)
     for name in questions:
         constraint = constraints.get(name)
-        columns[name] = _kind_of(constraint.value) if isinstance(constraint, JsonSchema) else str
+        kind = columns[name] = _kind_of_answer(constraint)
         if isinstance(constraint, OneOf):
             columns[probability_column(name)] = float
+        if has_samples:
+            columns |= dict(zip(sample_columns(name), (float, _LISTS[kind]), strict=True))
     hidden = ("id", "path", "status", "prompt", "text", "finish_reason")
     return columns | {name: kind for name, kind in kinds.items() if name not in hidden}
 
@@ -145,7 +161,11 @@ def _properties(schema: Any) -> dict[str, Any]:
 
 
 def _column(name: str) -> str:
-    return f"value.{name}" if name in FIELDS or name in ("value", "probability", "logprobs") else name
+    return f"value.{name}" if name in FIELDS or name in _FORMS else name
+
+
+def _kind_of_answer(constraint: Constraint | None) -> type:
+    return _kind_of(constraint.value) if isinstance(constraint, JsonSchema) else str
 
 
 def _kind_of(schema: Any) -> type:
@@ -158,6 +178,9 @@ def _as(kind: type, cell: Any) -> Any:
     """Return a value for a column of a type; JSON stands for what is no text, None for a number out of range."""
     if cell is None:
         return None
+    if kind in _LISTS.values():
+        (inner,) = get_args(kind)
+        return [_as(inner, each) for each in cell]
     if kind is str:
         return _encodable(cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False))
     try:

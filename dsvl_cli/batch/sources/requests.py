@@ -5,9 +5,9 @@
 
 The format: https://platform.openai.com/docs/guides/batch. A picture is a data URL, an http(s) URL, or a path relative
 to the folder of the file and within it. Pictures go where their parts are among the texts; image marks in a text have
-no effect. Turns of user and assistant may come before the question, `response_format` may ask for JSON, and `logprobs`
-for log probabilities. A line that cannot be answered as requested becomes an item whose `read` raises the reason: no
-field is silently ignored.
+no effect. Turns of user and assistant may come before the question, `response_format` may ask for JSON, `logprobs` for
+log probabilities, and `n` for several answers. A line that cannot be answered as requested becomes an item whose `read`
+raises the reason: no field is silently ignored.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ _WITHOUT_EFFECT = frozenset(
      "prompt_cache_retention", "verbosity", "parallel_tool_calls"}
 )  # fmt: skip
 _NEUTRAL: Mapping[str, Any] = {
-    "n": 1, "stream": False, "frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {}, "modalities": ["text"],
+    "stream": False, "frequency_penalty": 0, "presence_penalty": 0, "logit_bias": {}, "modalities": ["text"],
     "tools": [],
 }  # fmt: skip
-_READ_APART = frozenset({"messages", "response_format", "logprobs", "top_logprobs"})
+_READ_APART = frozenset({"messages", "response_format", "logprobs", "top_logprobs", "n"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,13 @@ def _item(path: str, number: int, offset: int, line: bytes, encoding: Encoding, 
         if len(asked.urls) == 1 and is_path(asked.urls[0]):
             item = replace(item, path=_resolve(asked.urls[0], path))
         return replace(
-            item, parts=asked.parts, earlier=asked.earlier, system=asked.system, sampling=sampling, notes=asked.notes
+            item,
+            parts=asked.parts,
+            earlier=asked.earlier,
+            system=asked.system,
+            sampling=sampling,
+            samples=_read_count(body.get("n")),
+            notes=asked.notes,
         )
     except DsvlError as exc:
         return replace(item, read=partial(_refuse, f"{path}, line {number}: {exc.message}", exc.hint))
@@ -312,6 +318,15 @@ def _read_logprobs(wanted: object, count: object) -> int | None:
     if count and not wanted:
         raise InvalidRequest("top_logprobs is given, but logprobs is not true", "add logprobs: true")
     return count if wanted else None
+
+
+def _read_count(value: object) -> int | None:
+    """Read `n`."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not RULES["samples"].holds(value):
+        raise InvalidRequest(f"n is not {RULES['samples']}")
+    return value
 
 
 def _read_format(value: object) -> JsonSchema | None:

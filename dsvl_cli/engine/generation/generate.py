@@ -119,34 +119,74 @@ def generate(
         prefix_cache.commit([going.token_id])
 
 
-def generate_many(network: Network, rows: Iterable[Row], capacity: int) -> Iterator[tuple[Row, Chunk]]:
+class _Prompts:
+    """Computes prompts one after the other; what one shares with the one before it is copied, not computed.
+
+    Args:
+        network: the model.
+        prefix_cache: what the first prompt begins with; extended by it, and left as it is by its answer.
+        on_reading: told how far the first prompt has been read.
+    """
+
+    def __init__(
+        self, network: Network, prefix_cache: PrefixCache | None = None, on_reading: OnReading | None = None
+    ) -> None:
+        self._network = network
+        self._prefix_cache = prefix_cache
+        self._on_reading = on_reading
+        # The previous prompt, with a cache that begins with it and the logits behind it.
+        self._prompt: PreparedPrompt | None = None
+        self._cache = network.new_cache()
+        self._logits = torch.empty(0)
+
+    def start(self, row: Row) -> tuple[_Going, torch.Tensor]:
+        """Compute a row's prompt; return it with the logits `(1, vocabulary)` behind it, which may be changed."""
+        started = time.perf_counter()
+        prompt, reserve = row.prompt, len(row.prompt) + RESERVE
+        if self._prompt is not None and prompt.keys == self._prompt.keys:
+            # The same prompt once more, as for several samples: nothing is left to compute.
+            going = _Going(row, self._cache.fork(len(prompt), reserve), 0, len(prompt), started, 0.0)
+            return going, self._logits.clone()
+        if self._prefix_cache is not None and self._prompt is None:
+            common = self._prefix_cache.reuse(prompt.keys)
+            computed = self._prefix_cache.cache
+            self._logits = self._network.prefill(prompt, computed, self._on_reading)
+            self._prefix_cache.commit(prompt.keys[common:])
+            self._cache = computed.fork(len(prompt), reserve)
+        else:
+            common = count_common(self._prompt.keys, prompt.keys[:-1]) if self._prompt is not None else 0
+            common = common if common >= _SHARED else 0
+            self._cache = self._cache.fork(common, reserve) if common else self._network.new_cache(reserve)
+            self._logits = self._network.prefill(prompt, self._cache)
+        self._prompt = prompt
+        return _Going(row, self._cache, 0, common, started, 0.0), self._logits.clone()
+
+
+def generate_many(
+    network: Network,
+    rows: Iterable[Row],
+    capacity: int,
+    prefix_cache: PrefixCache | None = None,
+    on_reading: OnReading | None = None,
+) -> Iterator[tuple[Row, Chunk]]:
     """Answer many prompts, `capacity` at a time; yield each chunk with its row, a row's last one with its stats.
 
     Rows are taken from the iterable when there is room. A prompt that shares a prefix with the one before it copies
-    that part of its KV cache.
+    that part of its KV cache, and the same prompt once more computes nothing.
 
     Args:
         network: the model.
         rows: their prompts fit into the context, see `check_length`.
         capacity: the maximum number of rows at a time.
+        prefix_cache: what the first prompt begins with; extended by it, and left as it is by its answer.
+        on_reading: told how far the first prompt has been read.
     """
     waiting = iter(rows)
     active: list[_Going] = []
-    # The previous row's prompt and cache, kept even after its answer has ended.
-    prompt: PreparedPrompt | None = None
-    cache: KVCache | None = None
+    prompts = _Prompts(network, prefix_cache, on_reading)
     while True:
         while len(active) < capacity and (row := next(waiting, None)) is not None:
-            started = time.perf_counter()
-            common = count_common(prompt.keys, row.prompt.keys[:-1]) if prompt is not None else 0
-            reserve = len(row.prompt) + RESERVE
-            if cache is not None and common >= _SHARED:
-                cache = cache.fork(common, reserve)
-            else:
-                common, cache = 0, network.new_cache(reserve)
-            prompt = row.prompt
-            going = _Going(row, cache, 0, common, started, 0.0)
-            logits = network.prefill(prompt, cache)
+            going, logits = prompts.start(row)
             if row.candidates is not None:
                 yield row, _pick(network, going, row.candidates, logits)
                 continue

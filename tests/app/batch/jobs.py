@@ -13,8 +13,8 @@ PLAIN = BatchOptions(
     sources=("photos",), recursive=False, extensions=(), every=False, exclude=(), follow_links=False, column=None,
     files_from=None, prompt=None, prompt_file=None, ask=None, allow_private_addresses=False, allow_outside_paths=False,
     system=None, seed=None, out="out.jsonl", format=None, bom=False, existing=None, sidecar=".txt", prefix=None,
-    suffix=None, separator=", ", choices=None, yes_no=False, schema=None, min_probability=None, overwrite=False,
-    report=None, batch_size="auto", retry_errors=False,
+    suffix=None, separator=", ", choices=None, yes_no=False, schema=None, samples=1, min_probability=None,
+    overwrite=False, report=None, batch_size="auto", retry_errors=False,
     retry_suspect=False, retry_stale=False, max_errors=None, dry_run=False, check=None,
     given=frozenset({"sources", "out"}),
 )  # fmt: skip
