@@ -74,12 +74,20 @@ def write_parquet(
     """
     check_parquet()
     import pyarrow as pa
+
+    with new_file(path) as file:
+        write_parquet_into(pa.PythonFile(file, "w"), rows, questions, constraints)
+
+
+def write_parquet_into(file: Any, rows: Iterable[Row], questions: Sequence[str], constraints: Constraints) -> None:
+    """Write the same into a file of pyarrow's that is open; see `write_parquet`."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns = table_columns(questions, constraints)
     kinds = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
     schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
-    with new_file(path) as file, pq.ParquetWriter(pa.PythonFile(file, "w"), schema) as writer:
+    with pq.ParquetWriter(file, schema) as writer:
         for some in _chunks(rows):
             cells = [
                 [_as(kind, cell) for kind, cell in zip(columns.values(), _cells(row, columns), strict=True)]
