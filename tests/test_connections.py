@@ -31,6 +31,8 @@ VALUES: dict[str, Sequence[str] | None] = {
     "--top-k": ["3"], "--threads": ["2"], "--stop": ["x"], "--temperature": ["0.5"], "--repetition-penalty": ["1.1"],
     "--system": ["Be kind."], "--prompt": ["What?"], "--max-errors": ["3"], "--debug": [], "--verify": None,
     "--choices": ["Red,Blue"], "--schema": ["count int"], "--min-probability": ["0.5"], "--exclude": ["x*"],
+    "--engine": None, "--ray-address": None, "--workers": None, "--gpus-per-worker": None, "--rows-per-shard": None,
+    "--max-failed-shards": None,
     "--sidecar": [".caption"], "--prefix": ["p"], "--suffix": ["s"], "--separator": [" "],
 }  # fmt: skip
 
