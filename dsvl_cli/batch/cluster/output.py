@@ -181,7 +181,7 @@ class ClusterOutput:
 
     def _lines(self, path: str) -> Iterator[bytes]:
         with self.rows.filesystem.open_input_file(path) as file:
-            yield from file
+            yield from filter(None, file.read().split(b"\n"))
 
     def _row(self, fields: Mapping[str, Any]) -> Row:
         if tuple(self.settings.prompts) == (ONLY,):
