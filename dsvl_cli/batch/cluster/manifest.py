@@ -181,6 +181,7 @@ class Manifest:
             path = f"{part.path}.new" if part.is_local else part.path
             pq.write_table(_table(columns), path, filesystem=part.filesystem)
             if part.is_local:  # an object appears once it is complete
+                os.chmod(path, 0o600)  # URLs may have passwords
                 part.filesystem.move(path, part.path)
         self.count += len(entries)
         self._parts += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from typing import Any
 
 from dsvl_cli.batch.item import Item
@@ -78,7 +79,9 @@ def scan_remote(
             found = sorted(filesystem.glob(path), key=key)
         except Exception as exc:
             raise DsvlError(f"{shown}: cannot be listed: {explain(exc)}") from exc
+        root = "/".join(takewhile(lambda part: not glob.has_magic(part), path.split("/")))
         chosen = [name for name in found if is_picture(name) or is_holder(name)]
+        chosen = [name for name in chosen if is_wanted(name[len(root) + 1 :])]
         if not chosen:
             raise DsvlError(f"{shown}: no file matches this pattern")
         return (item for name in chosen for item in open_file(name))

@@ -49,6 +49,16 @@ def test_new_pictures_are_appended_and_the_numbers_of_others_stay(here: Path) ->
     assert found == [(0, "photos/a.png"), (1, "photos/ü b.png"), (2, "photos/0.png")]
 
 
+def test_only_its_owner_can_read_it(here: Path) -> None:
+    manifest = Manifest(Place.open("m"))
+    address = "https://me:secret@example.com/a.png?token=1"
+    manifest.extend(entries(address, base=here))
+    (entry,) = manifest.entries()
+    assert entry.address == address
+    assert "secret" not in entry.id + entry.path
+    assert [path.stat().st_mode & 0o777 for path in (here / "m").iterdir()] == [0o600]
+
+
 def test_a_picture_is_the_same_however_it_is_spelled(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "linked").symlink_to("photos")
     manifest = Manifest(Place.open("m"))

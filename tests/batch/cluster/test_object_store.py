@@ -129,6 +129,7 @@ def test_an_output_is_kept_in_the_store(bucket: Any) -> None:
         assert output.shards() == []
     with ClusterOutput(place, SETTINGS):
         pass
+    place.within("a.jsonl").write(b"{}")
     other = Settings("fake", "fake-1", {"text": "Another?"}, None, {"seed": None}, {}, format="jsonl")
     with pytest.raises(DsvlError, match="different settings; now: prompt"), ClusterOutput(place, other):
         pass
