@@ -130,7 +130,9 @@ def main() -> None:
     if args.job is not None:
         print(json.dumps(run_job(args.job, args.workers, args.rows_per_shard)))
         return
-    rows, notes, runs = [], [], {}
+    rows: list[Row] = []
+    notes: list[str] = []
+    runs: dict[str, list[dict[str, float]]] = {}
     for count in args.rows:
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
             found = measure(count, args, Path(folder))

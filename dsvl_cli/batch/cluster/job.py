@@ -6,6 +6,7 @@ works for a data set that is read, mapped and written alone, in blocks.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -17,8 +18,11 @@ from dsvl_cli.batch.cluster.reading import Reading, read_pictures
 from dsvl_cli.batch.cluster.start import Workers
 from dsvl_cli.errors import DsvlError
 
+_OWN_ERROR = re.compile(r"^dsvl_cli\.errors\.\w+: (.+)$", re.MULTILINE)
 _BLOCK_ROWS = 128  # of a task: what a lost worker costs
-_MOST_RETRIES = 20  # of a block whose worker ends
+_MOST_RETRIES = 20  # of a block whose worker ends; Ray Data's own number is infinite
+_MOST_INIT_DEATHS = 3  # of workers in a row that load their model, such as on a machine that is lost
+_LONGEST_SECONDS = 6 * 3600.0  # without a block that is done: on a CPU one may take longer than Ray's half an hour
 _MOST_RESTARTS = 100  # of a worker, before another takes its place
 
 
@@ -74,6 +78,7 @@ class ClusterJob:
                 batch_size=None,
                 batch_format="pyarrow",
                 num_cpus=1,
+                max_retries=_MOST_RETRIES,
             )
         )
         rows = pictures.map_batches(
@@ -89,7 +94,7 @@ class ClusterJob:
         )
         sink = ShardSink(output.rows.path, output.rows.filesystem, output.settings, self.rows_per_shard)
         try:
-            rows.write_datasink(sink)
+            rows.write_datasink(sink, ray_remote_args={"max_retries": _MOST_RETRIES})
         except Exception as exc:
             raise _explain(exc) from exc
 
@@ -104,6 +109,8 @@ class ClusterJob:
             delete_checkpoint_on_success=False,  # otherwise the same command would do everything again
         )
         context.max_errored_blocks = self.max_failed_shards
+        context.max_consecutive_actor_init_deaths = _MOST_INIT_DEATHS
+        context.execution_no_progress_timeout_s = _LONGEST_SECONDS
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         context.log_internal_stack_trace = False
@@ -118,6 +125,8 @@ def _explain(exc: BaseException) -> DsvlError:
         if isinstance(cause, DsvlError):
             return DsvlError(cause.message, cause.hint)
         cause = getattr(cause, "cause", None) or cause.__cause__ or cause.__context__
+    if own := _OWN_ERROR.search(str(exc)):  # of an actor that could not begin, Ray keeps the traceback alone
+        return DsvlError(own[1].strip(), "see that all machines of the cluster have the same dsvl and the same files")
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
     said = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else type(exc).__name__)
     return DsvlError(

@@ -13,7 +13,7 @@ from dsvl_cli.batch.output.tables import write_parquet_into
 from dsvl_cli.batch.row import Row
 
 
-class ShardSink(BlockBasedFileDatasink):
+class ShardSink(BlockBasedFileDatasink):  # type: ignore[misc]  # Ray need not be installed
     """Writes tables of `number` and `row`: the numbers go into Ray's checkpoint, and only the rows into the shard.
 
     Args:

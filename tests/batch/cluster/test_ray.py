@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -19,7 +21,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from dsvl_cli.app.batch.job import Job
-from dsvl_cli.cli import main
 from dsvl_cli.engine.options import LoadOptions, SamplingParams
 from dsvl_cli.errors import DsvlError, SomeFailed
 from dsvl_cli.terminal.console import Console, Environment
@@ -147,15 +148,16 @@ def test_too_many_errors_stop_the_job(cluster: str, here: Path) -> None:
         run(cluster, partial(make_fake, seconds=0.2), sources=("photos",), max_errors=3, rows_per_shard=2)
 
 
-def test_the_command_starts_ray_itself(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_starts_ray_itself(here: Path) -> None:
     (here / "photos").mkdir()
     example = Path(__file__).parents[3] / "examples/red-circle.png"
     (here / "photos/a.png").write_bytes(example.read_bytes())
-    assert main(["batch", "photos", "-o", "out", "--engine", "ray", "--model", "tiny"]) == 0
-    out, err = capsys.readouterr()
-    lines = err.splitlines()
+    command = [sys.executable, "-m", "dsvl_cli", "batch", "photos", "-o", "out", "--engine", "ray", "--model", "tiny"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
     # Nothing of Ray's own, and no port that others reach.
-    assert (out, lines[0], lines[1], lines[-1]) == ("", "starting Ray", "1 worker", "rows in out")
+    assert (done.stdout, lines[0], lines[1], lines[-1]) == ("", "starting Ray", "1 worker", "rows in out")
     assert "1 answered" in lines[-2]
     assert len(lines) <= 5
     (row,) = rows()
