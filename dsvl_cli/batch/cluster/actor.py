@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dsvl_cli.batch.captioner import Captioner
+from dsvl_cli.batch.cluster.manifest import decode
 from dsvl_cli.batch.cluster.place import Place
 from dsvl_cli.batch.cluster.reading import to_item
 from dsvl_cli.batch.cluster.trials import BlockTrials
@@ -110,7 +111,7 @@ class CaptionBlock:
         share, name, told_at = Share(), f"{next(iter(found), '')}-{len(found)}", time.monotonic()
         for row in self._trials.run([to_item(row) for row in found.values()]) if found else ():
             numbers.append(int(row.id))
-            line = replace(row, id=found[row.id]["id"].decode("utf-8", "surrogateescape"))
+            line = replace(row, id=decode(found[row.id]["id"]))
             lines.append(line.to_line())
             share.add(line)
             if time.monotonic() - told_at >= _REPORT_SECONDS:

@@ -7,7 +7,7 @@ number for good, and new ones are appended: the numbers are what the job's check
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
@@ -210,7 +210,7 @@ def to_entries(batch: pyarrow.RecordBatch | pyarrow.Table) -> list[Entry]:
     return [Entry(number, kind, *map(decode, texts)) for number, kind, *texts in rows]
 
 
-def _table(columns: dict[str, object]) -> pyarrow.Table:
+def _table(columns: Mapping[str, object]) -> pyarrow.Table:
     import pyarrow as pa
 
     texts = [(name, pa.binary()) for name in ("id", "path", "address", "place")]  # names need not be UTF-8
