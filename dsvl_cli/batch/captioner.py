@@ -14,10 +14,11 @@ from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, M
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.notes import Notes
+from dsvl_cli.batch.quality import find_suspicion
 from dsvl_cli.batch.read_ahead import AHEAD, Budget, ReadAhead
 from dsvl_cli.batch.row import ONLY, Answer, Failure, Row
 from dsvl_cli.engine.constraints import Constraint, JsonSchema, OneOf
@@ -38,6 +39,9 @@ from dsvl_cli.engine.pictures.bounded import BoundedDecoder
 from dsvl_cli.engine.samples import Samples, draw_samples, list_samplings, read_samples
 from dsvl_cli.engine.schemas import add_explanation, read_value
 from dsvl_cli.errors import DsvlError, ImageError, UsageError
+
+if TYPE_CHECKING:
+    from dsvl_cli.batch.output.settings import Settings
 
 Judge = Callable[[str, str, FinishReason], str | None]
 Fill = Callable[[Mapping[str, str], Item], Mapping[str, str]]
@@ -141,6 +145,30 @@ class Captioner:
         self._tasks: dict[int, _Task] = {}
         self._rows: deque[Row] = deque()
         self._taken = 0
+
+    @classmethod
+    def of(
+        cls,
+        model: BatchModel,
+        settings: Settings,
+        batch_size: int | None = None,
+        trials: Trials | None = None,
+        fill: Fill = lambda questions, _: questions,
+    ) -> Captioner:
+        """Return the captioner of a batch with the given settings, whichever engine runs it."""
+        return cls(
+            model,
+            settings.prompts,
+            settings.system,
+            settings.read_sampling(),
+            batch_size,
+            find_suspicion,
+            trials,
+            fill,
+            settings.read_constraints(),
+            settings.least_probability,
+            settings.samples,
+        )
 
     def stop(self) -> None:
         """Start no more items; those in flight still become rows. Safe in any thread or signal handler."""

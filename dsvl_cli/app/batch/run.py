@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,6 @@ from dsvl_cli.app.batch.output import open_output
 from dsvl_cli.app.batch.paths import check_paths
 from dsvl_cli.batch.captioner import Captioner
 from dsvl_cli.batch.output.output import KeptOutput
-from dsvl_cli.batch.quality import find_suspicion
 from dsvl_cli.batch.runner import Runner, Tally
 from dsvl_cli.batch.sources.leftovers import Skipped
 from dsvl_cli.batch.sources.scanner import Scanner
@@ -72,7 +70,7 @@ def make_rows(console: Console, job: Job) -> None:
             with console.working(Wait(loading, CTRL_C_STOPS, loading)):
                 model = _load_model(job, checkpoint, listener)
                 together = batch_size or model.choose_batch_size()
-            captioner = _make_captioner(job, model, kept, settings, batch_size)
+            captioner = _make_captioner(model, kept, settings, batch_size)
             progress = BatchProgress(
                 console,
                 len(kept.journal) if kept else 0,
@@ -122,24 +120,10 @@ def _load_model(job: Job, checkpoint: Checkpoint, listener: Listener) -> BatchMo
 
 
 def _make_captioner(
-    job: Job, model: BatchModel, kept: KeptOutput | None, settings: Settings, batch_size: int | None
+    model: BatchModel, kept: KeptOutput | None, settings: Settings, batch_size: int | None
 ) -> Captioner:
     settings, trials = (kept.settings, kept.trials) if kept else (settings, None)
-    sampling = replace(job.sampling, seed=settings.sampling["seed"])
-    fill = partial(fill_prompts, extension=settings.sidecar)
-    return Captioner(
-        model,
-        settings.prompts,
-        settings.system,
-        sampling,
-        batch_size,
-        find_suspicion,
-        trials,
-        fill,
-        settings.read_constraints(),
-        settings.least_probability,
-        settings.samples,
-    )
+    return Captioner.of(model, settings, batch_size, trials, partial(fill_prompts, extension=settings.sidecar))
 
 
 def _stop(runner: Runner, progress: BatchProgress) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from dsvl_cli.batch.output.disk import explained
 from dsvl_cli.engine.constraints import Constraint, from_json
+from dsvl_cli.engine.options import SamplingParams
 from dsvl_cli.engine.storage.files import new_file, open_regular
 from dsvl_cli.errors import DsvlError
 
@@ -64,7 +65,11 @@ class Settings:
             DsvlError: the file cannot be written.
         """
         with explained(path), new_file(path) as file:
-            file.write(json.dumps(asdict(self), indent=2).encode() + b"\n")
+            file.write(self.encode())
+
+    def encode(self) -> bytes:
+        """Return what `write` writes."""
+        return json.dumps(asdict(self), indent=2).encode() + b"\n"
 
     def dress(self, text: str) -> str:
         """Put what was asked for around an answer."""
@@ -79,14 +84,23 @@ class Settings:
         """
         try:
             with open_regular(path) as file:
-                return cls(**json.loads(file.read(_MAX_BYTES)))._checked()
+                return cls.decode(file.read(_MAX_BYTES), path)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, RecursionError) as exc:
-            raise DsvlError(
-                f"{path}: cannot be read; it holds the settings of the rows beside it",
-                "restore the file, or start over with --overwrite",
-            ) from exc
+        except OSError as exc:
+            raise _unreadable(path) from exc
+
+    @classmethod
+    def decode(cls, data: bytes, name: object) -> Settings:
+        """Parse what `encode` returned.
+
+        Raises:
+            DsvlError: it is damaged; `name` is its name in the message.
+        """
+        try:
+            return cls(**json.loads(data))._checked()
+        except (ValueError, TypeError, RecursionError) as exc:
+            raise _unreadable(name) from exc
 
     def _checked(self) -> Settings:
         tables = (self.prompts, self.sampling, self.loading, self.constraints, *self.constraints.values())
@@ -99,6 +113,10 @@ class Settings:
     def read_constraints(self) -> dict[str, Constraint]:
         """Return what form the answers must have, by question."""
         return {name: from_json(value) for name, value in self.constraints.items()}
+
+    def read_sampling(self) -> SamplingParams:
+        """Return how the tokens of answers are chosen."""
+        return SamplingParams(**{**self.sampling, "stop": tuple(self.sampling["stop"])})
 
     def with_seed_of(self, stored: Settings) -> Settings:
         """Return these settings with the stored random seed, if the seed of both was chosen at random."""
@@ -118,6 +136,13 @@ class Settings:
         if not found and mine["fingerprint"] != theirs["fingerprint"]:
             found = [f"the files of model {self.model} changed"]
         return found
+
+
+def _unreadable(name: object) -> DsvlError:
+    return DsvlError(
+        f"{name}: cannot be read; it holds the settings of the rows beside it",
+        "restore the file, or start over with --overwrite",
+    )
 
 
 def _flatten(fields: dict[str, Any]) -> dict[str, Any]:
