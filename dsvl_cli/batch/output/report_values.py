@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dsvl_cli.batch.row import NO_VALUE, ONLY, Answer, Row
+from dsvl_cli.batch.row import ONLY, Answer, Row
 
 _MOST_COLUMNS = 60  # a schema may allow any names
 _MOST_VALUES = 30  # of a column that can be filtered by
@@ -154,7 +154,7 @@ class Columns:
                 column = self._value(keys, ("value", name, key), f"{name}.{key}" if label else key, value)
                 parts.append(Part(key, show_value(value), column))
         else:
-            is_free = answer.value is NO_VALUE and answer.probabilities is None
+            is_free = answer.probabilities is None and answer.result is answer.text  # it has no value then
             column = self._value(keys, ("value", name), label or "answer", answer.result, is_free=is_free)
             parts.append(Part("", show_value(answer.result), column))
         samples = tuple(map(_show_sample, samples))
