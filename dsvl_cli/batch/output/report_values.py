@@ -154,7 +154,7 @@ class Columns:
                 column = self._value(keys, ("value", name, key), f"{name}.{key}" if label else key, value)
                 parts.append(Part(key, show_value(value), column))
         else:
-            is_free = answer.forms().keys().isdisjoint(("value", "probability"))
+            is_free = answer.probabilities is None and answer.result is answer.text  # it has no value then
             column = self._value(keys, ("value", name), label or "answer", answer.result, is_free=is_free)
             parts.append(Part("", show_value(answer.result), column))
         samples = tuple(map(_show_sample, samples))
