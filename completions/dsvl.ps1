@@ -87,7 +87,7 @@ $dsvlCommands = @{
             @{ Names = @('--choices'); Kind = 'text'; Repeatable = $False; Help = 'Answer with one of LIST, such as Red,Green,Blue or a file of one a line, and its probability.' }
             @{ Names = @('--yes-no'); Kind = $null; Repeatable = $False; Help = 'Answer with Yes or No, and its probability.' }
             @{ Names = @('--schema'); Kind = 'text'; Repeatable = $False; Help = 'Answer in JSON: a JSON Schema, its file, or ''colour, count int, items list: what is seen''.' }
-            @{ Names = @('--samples'); Kind = 'text'; Repeatable = $False; Help = 'Answer N times, and say how far the answers disagree; the temperature is 0.7 then, unless you set it (between 1 and 128).' }
+            @{ Names = @('--samples'); Kind = 'text'; Repeatable = $False; Help = 'Say how far answers disagree, at a temperature of 0.7 unless you set one: answer N times (between 1 and 128).' }
             @{ Names = @('--model', '-m'); Kind = 'model_folders'; Repeatable = $False; Help = 'tiny, 1.3b, 7b, 1.3b-base, 7b-base, a Hugging Face id, or a folder. tiny is built in.' }
             @{ Names = @('--profile'); Kind = 'text'; Repeatable = $False; Help = 'A group of settings in config.toml.' }
             @{ Names = @('--revision'); Kind = 'text'; Repeatable = $False; Help = 'Branch, tag or commit of the model on the Hugging Face Hub.' }
@@ -132,7 +132,7 @@ $dsvlCommands = @{
             @{ Names = @('--choices'); Kind = 'text'; Repeatable = $False; Help = 'Answer with one of LIST, such as Red,Green,Blue or a file of one a line, and its probability.' }
             @{ Names = @('--yes-no'); Kind = $null; Repeatable = $False; Help = 'Answer with Yes or No, and its probability.' }
             @{ Names = @('--schema'); Kind = 'text'; Repeatable = $False; Help = 'Answer in JSON: a JSON Schema, its file, or ''colour, count int, items list: what is seen''.' }
-            @{ Names = @('--samples'); Kind = 'text'; Repeatable = $False; Help = 'Answer N times, and say how far the answers disagree; the temperature is 0.7 then, unless you set it (between 1 and 128).' }
+            @{ Names = @('--samples'); Kind = 'text'; Repeatable = $False; Help = 'Say how far answers disagree, at a temperature of 0.7 unless you set one: answer N times (between 1 and 128).' }
             @{ Names = @('--min-probability'); Kind = 'text'; Repeatable = $False; Help = 'Mark rows as suspect whose choice is less likely than P.' }
             @{ Names = @('--out', '-o'); Kind = 'files'; Repeatable = $False; Help = 'A .jsonl, .csv or .parquet file, a folder for text files, or - to print rows to stdout.' }
             @{ Names = @('--format'); Kind = 'format'; Repeatable = $False; Help = 'Output format, if not clear from the name; openai is a .jsonl like the results of OpenAI''s Batch API, imagefolder a metadata.jsonl beside the pictures for Hugging Face''s datasets.' }

@@ -261,8 +261,8 @@ Samples = Annotated[
     int,
     _setting(
         _SAMPLING, "--samples", metavar="N",
-        help=f"Answer N times, and say how far the answers disagree; the temperature is {SAMPLES_TEMPERATURE} then, "
-        "unless you set it.",
+        help=f"Say how far answers disagree, at a temperature of {SAMPLES_TEMPERATURE} unless you set one: "
+        "answer N times.",
     ),
 ]  # fmt: skip
 

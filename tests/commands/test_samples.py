@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 
 from dsvl_cli.batch.row import Row
 from dsvl_cli.cli import main
+from dsvl_cli.engine.conversation import Chunk
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 PICTURES = [str(EXAMPLES / name) for name in ("red-circle.png", "white-cross.png")]
@@ -113,6 +114,28 @@ def test_a_temperature_of_0_is_one_usage_error_wherever_it_is_set(
     monkeypatch.setenv("DSVL_TEMPERATURE", "0.0")
     monkeypatch.setenv("DSVL_SAMPLES", "2")
     assert "all 2 samples are equal (DSVL_TEMPERATURE)" in refusal()
+
+
+def test_an_interrupt_shows_the_samples_that_were_complete(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dsvl_cli.engine.model import VisionLanguageModel
+
+    stream_samples = VisionLanguageModel.stream_samples
+
+    def interrupted(self: VisionLanguageModel, *arguments: Any) -> Iterator[tuple[int, Chunk]]:
+        for index, chunk in stream_samples(self, *arguments):
+            yield index, chunk
+            if chunk.finish_reason is not None:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(VisionLanguageModel, "stream_samples", interrupted)
+    assert describe(PICTURES[0], "--samples", "3") == 130
+    captured = capsys.readouterr()
+    assert captured.out == "A red circle on a white background.\n"
+    assert "interrupted: 1 of 3 samples were complete" in captured.err
+    assert describe(PICTURES[0], "--samples", "3", "--json") == 130
+    assert capsys.readouterr().out == ""
 
 
 def test_values_come_one_a_line(capsys: pytest.CaptureFixture[str]) -> None:

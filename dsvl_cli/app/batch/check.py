@@ -83,5 +83,7 @@ def _find_changes(console: Console, job: Job, stored: Settings) -> Iterator[str]
         and job.questions(has_chat=True).constraints != stored.read_constraints()
     ):
         yield "the form of the answers has changed"
+    if "samples" in given and job.options.samples != stored.samples:
+        yield "the number of samples has changed"
     if "system" in given and job.options.system != stored.system:
         yield "the system prompt has changed"

@@ -78,6 +78,16 @@ def test_a_check_names_another_form_of_the_answers(
     assert capsys.readouterr().out == "photos/a.png: the form of the answers has changed\n"
 
 
+def test_a_check_names_another_number_of_samples(
+    place: Path, run: tuple[Batch, FakeBatchModel], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run[0]("photos", "-o", "out.jsonl", "--samples", "2")
+    capsys.readouterr()
+    assert run[0]("--check", "out.jsonl") == run[0]("--check", "out.jsonl", "--samples", "2") == 0
+    assert run[0]("--check", "out.jsonl", "--samples", "3") == 1
+    assert capsys.readouterr().out == "photos/a.png: the number of samples has changed\n"
+
+
 def test_an_address_that_leads_nowhere_is_an_error_row(place: Path, run: tuple[Batch, FakeBatchModel]) -> None:
     assert run[0]("photos", "http://", "-o", "out.jsonl") == 1
     written = rows(place / "out.jsonl").values()
