@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,34 +15,31 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, cast
 
+from dsvl_cli.batch.answers import Asked, Judge, read_answer
 from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.notes import Notes
 from dsvl_cli.batch.quality import find_suspicion
 from dsvl_cli.batch.read_ahead import AHEAD, Budget, ReadAhead
 from dsvl_cli.batch.row import ONLY, Answer, Failure, Row
-from dsvl_cli.engine.constraints import Constraint, JsonSchema, OneOf
+from dsvl_cli.engine.constraints import Constraint
 from dsvl_cli.engine.conversation import (
     BatchModel,
     Conversation,
-    FinishReason,
     Message,
     Outcome,
     Picture,
-    Reply,
     Request,
     Role,
     compose_parts,
 )
 from dsvl_cli.engine.options import SamplingParams
 from dsvl_cli.engine.pictures.bounded import BoundedDecoder
-from dsvl_cli.engine.samples import Samples, draw_samples, list_samplings, read_samples
-from dsvl_cli.engine.schemas import add_explanation, read_value
+from dsvl_cli.engine.schemas import add_explanation
 from dsvl_cli.errors import DsvlError, ImageError, UsageError
 
 if TYPE_CHECKING:
     from dsvl_cli.batch.output.settings import Settings
 
-Judge = Callable[[str, str, FinishReason], str | None]
 Fill = Callable[[Mapping[str, str], Item], Mapping[str, str]]
 
 _READERS = 4
@@ -82,11 +78,7 @@ class _Task:
     sha256: str | None = None
     failure: Failure | None = None
     answers: dict[str, Answer] = field(default_factory=dict)
-    constraints: dict[str, Constraint | None] = field(default_factory=dict)
-    samples: int = 1
-    sampling: SamplingParams = field(default_factory=SamplingParams)
-    begun: dict[str, float] = field(default_factory=dict)  # when each question was first asked
-    replies: dict[str, dict[int, Reply]] = field(default_factory=dict)  # of each question, by sample
+    asked: dict[str, Asked] = field(default_factory=dict)
     open: int = 0  # number of requests still unanswered
     held: int = 0  # bytes of its pictures
 
@@ -248,7 +240,7 @@ class Captioner:
                 self._rows.append(self._row(task))
             is_working = is_working or bool(requests)
             for request in requests:
-                task.begun.setdefault(_read_key(request.key)[1], time.perf_counter())
+                task.asked[_read_key(request.key)[1]].begin()
                 yield request
 
     def _write(self, task: _Task) -> Iterator[Request]:
@@ -262,16 +254,16 @@ class Captioner:
             sampling = replace(self._sampling, **task.item.sampling)
             if task.item.sampling.get("seed") is not None and not sampling.temperature:
                 self.notes.add(task.item.path, "its seed has no effect at a temperature of 0")
-            task.sampling, task.samples = sampling, task.item.samples or self._samples
-            if task.samples > 1 and not sampling.temperature:
-                self.notes.add(task.item.path, f"its {task.samples} answers are equal at a temperature of 0")
+            count = task.item.samples or self._samples
+            if count > 1 and not sampling.temperature:
+                self.notes.add(task.item.path, f"its {count} answers are equal at a temperature of 0")
             for name, prompt in task.prompts.items():
                 constraint = sampling.constraint or self._constraints.get(name)
-                task.constraints[name] = constraint
+                asked = task.asked[name] = Asked(prompt, replace(sampling, constraint=constraint), count)
                 talk = Conversation(_compose(task, prompt, constraint), system)
-                one = replace(sampling, constraint=constraint)
-                each = list_samplings(one, task.samples) if _is_repeated(task, constraint) else [one]
-                requests += (Request((number, name, index), talk, params) for index, params in enumerate(each))
+                requests += (
+                    Request((number, name, index), talk, params) for index, params in enumerate(asked.samplings())
+                )
         except DsvlError as error:
             task.failure = _failure(error)
             return
@@ -293,65 +285,16 @@ class Captioner:
         if outcome.error is not None:
             task.failure = task.failure or _failure(outcome.error)
         elif reply is not None:
-            replies = task.replies.setdefault(name, {})
-            replies[index] = reply
-            if len(replies) == (task.samples if _is_repeated(task, task.constraints[name]) else 1):
+            asked = task.asked[name]
+            asked.replies[index] = reply
+            if len(asked.replies) == asked.due:
                 try:
-                    task.answers[name] = self._make_answer(task, name)
+                    task.answers[name] = read_answer(asked, self._judge, self._least_probability)
                 except DsvlError as error:  # the JSON is not complete
                     task.failure = task.failure or _failure(error)
         if not task.open:
             del self._tasks[number]
             self._rows.append(self._row(task))
-
-    def _make_answer(self, task: _Task, name: str) -> Answer:
-        """Convert the replies to a question.
-
-        Raises:
-            InvalidAnswer: they are not what their schema asks for.
-        """
-        replies = [reply for _, reply in sorted(task.replies.pop(name).items())]
-        prompt, constraint = task.prompts[name], task.constraints[name]
-        if task.samples == 1:
-            return self._convert(replies[0], prompt, constraint)
-        if replies[0].probabilities is not None:
-            first = replies[0]
-            samples = draw_samples(first.text, first.probabilities or {}, task.sampling, task.samples)
-            return _add_samples(self._convert(first, prompt, constraint), samples)
-        if len(replies) < task.samples:
-            replies *= task.samples
-        samples = read_samples(replies, constraint)
-        answer = _add_samples(self._convert(replies[samples.best], prompt, constraint), samples)
-        if answer.tokens is None:
-            return answer
-        tokens = sum(reply.stats.generated_tokens for reply in replies if reply.stats)
-        return replace(answer, tokens=tokens, seconds=round(time.perf_counter() - task.begun[name], 3))
-
-    def _convert(self, reply: Reply, prompt: str, constraint: Constraint | None) -> Answer:
-        """Convert a reply.
-
-        Raises:
-            InvalidAnswer: it is not what its schema asks for.
-        """
-        stats = reply.stats
-        answer = Answer(
-            reply.text,
-            reply.finish_reason,
-            stats.prompt_tokens if stats else None,
-            stats.generated_tokens if stats else None,
-            round(stats.prompt_seconds + stats.generate_seconds, 3) if stats else None,
-        )
-        if reply.logprobs is not None:
-            answer = replace(answer, logprobs=[token.to_fields() for token in reply.logprobs])
-        if isinstance(constraint, JsonSchema):
-            return replace(answer, value=read_value(constraint, reply.text, reply.finish_reason))
-        if reply.probabilities is None:
-            return replace(answer, suspicion=self._judge(reply.text, prompt, reply.finish_reason))
-        answer = replace(answer, probabilities=dict(reply.probabilities))
-        chance = answer.probability or 0.0
-        if chance < self._least_probability:
-            return replace(answer, suspicion=f"probability {chance:.2f} is below {self._least_probability:g}")
-        return answer
 
     def _row(self, task: _Task) -> Row:
         first = task.pictures[0] if task.pictures else None
@@ -371,15 +314,6 @@ class Captioner:
 def _read_key(key: Hashable) -> tuple[int, str, int]:
     """Return the number of the item, the name of the question and that of the sample."""
     return cast("tuple[int, str, int]", key)
-
-
-def _is_repeated(task: _Task, constraint: Constraint | None) -> bool:
-    """Whether to ask for each sample: not where all would be equal, nor from a list, whose probabilities are known."""
-    return task.samples > 1 and task.sampling.temperature > 0 and not isinstance(constraint, OneOf)
-
-
-def _add_samples(answer: Answer, samples: Samples) -> Answer:
-    return replace(answer, samples=samples.each, disagreement=samples.disagreement)
 
 
 def hash_pictures(data: Sequence[bytes]) -> str | None:
