@@ -179,7 +179,7 @@ def test_a_request_may_ask_for_log_probabilities(tmp_path: Path) -> None:
         {"type": "image_url", "image_url": {"url": PICTURES[0]}},
         {"type": "text", "text": "Describe this image."},
     ]
-    bodies = {
+    bodies: dict[str, dict[str, Any]] = {
         "plain": {},
         "with": {"logprobs": True, "top_logprobs": 2},
         "cut": {"logprobs": True, "stop": ["ircle"]},
