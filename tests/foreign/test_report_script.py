@@ -139,9 +139,7 @@ def test_rows_are_filtered_by_values_words_and_status_together(drive: Drive) -> 
 
 
 def test_samples_that_disagree_most_come_first(drive: Drive) -> None:
-    from tests.batch.output.test_report_values import Sampled
-
-    rows = [row(name, Sampled(name, "stop", disagreement=gap)) for name, gap in (("a", 0.1), ("b", 0.9), ("c", 0.5))]
+    rows = [row(name, Answer(name, "stop", disagreement=gap)) for name, gap in (("a", 0.1), ("b", 0.9), ("c", 0.5))]
     assert names(drive(rows)[0]) == "bca"
 
 

@@ -71,7 +71,8 @@ def test_questions_come_from_the_line_a_file_or_a_list(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "text"), [("prompt_file", "What?"), ("ask", 'a = "What?"')])
 def test_a_file_of_questions_is_read_once_for_it_may_be_a_pipe(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / "q").write_text(text)
-    asked = job(**{name: tmp_path / "q"})
+    given: dict[str, Any] = {name: tmp_path / "q"}
+    asked = job(**given)
     before = asked.questions(has_chat=True)
     (tmp_path / "q").write_text("")  # as a pipe is from then on
     assert asked.questions(has_chat=False) == before
