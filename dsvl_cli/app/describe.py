@@ -331,7 +331,7 @@ def _say_about(run: _Run, pictures: Sequence[Picture], samples: Samples) -> None
     """Say what was cut or is not valid, and how far the samples disagree."""
     name = f"{pictures[0].name}: " if len(run.question.groups) > 1 else ""
     for error, count in Counter(each.error for each in samples.each if each.error is not None).items():
-        run.console.warn(f"{name}{count} of {run.count} samples are not valid: {error}")
+        run.console.warn(f"{name}{count} of {run.count} samples {'is' if count == 1 else 'are'} not valid: {error}")
     cut = sum(each.finish_reason == "length" and each.error is None for each in samples.each)
     if cut and not run.as_json:
         limit = run.sampling.max_new_tokens

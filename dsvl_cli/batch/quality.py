@@ -20,6 +20,9 @@ CUT = "cut off at the limit"
 # Retried suspect answers are sampled: greedy decoding would repeat the same answer.
 RETRY_SAMPLING: Mapping[str, Any] = {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.1, "seed": 1}
 
+# Samples keep the temperature that was asked for, by which they are compared with those of other rows.
+RETRY_SAMPLES: Mapping[str, Any] = {name: RETRY_SAMPLING[name] for name in ("repetition_penalty", "seed")}
+
 _MAX_PERIOD = 250  # longest repeated piece, in characters
 # A piece at least four times in a row; the shortest at each position, so "aaaa" is "a" four times.
 _RUN = re.compile(rf"(.{{1,{_MAX_PERIOD}}}?)\1{{3,}}", re.DOTALL)

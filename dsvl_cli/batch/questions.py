@@ -11,7 +11,7 @@ from typing import Any
 from dsvl_cli.batch.row import FIELDS, probability_column, sample_columns
 from dsvl_cli.engine.constraints import Constraint, OneOf
 from dsvl_cli.engine.encodings import read_text
-from dsvl_cli.engine.schemas import check_schema, parse_short_form
+from dsvl_cli.engine.schemas import check_schema, read_schema
 from dsvl_cli.errors import DsvlError
 
 _EXAMPLE = 'write one line per question: colour = "What colour is it?"'
@@ -102,5 +102,5 @@ def _read_constraint(table: Mapping[str, Any]) -> Constraint | None:
         return None if _TYPES[kind] is None else check_schema(_TYPES[kind])
     if "schema" in table:
         schema = table["schema"]
-        return check_schema(parse_short_form(schema) if isinstance(schema, str) else schema)
+        return read_schema(schema) if isinstance(schema, str) else check_schema(schema)
     return None

@@ -14,6 +14,7 @@ import pytest
 from dsvl_cli.batch.questions import read_questions
 from dsvl_cli.batch.row import Row
 from dsvl_cli.cli import main
+from dsvl_cli.engine.constraints import JsonSchema
 from dsvl_cli.errors import DsvlError
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
@@ -164,6 +165,16 @@ def test_wrong_questions_are_refused_with_file_and_name(tmp_path: Path, text: st
     path.write_text(text)
     with pytest.raises(DsvlError, match=rf"q\.toml: (a: )?{message}"):
         read_questions(path)
+
+
+@pytest.mark.parametrize("given", ["n int", '{"type": "object", "properties": {"n": {"type": "integer"}}}', None])
+def test_the_schema_of_a_question_is_what_the_option_takes(tmp_path: Path, given: str | None) -> None:
+    (tmp_path / "n.json").write_text('{"type": "object", "properties": {"n": {"type": "integer"}}}')
+    path = tmp_path / "q.toml"
+    path.write_text(f"[a]\nprompt = 'How many?'\nschema = '{given or tmp_path / 'n.json'}'\n")
+    constraint = read_questions(path).constraints["a"]
+    assert isinstance(constraint, JsonSchema)
+    assert constraint.value["properties"] == {"n": {"type": "integer"}}
 
 
 def test_forms_of_all_and_of_each_question_exclude_each_other(

@@ -362,3 +362,22 @@ def test_each_of_several_choices_has_its_own_log_probabilities(tmp_path: Path) -
         whole = b"".join(bytes(token["bytes"]) for token in tokens)  # at this temperature not all of it is UTF-8
         assert whole.decode(errors="replace") == choice["message"]["content"]
         assert all(token["logprob"] <= 0 for token in tokens)
+
+
+@pytest.mark.parametrize("output", ["out.csv", "out.parquet"])
+def test_a_table_that_has_no_place_for_the_answers_of_a_request_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], output: str
+) -> None:
+    write_requests(tmp_path / "in.jsonl", a={"n": 2, "temperature": 3, "seed": 1})
+    arguments = ["-o", str(tmp_path / output), "--allow-outside-paths", "--model", "tiny"]
+    assert main(["batch", str(tmp_path / "in.jsonl"), *arguments]) == 0
+    assert f"{output} has one answer of several; a .jsonl file has all" in capsys.readouterr().err
+
+
+def test_text_files_say_that_they_have_one_answer_of_several(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert batch(tmp_path / "texts", "--samples", "2", *WARM) == 0
+    assert "texts has one answer of several; a .jsonl file has all" in capsys.readouterr().err
+    assert batch(tmp_path / "out.csv", "--samples", "2", *WARM) == 0
+    assert "one answer of several" not in capsys.readouterr().err

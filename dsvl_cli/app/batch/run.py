@@ -78,7 +78,8 @@ def make_rows(console: Console, job: Job) -> None:
                 batch=max(1, together // (len(settings.prompts) * settings.samples)),
                 due=lambda: scanner.due if scanner.is_complete else None,
             )
-            runner = Runner(captioner, output, options.max_errors, _Teller(progress, scanner))
+            teller = _Teller(progress, scanner)
+            runner = Runner(captioner, output, options.max_errors, teller)
             with StopSignals(lambda: _stop(runner, progress)) as signals:
                 try:
                     progress.start()
@@ -86,6 +87,10 @@ def make_rows(console: Console, job: Job) -> None:
                 finally:
                     progress.close()
             signal_number, seconds, notes = signals.number, progress.seconds, captioner.notes.lines()
+            if kept is not None and teller.has_samples and not _shows_samples(kept.settings):
+                notes.append(
+                    f"{options.out} has one answer of several; a .jsonl file has all, and how far they disagree"
+                )
         else:
             output.finish()
         if kept is not None and options.report is not None:
@@ -104,13 +109,20 @@ class _Teller:
     def __init__(self, progress: BatchProgress, scanner: Scanner) -> None:
         self._progress = progress
         self._scanner = scanner
+        self.has_samples = False
 
     def __call__(self, row: Row, tally: Tally) -> None:
+        self.has_samples = self.has_samples or any(answer.samples for answer in row.answers.values())
         if row.error is not None:
             message = row.error.message
             self._progress.error(message if message.startswith(row.path) else f"{row.path}: {message}")
         due = self._scanner.due if self._scanner.is_complete else None
         self._progress.update(tally.done, due, tally.failed, tally.suspect)
+
+
+def _shows_samples(settings: Settings) -> bool:
+    """Whether the output has a place for several answers: tables have it if the run asks for them, not a request."""
+    return settings.format in ("jsonl", "openai") or (settings.format in ("csv", "parquet") and settings.samples > 1)
 
 
 def _load_model(job: Job, checkpoint: Checkpoint, listener: Listener) -> BatchModel:

@@ -19,7 +19,7 @@ from dsvl_cli.batch.output.known_ids import KnownIds
 from dsvl_cli.batch.output.settings import Settings
 from dsvl_cli.batch.output.sinks import JournalOnly, Sink
 from dsvl_cli.batch.output.trials import Trials
-from dsvl_cli.batch.quality import RETRY_SAMPLING
+from dsvl_cli.batch.quality import RETRY_SAMPLES, RETRY_SAMPLING
 from dsvl_cli.batch.row import Row
 from dsvl_cli.batch.sources.scan import JOURNAL_SUFFIX, SETTINGS_SUFFIX
 from dsvl_cli.engine.pictures.signatures import is_picture_start
@@ -172,7 +172,8 @@ class KeptOutput:
         if not self._sink.takes(item, id_) and status is None:
             return None
         is_suspect = status == "suspect" and id_ not in self._stale
-        sampling = {**item.sampling, **RETRY_SAMPLING} if is_suspect else item.sampling
+        other = RETRY_SAMPLES if (item.samples or self.settings.samples) > 1 else RETRY_SAMPLING
+        sampling = {**item.sampling, **other} if is_suspect else item.sampling
         prompts = None
         if self._format == "txt" and status in ("answered", "suspect"):
             # Its text may have taken the place of the caption that its prompt was made with.

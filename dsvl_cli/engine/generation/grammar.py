@@ -128,7 +128,7 @@ class GrammarCompiler:
             self._library_tokenizer = LLTokenizer(
                 self._tokenizer.to_str(), n_vocab=self._vocabulary, eos_token=self._end_ids[0]
             )
-        state = LLMatcher(self._library_tokenizer, write_grammar(schema, self._prefix))
+        state = LLMatcher(self._library_tokenizer, write_grammar(schema, self._prefix), log_level=0)
         if state.is_error():
             raise DsvlError(f"the schema is not supported: {state.get_error()}")
         return state

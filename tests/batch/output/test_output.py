@@ -83,6 +83,19 @@ def test_what_has_its_row_is_not_done_again(tmp_path: Path) -> None:
         assert again.sampling == RETRY_SAMPLING
 
 
+def test_samples_are_done_again_at_the_temperature_that_was_asked_for(tmp_path: Path) -> None:
+    """Otherwise how far they disagree would mean something else than in other rows."""
+    settings = replace(SETTINGS, samples=3)
+    with opened(tmp_path / "out.jsonl", settings) as output:
+        output.write(row_of("000.png", suspicion="empty"))
+        output.finish()
+    with opened(tmp_path / "out.jsonl", settings=settings, retry_suspect=True) as output:
+        again = output.select(item(0))
+    assert again is not None
+    assert again.sampling
+    assert not again.sampling.keys() & {"temperature", "top_p"}
+
+
 def test_a_row_that_is_done_again_replaces_the_old_one(tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     write(out, error_of("a"), row_of("b", suspicion="empty"), row_of("c"))
