@@ -31,6 +31,7 @@ from dsvl_cli.terminal.answers import (
     write_value,
 )
 from dsvl_cli.terminal.console import Console
+from dsvl_cli.terminal.deferral import deferred_signals
 from dsvl_cli.terminal.plain import AnswerStream, open_answer
 from dsvl_cli.terminal.progress import ConsoleListener
 from dsvl_cli.terminal.waiting import CTRL_C_STOPS, ReadingWait, Wait
@@ -111,7 +112,8 @@ class _Run:
         """The model."""
         loading = f"loading {self.load.model}"
         with self.console.working(Wait(loading, CTRL_C_STOPS, loading)):
-            from dsvl_cli.engine.model import load_model
+            with deferred_signals():
+                from dsvl_cli.engine.model import load_model
 
             return load_model(self.load, ConsoleListener(self.console))
 

@@ -12,6 +12,7 @@ from dsvl_cli.engine.options import LoadOptions
 from dsvl_cli.engine.units import format_bytes
 from dsvl_cli.errors import DsvlError, SomeFailed, UsageError
 from dsvl_cli.terminal.console import Console
+from dsvl_cli.terminal.deferral import deferred_signals
 from dsvl_cli.terminal.progress import ConsoleListener
 from dsvl_cli.terminal.table import align
 from dsvl_cli.terminal.waiting import CTRL_C_STOPS, Wait
@@ -49,7 +50,8 @@ def quantize_model(
 
     pictures = [read_picture(source, offline=load.offline) for source in expand_sources(images)]
     with console.working(Wait("quantizing", CTRL_C_STOPS, "quantizing")):
-        from dsvl_cli.engine.conversion.convert import quantize_checkpoint
+        with deferred_signals():
+            from dsvl_cli.engine.conversion.convert import quantize_checkpoint
         from dsvl_cli.engine.quantization.formats import resolve_recipe
 
         listener = ConsoleListener(console)

@@ -20,6 +20,7 @@ from dsvl_cli.batch.templates import fill_prompts
 from dsvl_cli.engine.checkpoint.find import find_checkpoint
 from dsvl_cli.errors import NotFetched, SomeFailed
 from dsvl_cli.terminal.batch import BatchProgress
+from dsvl_cli.terminal.deferral import deferred_signals
 from dsvl_cli.terminal.progress import ConsoleListener
 from dsvl_cli.terminal.waiting import CTRL_C_STOPS, Wait
 
@@ -126,7 +127,8 @@ def _shows_samples(settings: Settings) -> bool:
 
 
 def _load_model(job: Job, checkpoint: Checkpoint, listener: Listener) -> BatchModel:
-    from dsvl_cli.engine.model import load_model
+    with deferred_signals():
+        from dsvl_cli.engine.model import load_model
 
     return load_model(job.load, listener, checkpoint)
 
