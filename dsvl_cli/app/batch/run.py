@@ -115,8 +115,8 @@ class _Teller:
     def __call__(self, row: Row, tally: Tally) -> None:
         self.has_samples = self.has_samples or any(answer.samples for answer in row.answers.values())
         if row.error is not None:
-            message = row.error.message
-            self._progress.error(message if message.startswith(row.path) else f"{row.path}: {message}")
+            message, file = row.error.message, row.path.partition("::")[0]
+            self._progress.error(message if message.startswith(file) else f"{row.path}: {message}")
         due = self._scanner.due if self._scanner.is_complete else None
         self._progress.update(tally.done, due, tally.failed, tally.suspect)
 
