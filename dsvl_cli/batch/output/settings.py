@@ -146,7 +146,9 @@ def _unreadable(name: object) -> DsvlError:
 
 
 def _flatten(fields: dict[str, Any]) -> dict[str, Any]:
-    del fields["seed_drawn"], fields["base"]
+    del fields["base"]
+    if fields.pop("seed_drawn"):
+        fields["sampling"]["seed"] = None  # nobody has asked for it
     prompts = fields.pop("prompts")
     named = {"prompt" if name == "text" else f"question {name}": prompt for name, prompt in prompts.items()}
     return {"model": fields["model"], **named, **fields.pop("sampling"), **fields.pop("loading"), **fields}

@@ -162,6 +162,15 @@ def test_a_seed_that_was_drawn_is_drawn_once(tmp_path: Path) -> None:
         assert output.settings.sampling["seed"] == 1
 
 
+def test_a_seed_that_nobody_asked_for_is_not_named(tmp_path: Path) -> None:
+    asked = replace(SETTINGS, sampling={"temperature": 1.0, "seed": 1})
+    drawn = replace(SETTINGS, sampling={"temperature": 1.0, "seed": 98765}, seed_drawn=True)
+    assert drawn.differences(asked) == ["seed none (was 1)"]
+    assert asked.differences(drawn) == ["seed 1 (was none)"]
+    assert "temperature 0.0 (was 1.0)" in SETTINGS.differences(drawn)
+    assert "seed" not in " ".join(SETTINGS.differences(drawn))
+
+
 @pytest.mark.parametrize("name", ["mine.jsonl", "mine.csv"])
 def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path, name: str) -> None:
     out = tmp_path / name
