@@ -35,8 +35,8 @@ $ dsvl batch photos -o captions.jsonl --retry-errors
 $ dsvl batch --check captions.jsonl
 $ dsvl batch photos -o captions.jsonl --retry-stale
 
-# Caption millions of pictures on many machines.
-$ dsvl batch s3://bucket/photos -o s3://bucket/captions --engine ray
+# Caption millions of pictures on a Ray cluster.
+$ dsvl batch s3://bucket/photos -r -o s3://bucket/captions --engine ray --ray-address auto --workers 8
 """
 
 

@@ -7,7 +7,6 @@ import ipaddress
 import logging
 import os
 import re
-import socket
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -21,8 +20,6 @@ from dsvl_cli.errors import DsvlError, UsageError
 SPARE_CPUS = 2  # for reading and writing: a pool of actors that takes all CPUs waits for ever
 _LOCAL_SPARE_CPUS = 4  # beside these, one filters what is done, and one reads the manifest
 _OBJECT_STORE_BYTES = 2 * 2**30
-_CONNECT_SECONDS = 15.0
-_ADDRESS = re.compile(r"(?:ray://)?(\[[0-9a-fA-F:.]+\]|[^/:@\s]+):([0-9]{1,5})", re.ASCII)
 _COUNT = re.compile(r"([1-9][0-9]{0,5})(?::([1-9][0-9]{0,5}))?", re.ASCII)
 _VARIABLES = {
     "RAY_USAGE_STATS_ENABLED": "0",  # before the import
@@ -71,26 +68,6 @@ def check_installed() -> None:
     """Raise DsvlError if Ray is not installed."""
     if find_spec("ray") is None or find_spec("pyarrow") is None:
         raise DsvlError("--engine ray needs Ray, which is not installed", "pip install 'dsvl[ray]'")
-
-
-def check_address(address: str) -> None:
-    """Check that something answers at an address, for which Ray itself would wait for minutes.
-
-    Raises:
-        UsageError: it is no address.
-        DsvlError: nothing answers.
-    """
-    if address in ("local", "auto"):
-        return
-    match = _ADDRESS.fullmatch(address)
-    if match is None or not 0 < int(match[2]) < 65536:
-        raise UsageError(f"--ray-address is {address!r}; it must be local, auto, HOST:PORT or ray://HOST:PORT")
-    try:
-        socket.create_connection((match[1].strip("[]"), int(match[2])), _CONNECT_SECONDS).close()
-    except OSError as exc:
-        raise DsvlError(
-            f"no Ray cluster at {address}: {exc.strerror or 'nothing answers'}", "see that its address is right"
-        ) from exc
 
 
 def choose_workers(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import socket
 import subprocess
 import sys
@@ -11,8 +10,7 @@ import pytest
 
 from dsvl_cli.batch.cluster.actor import Share
 from dsvl_cli.batch.cluster.progress import Gathering
-from dsvl_cli.batch.cluster.start import check_address, choose_workers, list_open_ports, parse_workers
-from dsvl_cli.batch.row import ONLY, Answer, Row
+from dsvl_cli.batch.cluster.start import choose_workers, list_open_ports, parse_workers
 from dsvl_cli.errors import DsvlError, UsageError
 
 
@@ -53,28 +51,6 @@ def test_workers_leave_room_for_reading_and_writing(
 def test_too_many_workers_are_refused(wanted: tuple[int, int], gpus: float | None, cluster: dict[str, float]) -> None:
     with pytest.raises(DsvlError, match="workers need"):
         choose_workers(wanted, gpus, None, cluster)
-
-
-@pytest.mark.parametrize("address", ["", "here", "http://a:1", "a:b", "a:99999", "user@host:1", "ray://", "a b:1"])
-def test_what_is_no_address_is_refused(address: str) -> None:
-    with pytest.raises(UsageError, match="--ray-address is"):
-        check_address(address)
-
-
-def test_an_address_at_which_nothing_answers_is_one_line() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        check_address(f"127.0.0.1:{port}")
-        check_address(f"ray://127.0.0.1:{port}")
-    with pytest.raises(DsvlError, match=f"no Ray cluster at 127.0.0.1:{port}"):
-        check_address(f"127.0.0.1:{port}")
-    check_address("local")
-    check_address("auto")
-
-
-def test_an_answer_without_json_is_one_in_every_process() -> None:
-    row = Row("a", "a", {ONLY: "?"}, {ONLY: Answer("yes", "stop")})
-    assert pickle.loads(pickle.dumps(row)).to_line() == row.to_line()
 
 
 def test_a_block_that_is_done_again_counts_once() -> None:

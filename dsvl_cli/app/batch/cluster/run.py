@@ -19,14 +19,7 @@ from dsvl_cli.batch.cluster.output import STATE_SUFFIX, ClusterOutput
 from dsvl_cli.batch.cluster.place import Place
 from dsvl_cli.batch.cluster.progress import Sum, start_gathering
 from dsvl_cli.batch.cluster.reading import Reading
-from dsvl_cli.batch.cluster.start import (
-    check_address,
-    check_installed,
-    choose_workers,
-    list_open_ports,
-    parse_workers,
-    started,
-)
+from dsvl_cli.batch.cluster.start import check_installed, choose_workers, list_open_ports, parse_workers, started
 from dsvl_cli.batch.output.report import check_report
 from dsvl_cli.batch.runner import FAILURES_IN_A_ROW, Ending
 from dsvl_cli.batch.sources.leftovers import Skipped
@@ -68,7 +61,6 @@ def make_rows_on_cluster(console: Console, job: Job, make: Any = make_captioner)
     """
     check_cluster_job(job)
     check_installed()
-    check_address(job.options.ray_address)
     options = job.options
     job.questions(has_chat=True)  # a mistake in them is to be seen before a model is downloaded
     batch_size = job.batch_size
