@@ -89,9 +89,6 @@ function __dsvl_values
             printf '%s\t%s\n' 'overwrite' ''
             printf '%s\t%s\n' 'append' ''
             printf '%s\t%s\n' 'prepend' ''
-        case engine
-            printf '%s\t%s\n' 'local' ''
-            printf '%s\t%s\n' 'ray' ''
         case model
             printf '%s\t%s\n' 'tiny' 'the model embedded in dsvl'
             printf '%s\t%s\n' '1.3b' 'deepseek-community/deepseek-vl-1.3b-chat'
@@ -228,12 +225,6 @@ complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l retry-stale -d 'Redo rows whose 
 complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l max-errors -x -a '(__dsvl_values text)' -d 'Stop after more than N failures. A hundred in a row always stop the run.'
 complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l dry-run -d 'Show what would be done, and do nothing.'
 complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l check -x -a '(__dsvl_values files)' -d 'Only list the stale rows of an output: picture changed or missing, other prompt or model.'
-complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l engine -x -a '(__dsvl_values engine)' -d 'ray runs workers on one or many machines, and writes a folder of shards; also reads and writes s3:// and the like. Needs pip install \'dsvl[ray]\'.'
-complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l ray-address -x -a '(__dsvl_values text)' -d 'Where Ray runs: started here, a cluster that this machine belongs to, or ray://HOST:PORT.'
-complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l workers -x -a '(__dsvl_values text)' -d 'Workers, each with a model of its own. Default: as many as the cluster has room for; 1 on a CPU alone.'
-complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l gpus-per-worker -x -a '(__dsvl_values text)' -d 'GPUs of each worker, such as 1 or 0.5. Default: 1'
-complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l rows-per-shard -x -a '(__dsvl_values text)' -d 'Rows in each file; a job that ends loses at most about one file of work.'
-complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l max-failed-shards -x -a '(__dsvl_values text)' -d 'Stop after more than N blocks of pictures whose workers failed again and again.'
 complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l system -s s -x -a '(__dsvl_values text)' -d 'System prompt, in place of the model\'s default; \'\' for none.'
 complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l max-new-tokens -l max-tokens -x -a '(__dsvl_values text)' -d 'Maximum length of an answer (at least 1).'
 complete -c dsvl -n "__dsvl_at 'dsvl batch'" -l temperature -l temp -x -a '(__dsvl_values text)' -d '0 always picks the most likely token; higher values vary more (between 0 and 100).'

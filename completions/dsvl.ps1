@@ -15,7 +15,6 @@ $dsvlValues = @{
     files = @{ Paths = 'files'; Words = @() }
     format = @{ Paths = ''; Words = @(@('jsonl', ''), @('csv', ''), @('parquet', ''), @('openai', ''), @('imagefolder', ''), @('txt', '')) }
     existing = @{ Paths = ''; Words = @(@('skip', ''), @('overwrite', ''), @('append', ''), @('prepend', '')) }
-    engine = @{ Paths = ''; Words = @(@('local', ''), @('ray', '')) }
     model = @{ Paths = ''; Words = @(@('tiny', 'the model embedded in dsvl'), @('1.3b', 'deepseek-community/deepseek-vl-1.3b-chat'), @('7b', 'deepseek-community/deepseek-vl-7b-chat'), @('1.3b-base', 'deepseek-community/deepseek-vl-1.3b-base'), @('7b-base', 'deepseek-community/deepseek-vl-7b-base')) }
     names = @{ Paths = ''; Words = @(@('tiny', 'the model embedded in dsvl'), @('1.3b', 'deepseek-community/deepseek-vl-1.3b-chat'), @('7b', 'deepseek-community/deepseek-vl-7b-chat'), @('1.3b-base', 'deepseek-community/deepseek-vl-1.3b-base'), @('7b-base', 'deepseek-community/deepseek-vl-7b-base')) }
 }
@@ -151,12 +150,6 @@ $dsvlCommands = @{
             @{ Names = @('--max-errors'); Kind = 'text'; Repeatable = $False; Help = 'Stop after more than N failures. A hundred in a row always stop the run.' }
             @{ Names = @('--dry-run'); Kind = $null; Repeatable = $False; Help = 'Show what would be done, and do nothing.' }
             @{ Names = @('--check'); Kind = 'files'; Repeatable = $False; Help = 'Only list the stale rows of an output: picture changed or missing, other prompt or model.' }
-            @{ Names = @('--engine'); Kind = 'engine'; Repeatable = $False; Help = 'ray runs workers on one or many machines, and writes a folder of shards; also reads and writes s3:// and the like. Needs pip install ''dsvl[ray]''.' }
-            @{ Names = @('--ray-address'); Kind = 'text'; Repeatable = $False; Help = 'Where Ray runs: started here, a cluster that this machine belongs to, or ray://HOST:PORT.' }
-            @{ Names = @('--workers'); Kind = 'text'; Repeatable = $False; Help = 'Workers, each with a model of its own. Default: as many as the cluster has room for; 1 on a CPU alone.' }
-            @{ Names = @('--gpus-per-worker'); Kind = 'text'; Repeatable = $False; Help = 'GPUs of each worker, such as 1 or 0.5. Default: 1' }
-            @{ Names = @('--rows-per-shard'); Kind = 'text'; Repeatable = $False; Help = 'Rows in each file; a job that ends loses at most about one file of work.' }
-            @{ Names = @('--max-failed-shards'); Kind = 'text'; Repeatable = $False; Help = 'Stop after more than N blocks of pictures whose workers failed again and again.' }
             @{ Names = @('--system', '-s'); Kind = 'text'; Repeatable = $False; Help = 'System prompt, in place of the model''s default; '''' for none.' }
             @{ Names = @('--max-new-tokens', '--max-tokens'); Kind = 'text'; Repeatable = $False; Help = 'Maximum length of an answer (at least 1).' }
             @{ Names = @('--temperature', '--temp'); Kind = 'text'; Repeatable = $False; Help = '0 always picks the most likely token; higher values vary more (between 0 and 100).' }

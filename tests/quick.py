@@ -22,7 +22,6 @@ _NAME = re.compile(r"[\w.]+")
 SLOW = frozenset(
     {
         "app/test_doctor.py", "benchmarks/test_results.py", "benchmarks/test_smoke.py",
-        "batch/cluster/test_loss.py", "batch/cluster/test_object_store.py", "batch/cluster/test_ray.py",
         "commands/test_answer_columns.py", "commands/test_answer_forms.py",
         "commands/test_batch.py", "commands/test_samples.py", "commands/test_doctor.py", "commands/test_undecodable.py",
         "engine/machine/test_detect.py",

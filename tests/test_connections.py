@@ -32,8 +32,6 @@ VALUES: dict[str, Sequence[str] | None] = {
     "--system": ["Be kind."], "--prompt": ["What?"], "--max-errors": ["3"], "--debug": [], "--verify": None,
     "--choices": ["Red,Blue"], "--schema": ["count int"], "--samples": ["2"], "--min-probability": ["0.5"],
     "--exclude": ["x*"], "--sidecar": [".caption"], "--prefix": ["p"], "--suffix": ["s"], "--separator": [" "],
-    "--engine": None, "--ray-address": None, "--workers": None, "--gpus-per-worker": None, "--rows-per-shard": None,
-    "--max-failed-shards": None,
 }  # fmt: skip
 
 

@@ -183,7 +183,6 @@ OWN = {
     "sessions/page.py": "a style of the package",
     "batch/output/report.py": "styles of the package",
     "batch/output/trials.py": "records that dsvl wrote",
-    "batch/cluster/manifest.py": "names that dsvl wrote",
     "batch/output/tables.py": "names to be written",
     "terminal/console.py": "what is to be shown",
     "terminal/clipboard.py": "base64",

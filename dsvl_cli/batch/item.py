@@ -29,7 +29,6 @@ class Item:
         prompts: the run's prompts as an earlier run filled them in for this item, by question; None to fill them in.
         own_id: whether the id was given by the source, as a `custom_id` is, and is not a path.
         root: the searched folder that contains the item, whose tree sidecars mirror; "" if it was named directly.
-        address: the URL or data address that it is read from; "" for what is in files.
     """
 
     id: str
@@ -44,7 +43,6 @@ class Item:
     own_id: bool = False
     prompts: Mapping[str, str] | None = None
     samples: int | None = None
-    address: str = field(default="", repr=False, compare=False)
 
     @property
     def prompt(self) -> str | None:

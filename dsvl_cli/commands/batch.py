@@ -34,9 +34,6 @@ $ dsvl batch photos -r -o photos --format imagefolder
 $ dsvl batch photos -o captions.jsonl --retry-errors
 $ dsvl batch --check captions.jsonl
 $ dsvl batch photos -o captions.jsonl --retry-stale
-
-# Caption millions of pictures on a Ray cluster.
-$ dsvl batch s3://bucket/photos -r -o s3://bucket/captions --engine ray --ray-address auto --workers 8
 """
 
 
@@ -77,12 +74,6 @@ def batch(
     max_errors: batch_options.MaxErrors = None,
     dry_run: batch_options.DryRun = False,
     check: batch_options.Check = None,
-    engine: batch_options.EngineOption = "local",
-    ray_address: batch_options.RayAddress = "local",
-    workers: batch_options.Workers = None,
-    gpus_per_worker: batch_options.GpusPerWorker = None,
-    rows_per_shard: batch_options.RowsPerShard = 1000,
-    max_failed_shards: batch_options.MaxFailedShards = 100,
     system: options.System = None,
     max_new_tokens: options.MaxNewTokens = SAMPLING.max_new_tokens,
     temperature: options.Temperature = SAMPLING.temperature,
@@ -156,12 +147,6 @@ def batch(
         max_errors=max_errors,
         dry_run=dry_run,
         check=check,
-        engine=engine,
-        ray_address=ray_address,
-        workers=workers,
-        gpus_per_worker=gpus_per_worker,
-        rows_per_shard=rows_per_shard,
-        max_failed_shards=max_failed_shards,
         given=options.given(ctx),
     )
     run_batch(options.make_console(ctx), asked, options.load_options(ctx.params), options.sampling_for_samples(ctx))

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from dsvl_cli.batch.output.formats import Engine, Existing, Format
+from dsvl_cli.batch.output.formats import Existing, Format
 from dsvl_cli.commands import options
 from dsvl_cli.engine.options import DEFAULT_PROMPT
 
-_SOURCES, _QUESTION, _ROWS, _RUN, _CLUSTER = "Sources", "Question", "Rows", "Run", "Cluster"
+_SOURCES, _QUESTION, _ROWS, _RUN = "Sources", "Question", "Rows", "Run"
 
 
 def _option(panel: str, *names: str, help: str, **more: Any) -> Any:  # noqa: A002
@@ -184,48 +184,5 @@ Check = Annotated[
     _option(
         _RUN, "--check", metavar="PATH",
         help="Only list the stale rows of an output: picture changed or missing, other prompt or model.",
-    ),
-]  # fmt: skip
-
-EngineOption = Annotated[
-    Engine,
-    _option(
-        _CLUSTER, "--engine", show_default=True,
-        help="ray runs workers on one or many machines, and writes a folder of shards; also reads and writes s3:// and "
-        "the like. Needs pip install 'dsvl[ray]'.",
-    ),
-]  # fmt: skip
-RayAddress = Annotated[
-    str,
-    _option(
-        _CLUSTER, "--ray-address", metavar="local|auto|ADDRESS", show_default=True,
-        help="Where Ray runs: started here, a cluster that this machine belongs to, or ray://HOST:PORT.",
-    ),
-]  # fmt: skip
-Workers = Annotated[
-    str | None,
-    _option(
-        _CLUSTER, "--workers", metavar="N|MIN:MAX",
-        help="Workers, each with a model of its own. Default: as many as the cluster has room for; 1 on a CPU alone.",
-    ),
-]  # fmt: skip
-GpusPerWorker = Annotated[
-    float | None,
-    _option(
-        _CLUSTER, "--gpus-per-worker", metavar="N", min=0, help="GPUs of each worker, such as 1 or 0.5. Default: 1"
-    ),
-]
-RowsPerShard = Annotated[
-    int,
-    _option(
-        _CLUSTER, "--rows-per-shard", metavar="N", min=1, show_default=True,
-        help="Rows in each file; a job that ends loses at most about one file of work.",
-    ),
-]  # fmt: skip
-MaxFailedShards = Annotated[
-    int,
-    _option(
-        _CLUSTER, "--max-failed-shards", metavar="N", min=0, show_default=True,
-        help="Stop after more than N blocks of pictures whose workers failed again and again.",
     ),
 ]  # fmt: skip

@@ -28,6 +28,9 @@ class _NoValue:
     def __repr__(self) -> str:
         return "NO_VALUE"
 
+    def __reduce__(self) -> str:  # in another process, it is the one that is there
+        return "NO_VALUE"
+
 
 NO_VALUE = _NoValue()
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dsvl_cli.app.batch.check import check_output
-from dsvl_cli.app.batch.cluster.checks import check_engine
 from dsvl_cli.app.batch.job import Job
 from dsvl_cli.app.batch.preview import preview_rows
 from dsvl_cli.app.batch.run import make_rows
@@ -24,16 +23,9 @@ def run_batch(console: Console, options: BatchOptions, load: LoadOptions, sampli
 
     Raises:
         SomeFailed: some rows are errors, or stale; each was reported.
-        UsageError: options contradict each other, or are for the other engine.
         DsvlError: the batch cannot be run.
         KeyboardInterrupt, SystemExit: a signal ended the run; pictures in progress were finished and saved.
     """
-    check_engine(options)
-    if options.engine == "ray":
-        from dsvl_cli.app.batch.cluster.run import make_rows_on_cluster
-
-        make_rows_on_cluster(console, Job(options, load, sampling))
-        return
     if options.format == "imagefolder" and options.out is not None and os.path.isdir(options.out):
         options = replace(options, out=os.path.join(options.out, METADATA))
     job = Job(options, load, sampling)

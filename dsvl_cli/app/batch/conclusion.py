@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dsvl_cli.batch.output.tables import looks_like_formula
-from dsvl_cli.batch.runner import FAILURES_IN_A_ROW, Ending, Tally
+from dsvl_cli.batch.runner import FAILURES_IN_A_ROW, Tally
 from dsvl_cli.errors import DsvlError, SomeFailed
 from dsvl_cli.terminal.batch import per_minute
 from dsvl_cli.terminal.waiting import clock_time
@@ -57,26 +57,18 @@ def conclude(console: Console, options: BatchOptions, outcome: RunOutcome) -> No
         console.status(line)
     if number is not None:
         console.status("run the same command again to resume" if kept else "stopped before everything was done")
-    raise_ending(tally.ending, number, options.max_errors, "retry them with --retry-errors")
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
+    if tally.ending == "max-errors":
+        raise DsvlError(f"stopped: more than {options.max_errors} failed", "retry them with --retry-errors")
+    if tally.ending == "all-fail":
+        raise DsvlError(
+            f"stopped: {FAILURES_IN_A_ROW} failed in a row",
+            "fix the common cause, then retry them with --retry-errors",
+        )
     if failed := kept.journal.count("error") if kept else tally.failed:
         raise SomeFailed(f"{failed} rows are errors")
-
-
-def raise_ending(ending: Ending, signal_number: int | None, max_errors: int | None, remedy: str) -> None:
-    """Raise if a run ended before everything was done.
-
-    Raises:
-        DsvlError: after too many errors; `remedy` says what to do about them.
-        KeyboardInterrupt, SystemExit: by a signal.
-    """
-    if signal_number == signal.SIGINT:
-        raise KeyboardInterrupt
-    if signal_number is not None:
-        raise SystemExit(128 + signal_number)
-    if ending == "max-errors":
-        raise DsvlError(f"stopped: more than {max_errors} failed", remedy)
-    if ending == "all-fail":
-        raise DsvlError(f"stopped: {FAILURES_IN_A_ROW} failed in a row", f"fix the common cause, then {remedy}")
 
 
 def _summarize(options: BatchOptions, outcome: RunOutcome) -> Iterator[str]:
@@ -85,7 +77,7 @@ def _summarize(options: BatchOptions, outcome: RunOutcome) -> Iterator[str]:
     if tally.done:
         rate = per_minute(tally.done, outcome.seconds)
         pace = f" in {clock_time(outcome.seconds)}" + (f", {rate} pictures a minute" if rate else "")
-        yield f"{count_words(tally.answered, tally.suspect, tally.failed)}{pace}"
+        yield f"{_count(tally.answered, tally.suspect, tally.failed)}{pace}"
     elif outcome.found == 0:
         yield "no pictures were found" + ("" if options.recursive else "; -r searches subfolders too") * has_folder
     else:
@@ -96,7 +88,7 @@ def _summarize(options: BatchOptions, outcome: RunOutcome) -> Iterator[str]:
         return
     answered, suspect, failed = (kept.journal.count(status) for status in ("answered", "suspect", "error"))
     if len(kept.journal) != tally.done and len(kept.journal):
-        yield f"{out} now has {count_words(answered, suspect, failed)}"
+        yield f"{out} now has {_count(answered, suspect, failed)}"
     again = [flag for flag, count in (("--retry-suspect", suspect), ("--retry-errors", failed)) if count]
     if again:
         yield f"retry with {' and '.join(again)}"
@@ -107,8 +99,7 @@ def _summarize(options: BatchOptions, outcome: RunOutcome) -> Iterator[str]:
         yield f"rows in {out}" + (f", report in {report}" if report is not None else "")
 
 
-def count_words(answered: int, suspect: int, failed: int) -> str:
-    """Return numbers of rows in words, without those that are 0."""
+def _count(answered: int, suspect: int, failed: int) -> str:
     parts = [
         f"{answered:,} answered",
         f"{suspect:,} suspect" if suspect else "",

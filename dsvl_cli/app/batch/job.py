@@ -188,7 +188,6 @@ class Job:
             access=Access(self.load.offline, options.allow_private_addresses, options.allow_outside_paths),
             tell=tell,
             outputs=outputs or PathSet(),
-            remote=options.engine == "ray",
             every=options.every,
             exclusion=skipped.exclusion,
             skipped=skipped,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dsvl_cli.batch.output.formats import Engine, Existing, Format
+    from dsvl_cli.batch.output.formats import Existing, Format
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +48,6 @@ class BatchOptions:
         max_errors: stop after more failures than this.
         dry_run: only show what would be done.
         check: only list the stale rows of this output.
-        engine: who runs it: `local` or `ray`.
-        ray_address: where Ray runs: `local`, `auto` or an address.
-        workers: the number of workers, or a range `1:64`, as it was typed; None for as many as fit.
-        gpus_per_worker: the GPUs of each; None for one if there are any.
-        rows_per_shard: the number of rows in a file of a cluster's output.
-        max_failed_shards: how many blocks of pictures may fail before the job does.
         given: the names of the parameters set on the command line, not in the environment or a file.
     """
 
@@ -94,10 +88,4 @@ class BatchOptions:
     max_errors: int | None
     dry_run: bool
     check: str | None
-    engine: Engine
-    ray_address: str
-    workers: str | None
-    gpus_per_worker: float | None
-    rows_per_shard: int
-    max_failed_shards: int
     given: frozenset[str]

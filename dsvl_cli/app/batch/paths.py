@@ -67,24 +67,17 @@ def _list_written(job: Job) -> list[Path]:
         return []
     written = written_paths(Path(options.out), form)
     if options.report is not None:
-        check_report_place(options.report)
+        if options.report.is_dir():
+            raise UsageError(f"{options.report} is a folder", "give a file with --report")
+        if not options.report.parent.is_dir():
+            raise UsageError(
+                f"--report is {options.report}, but there is no folder {options.report.parent}", "create it first"
+            )
         written.append(options.report)
     for path in written:
         if path.is_dir():
             raise UsageError(f"{path} is a folder, but would be written as a file", "write elsewhere with -o")
     return written
-
-
-def check_report_place(report: Path) -> None:
-    """Check that a report can be written.
-
-    Raises:
-        UsageError: it is a folder, or in none.
-    """
-    if report.is_dir():
-        raise UsageError(f"{report} is a folder", "give a file with --report")
-    if not report.parent.is_dir():
-        raise UsageError(f"--report is {report}, but there is no folder {report.parent}", "create it first")
 
 
 def _list_read(job: Job, checkpoint: Checkpoint) -> Iterator[tuple[str, str | Path]]:

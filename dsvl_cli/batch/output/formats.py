@@ -1,4 +1,4 @@
-"""Output formats, policies for existing text files, and engines. Cheap to import, for the command line.
+"""Output formats, and policies for existing text files. Cheap to import, for the command line.
 
 A new format is named here; a table's writer is in `tables.py` and is listed in `sinks.py`, and `app/batch/output.py`
 checks what it needs.
@@ -14,4 +14,3 @@ FORMATS_BY_EXTENSION: Mapping[str, Format] = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet",
 }  # fmt: skip
 Existing = Literal["skip", "overwrite", "append", "prepend"]
-Engine = Literal["local", "ray"]

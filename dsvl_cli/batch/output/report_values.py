@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dsvl_cli.batch.row import ONLY, Answer, Row
+from dsvl_cli.engine.samples import Sample
 
 _MOST_COLUMNS = 60  # a schema may allow any names
 _MOST_VALUES = 30  # of a column that can be filtered by
@@ -129,7 +130,7 @@ class Columns:
         shown = [self._show(name, answer, keys) for name, answer in row.answers.items()]
         if len(row.answers) > 1:
             chances = [chance for answer in row.answers.values() if (chance := answer.probability) is not None]
-            gaps = [gap for answer in row.answers.values() if (gap := find_disagreement(answer)) is not None]
+            gaps = [gap for answer in row.answers.values() if (gap := answer.disagreement) is not None]
             # Of a row with several: what a person looks for is its weakest answer.
             if len(chances) > 1:
                 self._number(keys, ("probability",), "lowest probability", min(chances))
@@ -140,11 +141,11 @@ class Columns:
 
     def _show(self, name: str, answer: Answer, keys: dict[int, Key]) -> ShownAnswer:
         label = "" if name == ONLY else name
-        chances, disagreement, samples = "", "", tuple(getattr(answer, "samples", ()))
+        chances, disagreement, samples = "", "", answer.samples
         if answer.probabilities is not None and (chance := answer.probability) is not None:
             self._number(keys, ("probability", name), _join(label, "probability"), chance)
             chances = _rank(answer.text, chance, answer.probabilities)
-        if (gap := find_disagreement(answer)) is not None:
+        if (gap := answer.disagreement) is not None:
             self._number(keys, ("disagreement", name), _join(label, "disagreement"), gap, falls=True)
             disagreement = f"{len(samples)} samples, disagreement {gap:.2f}"
         parts: list[Part] = []
@@ -157,8 +158,8 @@ class Columns:
             is_free = answer.probabilities is None and answer.result is answer.text  # it has no value then
             column = self._value(keys, ("value", name), label or "answer", answer.result, is_free=is_free)
             parts.append(Part("", show_value(answer.result), column))
-        samples = tuple(map(_show_sample, samples))
-        return ShownAnswer(label, tuple(parts), has_properties, chances, disagreement, samples)
+        shown = tuple(map(_show_sample, samples))
+        return ShownAnswer(label, tuple(parts), has_properties, chances, disagreement, shown)
 
     def _value(
         self, keys: dict[int, Key], place: tuple[str, ...], label: str, value: Any, *, is_free: bool = False
@@ -182,12 +183,6 @@ class Columns:
         return column.index
 
 
-def find_disagreement(answer: Answer) -> float | None:
-    """Return how far the samples of an answer disagree; None if there is one alone."""
-    gap: float | None = getattr(answer, "disagreement", None)
-    return gap
-
-
 def show_value(value: Any) -> str:
     """Return a JSON value as a person reads it: texts as they are, a list of texts and numbers with commas."""
     if isinstance(value, str):
@@ -197,9 +192,8 @@ def show_value(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _show_sample(sample: Any) -> str:
-    error = getattr(sample, "error", None)
-    return f"({error})" if error is not None else show_value(getattr(sample, "result", sample))
+def _show_sample(sample: Sample) -> str:
+    return show_value(sample.result) if sample.error is None else f"({sample.error})"
 
 
 def _to_key(value: Any) -> Key:

@@ -83,21 +83,13 @@ def write_parquet(
     """
     check_parquet()
     import pyarrow as pa
-
-    with new_file(path) as file:
-        columns = table_columns(questions, constraints, has_samples=has_samples)
-        write_parquet_into(pa.PythonFile(file, "w"), rows, columns)
-
-
-def write_parquet_into(file: Any, rows: Iterable[Row], columns: Mapping[str, type]) -> None:
-    """Write rows into a file of pyarrow's that is open; `columns` are those of `table_columns`."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
+    columns = table_columns(questions, constraints, has_samples=has_samples)
     kinds = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
     kinds |= {_LISTS[kind]: pa.list_(found) for kind, found in kinds.items()}
     schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
-    with pq.ParquetWriter(file, schema) as writer:
+    with new_file(path) as file, pq.ParquetWriter(pa.PythonFile(file, "w"), schema) as writer:
         for some in _chunks(rows):
             cells = [
                 [_as(kind, cell) for kind, cell in zip(columns.values(), _cells(row, columns), strict=True)]

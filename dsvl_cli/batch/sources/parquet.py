@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsvl_cli.batch.item import Item
-from dsvl_cli.batch.sources.remote_files import is_remote, open_binary
 from dsvl_cli.batch.sources.sequential_reader import SequentialReader, Stream
 from dsvl_cli.engine.pictures.access import FOREIGN, Access, check_inside, shown_address
 from dsvl_cli.engine.pictures.images import MAX_BYTES, read_file
@@ -144,8 +143,7 @@ def _open(name: str) -> ParquetFile:
     from pyarrow.parquet import ParquetFile
 
     # With a buffer of 1 MiB: otherwise the column is read one whole row group at a time.
-    source = open_binary(name) if is_remote(name) else name
-    return ParquetFile(source, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+    return ParquetFile(name, buffer_size=_BUFFER_BYTES, pre_buffer=False)
 
 
 def _choose_column(schema: pyarrow.Schema, wanted: str | None, name: str) -> str:

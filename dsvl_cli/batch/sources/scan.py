@@ -19,8 +19,6 @@ from dsvl_cli.batch.item import Item
 from dsvl_cli.batch.path_set import PathSet
 from dsvl_cli.batch.sources.identity import canonical
 from dsvl_cli.batch.sources.leftovers import Exclusion, Skipped, is_leftover_file, is_leftover_folder
-from dsvl_cli.batch.sources.remote import scan_remote
-from dsvl_cli.batch.sources.remote_files import is_remote, read_remote
 from dsvl_cli.batch.sources.webdataset import TARS, scan_tar
 from dsvl_cli.engine.encodings import split_names
 from dsvl_cli.engine.pictures.access import FOREIGN, Access, address_id, is_url, shown_address
@@ -47,7 +45,6 @@ class ScanOptions:
         access: what names in files may lead to; a name given to `scan` itself may lead anywhere.
         tell: called with a message for each folder that cannot be read.
         outputs: the files that the run writes: they are no sources, wherever they are.
-        remote: read object stores too, such as `s3://bucket/photos`.
         every: take hidden files, thumbnails and system files too.
         exclusion: what to leave out, wherever it was found or named.
         skipped: counts what was left out.
@@ -61,7 +58,6 @@ class ScanOptions:
     access: Access = FOREIGN
     tell: Callable[[str], None] = lambda _: None
     outputs: PathSet = field(default_factory=PathSet, compare=False)
-    remote: bool = False
     every: bool = False
     exclusion: Exclusion = field(default_factory=Exclusion, compare=False)
     skipped: Skipped = field(default_factory=Skipped, compare=False)
@@ -115,8 +111,6 @@ def _open_source(source: str, options: ScanOptions) -> Iterator[Item]:
         return iter([_url_item(source, options.access.as_typed())])
     if is_data_address(source):
         return iter([_data_item(source)])
-    if options.remote and is_remote(source):
-        return _search_remote(source, options)
     source = local_path(source)
     if os.path.isdir(source):
         return _search_folder(_tidy(source), options)
@@ -124,23 +118,7 @@ def _open_source(source: str, options: ScanOptions) -> Iterator[Item]:
         return _open_file(_tidy(source), options)
     if glob.has_magic(source):
         return _match(source, options)
-    hint = "--engine ray reads object stores" if is_remote(source) else None
-    raise DsvlError(f"{shown_address(source)}: no such file or folder", hint)
-
-
-def _search_remote(source: str, options: ScanOptions) -> Iterator[Item]:
-    def open_holder(name: str) -> Iterator[Item] | None:
-        return _open_file(name, options) if name.lower().endswith(_HOLDERS) else None
-
-    return scan_remote(
-        source,
-        open_holder,
-        recursive=options.recursive,
-        key=name_key,
-        is_picture=lambda name: _is_taken(name, options),
-        is_holder=lambda name: name.lower().endswith(_HOLDERS),
-        is_wanted=lambda name: _takes_member(name, options),
-    )
+    raise DsvlError(f"{shown_address(source)}: no such file or folder")
 
 
 def _open_file(path: str, options: ScanOptions, root: str = "") -> Iterator[Item]:
@@ -157,11 +135,10 @@ def _open_file(path: str, options: ScanOptions, root: str = "") -> Iterator[Item
         from dsvl_cli.batch.sources.requests import scan_requests
 
         return scan_requests(path, access=options.access, found=options.custom_ids)
-    return iter([file_item(path)])
+    return iter([_file_item(path)])
 
 
-def file_item(path: str, root: str = "") -> Item:
-    """Return the item of a picture's file, which need not exist."""
+def _file_item(path: str, root: str = "") -> Item:
     return Item(path, path, partial(_read, path), root=root)
 
 
@@ -170,7 +147,7 @@ def _read(path: str) -> Sequence[bytes]:
 
 
 def _url_item(url: str, access: Access) -> Item:
-    return Item(address_id(url), shown_address(url), partial(_fetch, url, access), address=url)
+    return Item(address_id(url), shown_address(url), partial(_fetch, url, access))
 
 
 def _fetch(url: str, access: Access) -> Sequence[bytes]:
@@ -181,7 +158,7 @@ def _fetch(url: str, access: Access) -> Sequence[bytes]:
 
 def _data_item(address: str) -> Item:
     name = shown_source(address)
-    return Item(name, name, lambda: (decode_data_address(address),), address=address)
+    return Item(name, name, lambda: (decode_data_address(address),))
 
 
 def _tidy(path: str) -> str:
@@ -223,7 +200,7 @@ def _walk(root: str, options: ScanOptions) -> Iterator[Item]:
         if not kind:
             levels.pop()
         elif kind == "file":
-            yield file_item(path, root)
+            yield _file_item(path, root)
         elif options.recursive:
             levels.append(iter(_list_folder(path, root, options, entered)))
 
@@ -339,17 +316,11 @@ def _listed(names: BinaryIO, options: ScanOptions) -> Iterator[Item]:
     for path in map(local_path, list_paths(names)):
         if is_data_address(path):
             yield _data_item(path)
-        elif options.remote and is_remote(path):
-            yield Item(path, shown_address(path), partial(_read_remote, path))
         elif is_address(path) or (is_url(path) and not os.path.lexists(path)):
             yield _url_item(path, options.access)
         elif not _is_excluded(path, options):
-            item = file_item(_tidy(path))
+            item = _file_item(_tidy(path))
             yield replace(item, read=partial(_refuse_output, path)) if path in options.outputs else item
-
-
-def _read_remote(address: str) -> Sequence[bytes]:
-    return (read_remote(address),)
 
 
 def _refuse_output(path: str) -> Sequence[bytes]:

@@ -13,7 +13,6 @@ from functools import lru_cache, partial
 from typing import BinaryIO, TypeVar, cast
 
 from dsvl_cli.batch.item import Item
-from dsvl_cli.batch.sources.remote_files import open_binary
 from dsvl_cli.batch.sources.sequential_reader import SequentialReader, Stream
 from dsvl_cli.engine.pictures.images import MAX_BYTES, PICTURE_EXTENSIONS
 from dsvl_cli.errors import DsvlError, ImageError
@@ -93,7 +92,7 @@ def _texts(path: str, extension: str) -> tuple[Mapping[str, bytes], DsvlError | 
 
 def _is_compressed(path: str) -> bool:
     try:
-        with open_binary(path) as file:
+        with open(path, "rb") as file:
             return file.read(len(_GZIP)) == _GZIP
     except OSError as exc:
         raise DsvlError(f"{path}: cannot be read: {exc.strerror or 'unknown error'}") from exc
@@ -103,7 +102,7 @@ def _is_compressed(path: str) -> bool:
 def _opened(path: str) -> Iterator[BinaryIO]:
     """Open an archive, and turn errors while reading it into DsvlError."""
     try:
-        with open_binary(path) as stored, gzip.open(stored) if _is_compressed(path) else stored as file:
+        with gzip.open(path) if _is_compressed(path) else open(path, "rb") as file:
             yield cast(BinaryIO, file)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as exc:
         raise _damaged(path) from exc
@@ -200,7 +199,7 @@ def _read_at(path: str, offset: int, size: int, name: str) -> Sequence[bytes]:
     if size > MAX_BYTES:
         raise _too_large(name)
     try:
-        with open_binary(path) as file:
+        with open(path, "rb") as file:
             file.seek(offset)
             return (_read_exactly(file, size),)
     except EOFError as exc:

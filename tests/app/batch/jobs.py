@@ -16,7 +16,6 @@ PLAIN = BatchOptions(
     suffix=None, separator=", ", choices=None, yes_no=False, schema=None, samples=1, min_probability=None,
     overwrite=False, report=None, batch_size="auto", retry_errors=False,
     retry_suspect=False, retry_stale=False, max_errors=None, dry_run=False, check=None,
-    engine="local", ray_address="local", workers=None, gpus_per_worker=None, rows_per_shard=1000, max_failed_shards=100,
     given=frozenset({"sources", "out"}),
 )  # fmt: skip
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,25 +13,10 @@ import pytest
 from dsvl_cli.batch.output.report import write_report
 from dsvl_cli.batch.output.report_values import Columns, show_value
 from dsvl_cli.batch.row import ONLY, Answer, Failure, Row
+from dsvl_cli.engine.samples import Sample
 from tests.batch.output.test_report import ATTACK, Page
 
 PROMPTS = {ONLY: "What?"}
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One of several answers."""
-
-    result: Any
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled(Answer):
-    """An answer that was given several times."""
-
-    samples: tuple[Any, ...] = ()
-    disagreement: float | None = None
 
 
 def choice(**chances: float) -> Answer:
@@ -159,14 +143,14 @@ def test_several_questions(tmp_path: Path) -> None:
 
 
 def test_samples_and_how_far_they_disagree_come_first(tmp_path: Path) -> None:
-    samples = (Sample("red"), Sample({"a": 1}), Sample(None, "it ended too early"))
-    answer = Sampled("red", "stop", samples=samples, disagreement=0.425)
+    samples = (Sample("red"), Sample("{}", value={"a": 1}), Sample("{", error="it ended too early"))
+    answer = Answer("red", "stop", samples=samples, disagreement=0.425)
     page, tools = written(tmp_path / "r.html", flat("a", answer), flat("b", Answer("red", "stop")))
     assert page.cards[0]["summary"] == "3 samples, disagreement 0.42"
     assert page.cards[0]["li"] == 'red{"a": 1}(it ended too early)'
     assert "summary" not in page.cards[1]
     assert tools.first == "disagreement"
-    both = {"one": answer, "two": Sampled("x", "stop", samples=samples, disagreement=1.0)}
+    both = {"one": answer, "two": Answer("x", "stop", samples=samples, disagreement=1.0)}
     _, tools = written(tmp_path / "r.html", Row("a", "a", {"one": "?", "two": "?"}, both))
     assert tools.first == "highest disagreement"
     assert tools.keys[0][tools.orders.index("highest disagreement") - 1] == 1.0
@@ -218,7 +202,7 @@ def test_errors_have_no_values(tmp_path: Path) -> None:
 
 def test_hostile_values_are_texts(tmp_path: Path) -> None:
     path = tmp_path / "r.html"
-    hostile = Sampled(
+    hostile = Answer(
         ATTACK, "stop", value={ATTACK: ATTACK, "": {ATTACK: [ATTACK]}}, samples=(Sample(ATTACK),), disagreement=1.0
     )
     several = {ATTACK: choice(**{ATTACK: 0.9, "x": 0.1}), "b": hostile}
