@@ -7,22 +7,31 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+_ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
 
 @contextmanager
 def deferred_signals() -> Iterator[None]:
     """Let signals that end the program wait until the block has ended.
 
-    An exception that a handler raises within the C++ code of torch's import is lost there, or aborts the process.
-    Windows has no such waiting; there, and in other threads, nothing changes.
+    An exception that a handler raises within the C++ code of torch's import is lost there, or aborts the process. To
+    block the signals would not do: another thread of the process would get them. In other threads nothing changes.
     """
-    if not hasattr(signal, "pthread_sigmask") or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = {getattr(signal, name) for name in _ENDING_SIGNALS}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    came: list[int] = []
+    handlers = {
+        number: handler
+        for name in _ENDING_SIGNALS
+        if (number := getattr(signal, name, None)) is not None and callable(handler := signal.getsignal(number))
+    }
+    for number in handlers:
+        signal.signal(number, lambda number, _: came.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])

@@ -13,8 +13,11 @@ from dsvl_cli.terminal.deferral import deferred_signals
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
 
 
-def test_a_signal_is_raised_after_the_block() -> None:
+def test_a_signal_is_raised_after_the_block_whichever_thread_gets_it() -> None:
     done = []
+    end = threading.Event()
+    other = threading.Thread(target=end.wait)
+    other.start()
 
     def load() -> None:
         with deferred_signals():
@@ -22,26 +25,40 @@ def test_a_signal_is_raised_after_the_block() -> None:
             done.append("imported")
         done.append("too late")
 
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         load()
+    end.set()
+    other.join()
     assert done == ["imported"]
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_an_import_that_fails_leaves_signals_as_they_were() -> None:
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(ImportError), deferred_signals():
         raise ImportError
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+    assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_in_another_thread_nothing_waits() -> None:
-    masks = []
+def test_an_ignored_signal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with deferred_signals():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_in_another_thread_nothing_changes() -> None:
+    before, within = signal.getsignal(signal.SIGINT), []
 
     def load() -> None:
         with deferred_signals():
-            masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+            within.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=load)
     thread.start()
     thread.join()
-    assert masks == [set()]
+    assert within == [before]
