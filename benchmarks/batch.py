@@ -11,6 +11,7 @@ from benchmarks.asking import DOCUMENTED
 from benchmarks.cpu import detect_kind
 from benchmarks.formats import width
 from benchmarks.goals import Goals, goals_for
+from benchmarks.limits import Limits, Shape
 from benchmarks.results import Result, Row, publish
 from benchmarks.setup import Figures, Setup, add_options, median_of
 
@@ -20,17 +21,24 @@ def rate(runs: list[Figures]) -> float:
     return median_of(({"rate": 60 * run["pictures"] / run["seconds"]} for run in runs), "rate")
 
 
-def make_rows(runs: dict[str, list[Figures]], formats: tuple[str, ...], new_tokens: int, goals: Goals) -> list[Row]:
+def make_rows(
+    runs: dict[str, list[Figures]],
+    formats: tuple[str, ...],
+    limits: Limits,
+    shape: Shape,
+    new_tokens: int,
+    goals: Goals,
+) -> list[Row]:
     """Compare each format with the loop."""
-    others = [name for name in runs if name.startswith("transformers")]
-    return [
-        Row(
-            f"pictures of {new_tokens} tokens, {name}", rate(runs[f"dsvl {name}"]), "/min",
-            f"loop, {other}", rate(runs[other]), goals.batch.get(width(name)) if other == DOCUMENTED else None,
-        )
-        for name in formats
-        for other in others
-    ]  # fmt: skip
+    rows = []
+    for name in formats:
+        ours = runs[f"dsvl {name}"]
+        limit = shape.batch_rate(limits, name, ours[-1]["prompt_tokens"], new_tokens, ours[-1]["pictures"])
+        for other in (name for name in runs if name.startswith("transformers")):
+            goal = goals.batch.get(width(name)) if other == DOCUMENTED else None
+            what = f"pictures of {new_tokens} tokens, {name}"
+            rows.append(Row(what, rate(ours), "/min", f"loop, {other}", rate(runs[other]), goal, limit))
+    return rows
 
 
 def main() -> None:
@@ -42,6 +50,7 @@ def main() -> None:
     parser.add_argument("--loop", type=int, default=3, help="pictures of the loop")
     args = parser.parse_args()
     setup = Setup.from_arguments(args)
+    limits, shape, measured = setup.measure_limits()
     new_tokens = ("--new-tokens", str(args.new_tokens))
     runs: dict[str, list[Figures]] = {}
     for _ in range(setup.rounds):
@@ -52,10 +61,11 @@ def main() -> None:
             found = setup.ours("batch", name, *new_tokens, "--pictures", str(args.pictures))
             runs.setdefault(f"dsvl {name}", []).extend(found["runs"])
     notes = [
-        f"{args.pictures} in a batch, {args.loop} in the loop; {setup.threads} threads, rounds: {setup.rounds}",
+        measured,
+        f"{args.pictures} in a batch, {args.loop} in the loop; rounds: {setup.rounds}",
         *setup.skipped_formats,
     ]
-    rows = make_rows(runs, setup.formats, args.new_tokens, goals_for(detect_kind()))
+    rows = make_rows(runs, setup.formats, limits, shape, args.new_tokens, goals_for(detect_kind()))
     publish(Result("batch", "Many pictures", rows, notes, runs), setup.results)
 
 

@@ -60,7 +60,12 @@ def run_ours(setup: Setup, name: str, new_tokens: int) -> Figures:
         raise SystemExit(f"dsvl describe failed:\n{run.stderr[-2000:]}")
     stats = parse_figures(run.stdout)["stats"]
     parts = {"prefill": stats["prompt_seconds"], "decode": stats["generate_seconds"]}
-    return {"seconds": whole, "new_tokens": stats["generated_tokens"], **parts}
+    return {
+        "seconds": whole,
+        "prompt_tokens": stats["prompt_tokens"],
+        "new_tokens": stats["generated_tokens"],
+        **parts,
+    }
 
 
 def run_theirs(setup: Setup, dtype: str, new_tokens: int) -> Figures:
@@ -100,8 +105,10 @@ def run_processes(setup: Setup, new_tokens: int) -> dict[str, list[Figures]]:
     return runs
 
 
-def make_process_rows(runs: dict[str, list[Figures]], formats: tuple[str, ...], goals: Goals) -> list[Row]:
-    """Compare whole processes, and list the parts of each of ours."""
+def make_process_rows(
+    runs: dict[str, list[Figures]], formats: tuple[str, ...], limits: Limits, shape: Shape, goals: Goals
+) -> list[Row]:
+    """Compare whole processes, and list the parts of each of ours; what starting takes has no limit of its own."""
     imports = median_of(runs["imports"], "seconds")
     best = min(formats, key=lambda name: median_of(runs[name], "seconds"))
     others = [name for name in runs if name.startswith("transformers")]
@@ -110,9 +117,12 @@ def make_process_rows(runs: dict[str, list[Figures]], formats: tuple[str, ...], 
         whole, prefill, decode = (median_of(runs[name], part) for part in ("seconds", "prefill", "decode"))
         parts = {"imports": imports, "load": whole - imports - prefill - decode, "prefill": prefill, "decode": decode}
         what = f"process start to end, {name}" + (" (the fastest)" if name == best else "")
+        last = runs[name][-1]
+        limit = shape.answer_seconds(limits, name, last["prompt_tokens"], last["new_tokens"])
         for other in others:
             goal = goals.process if name == best and other == DOCUMENTED else None
-            rows.append(Row(what, whole, "s", f"script, {other}", median_of(runs[other], "seconds"), goal))
+            theirs = median_of(runs[other], "seconds")
+            rows.append(Row(what, whole, "s", f"script, {other}", theirs, goal, limit))
             for part in PARTS:
                 theirs = median_of(runs[other], part)
                 rows.append(Row(f"of it {part}, {name}", parts[part], "s", f"of it, {other}", theirs))
@@ -141,7 +151,7 @@ def main() -> None:
         raw["loaded"] = asked.raw()
     if "process" in args.parts:
         processes = run_processes(setup, args.new_tokens)
-        rows += make_process_rows(processes, setup.formats, goals)
+        rows += make_process_rows(processes, setup.formats, limits, shape, goals)
         notes += [
             f"processes with a warm page cache; our imports are a process of their own, `{IMPORTS}`; load is the rest",
             "the script for transformers imports no torchao",

@@ -150,6 +150,22 @@ class Shape:
         whole = "fp32" if format_name == "fp32" else "bf16"
         return linear / limits.rate(format_name) + (attention + pictures * vision) / limits.rate(whole)
 
+    def turn_seconds(self, limits: Limits, format_name: str, before: int, tokens: int) -> float:
+        """Return the minimum seconds until the first token of a turn of text, of which `before` tokens are cached.
+
+        The weights are read once, and so is the cache; few tokens need less time for their products.
+        """
+        linear = 2.0 * (self.layer_weights * tokens + self.head_weights) / limits.rate(format_name)
+        return max(linear, self.step_bytes(format_name, before) / limits.bandwidth)
+
+    def batch_rate(self, limits: Limits, format_name: str, prompt_tokens: int, new_tokens: int, pictures: int) -> float:
+        """Return the most pictures a minute, answered so many at a time: a step reads the weights once for all."""
+        positions = prompt_tokens + new_tokens // 2
+        bytes_read = self.step_bytes(format_name, 0) + pictures * self.cache_bytes(format_name, positions)
+        linear = 2.0 * pictures * (self.layer_weights + self.head_weights) / limits.rate(format_name)
+        steps = (new_tokens - 1) * max(bytes_read / limits.bandwidth, linear)
+        return 60 * pictures / (pictures * self.prefill_seconds(limits, format_name, prompt_tokens) + steps)
+
     def answer_seconds(self, limits: Limits, format_name: str, prompt_tokens: int, new_tokens: int) -> float:
         """Return the minimum seconds for a question about one picture, until the last new token."""
         positions = prompt_tokens + new_tokens // 2

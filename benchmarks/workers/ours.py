@@ -155,17 +155,22 @@ def measure_batch(model: VisionLanguageModel, args: argparse.Namespace) -> Figur
     """Many pictures and one question, through `answer_all`."""
     sampling = SamplingParams(max_new_tokens=args.new_tokens)
 
-    def answer_pictures(pictures: list[Picture]) -> None:
+    def answer_pictures(pictures: list[Picture]) -> int:
+        tokens = 0
         talks = (Conversation([Message("user", (picture, DEFAULT_PROMPT))]) for picture in pictures)
         requests = [Request(index, talk, sampling) for index, talk in enumerate(talks)]
         for outcome in model.answer_all(requests, batch_size=args.pictures):
             if outcome.reply is None or outcome.reply.finish_reason != "length":
                 raise SystemExit("dsvl did not answer every picture to the last token")
+            tokens = outcome.reply.stats.prompt_tokens if outcome.reply.stats else tokens
+        return tokens
 
     warm_up(model)
     pictures = draw_pictures(args.image, args.pictures)
-    seconds = timed(lambda: answer_pictures(pictures))
-    return {"runs": [{"pictures": args.pictures, "seconds": seconds}]}
+    start = time.perf_counter()
+    tokens = answer_pictures(pictures)
+    seconds = time.perf_counter() - start
+    return {"runs": [{"pictures": args.pictures, "prompt_tokens": tokens, "seconds": seconds}]}
 
 
 def measure_context(model: VisionLanguageModel, args: argparse.Namespace) -> Figures:

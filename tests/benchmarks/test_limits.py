@@ -50,3 +50,19 @@ def test_an_answer_takes_at_least_its_prefill_and_its_steps() -> None:
     assert prefill > 2 * shape.layer_weights * 113 / 2e9
     assert one == pytest.approx(prefill)
     assert many - prefill == pytest.approx(100 * shape.step_bytes("bf16", 163) / 1e9)
+
+
+def test_a_turn_reads_the_weights_once_or_multiplies_its_tokens() -> None:
+    shape = Shape.read("tiny")
+    assert shape.turn_seconds(LIMITS, "bf16", 113, 1) == shape.step_bytes("bf16", 113) / 1e9
+    many = 2 * (shape.layer_weights * 1000 + shape.head_weights) / 2e9
+    assert shape.turn_seconds(LIMITS, "bf16", 113, 1000) == pytest.approx(many)
+
+
+def test_a_batch_reads_the_weights_once_for_all_of_a_step() -> None:
+    shape = Shape.read("tiny")
+    slow = Limits(bandwidth=1e6, rates={"fp32": 1e15, "bf16": 1e15, "int8": 1e15})  # only bytes count
+    alone, together = (shape.batch_rate(slow, "bf16", 100, 21, pictures) for pictures in (1, 16))
+    step = shape.step_bytes("bf16", 0) + 16 * shape.cache_bytes("bf16", 110)
+    assert together == pytest.approx(60 * 16 / (20 * step / 1e6), rel=1e-3)
+    assert alone < together < 16 * alone

@@ -119,12 +119,13 @@ def test_describe_lists_the_parts_of_a_process() -> None:
     runs = {
         "transformers bf16": [{"seconds": 50.0, "imports": 5.0, "load": 2.0, "prefill": 10.0, "decode": 33.0}],
         "imports": [{"seconds": 4.0}],
-        "bf16": [{"seconds": 15.0, "prefill": 6.0, "decode": 4.0}],
+        "bf16": [{"seconds": 15.0, "prefill": 6.0, "decode": 4.0, "prompt_tokens": 113, "new_tokens": 11}],
     }
-    rows = describe.make_process_rows(runs, ("bf16",), VNNI)
+    rows = describe.make_process_rows(runs, ("bf16",), LIMITS, SHAPE, VNNI)
     process = find(rows, "process start to end, bf16")
     assert process.ratio == pytest.approx(0.3)
     assert process.reached is False
+    assert process.limit == SHAPE.answer_seconds(LIMITS, "bf16", 113, 11)
     parts = {row.what: (row.value, row.reference) for row in rows if row.what.startswith("of it")}
     assert parts["of it load, bf16"] == (1.0, 2.0)
     assert sum(value for value, _ in parts.values()) == 15.0
@@ -133,9 +134,12 @@ def test_describe_lists_the_parts_of_a_process() -> None:
 def test_chat_turns_holds_the_second_turn_against_theirs() -> None:
     runs = {
         "transformers bf16": [{"first_seconds": 7.0, "second_seconds": 8.0}],
-        "dsvl bf16": [{"first_seconds": 6.0, "second_seconds": 0.2}],
+        "dsvl bf16": [{"first_seconds": 6.0, "second_seconds": 0.2, "prompt_tokens": 113, "second_prompt_tokens": 161}],
     }
-    second = find(chat_turns.make_rows(runs, ("bf16",), VNNI), "first token, second turn, bf16")
+    rows = chat_turns.make_rows(runs, ("bf16",), VNNI, LIMITS, SHAPE)
+    second = find(rows, "first token, second turn, bf16")
+    assert second.limit == SHAPE.turn_seconds(LIMITS, "bf16", 113, 48)
+    assert find(rows, "first token, first turn, bf16").limit == SHAPE.prefill_seconds(LIMITS, "bf16", 113)
     assert second.ratio == pytest.approx(0.025)
     assert second.reached is True
 
@@ -153,9 +157,10 @@ def test_memory_counts_the_higher_of_loading_and_answering_beyond_the_imports() 
 def test_batch_compares_pictures_per_minute() -> None:
     runs = {
         "transformers bf16": [{"pictures": 3, "seconds": 90.0}],
-        "dsvl bf16": [{"pictures": 16, "seconds": 120.0}],
+        "dsvl bf16": [{"pictures": 16, "seconds": 120.0, "prompt_tokens": 113}],
     }
-    (row,) = batch.make_rows(runs, ("bf16",), 64, VNNI)
+    (row,) = batch.make_rows(runs, ("bf16",), LIMITS, SHAPE, 64, VNNI)
+    assert row.limit == SHAPE.batch_rate(LIMITS, "bf16", 113, 64, 16)
     assert (row.value, row.reference, row.ratio, row.reached) == (8.0, 2.0, 4.0, True)
 
 
