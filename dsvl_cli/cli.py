@@ -17,8 +17,8 @@ from dsvl_cli import __version__
 from dsvl_cli.commands.lazy import LazyGroup
 from dsvl_cli.errors import DsvlError, ExitStatus, SomeFailed, UsageError, is_out_of_memory
 from dsvl_cli.terminal.console import Console, Environment
+from dsvl_cli.terminal.deferral import ENDING_SIGNALS
 
-_ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 _MOMENT_SECONDS = 5.0
 
 
@@ -200,7 +200,7 @@ class _Signals:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> None:
-        for name in _ENDING_SIGNALS:
+        for name in ENDING_SIGNALS:
             number = getattr(signal, name, None)
             # An ignored signal stays ignored: SIGHUP under `nohup`, SIGINT in a shell's background job.
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:

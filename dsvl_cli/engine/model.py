@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -162,19 +163,10 @@ class VisionLanguageModel:
         """
         self._watch.check()
         row = self._row(0, conversation, sampling)
-        try:
+        what = f"a prompt of {len(row.prompt):,} tokens and its answer"
+        with self._freed_memory(what, "use fewer pictures, a shorter conversation, or close other programs"):
             yield from generate(self.network, row, self._prefix_cache, on_reading)
-        except Exception as exc:
-            if not is_out_of_memory(exc):
-                raise
-            self.forget()
-            raise MemoryShortage(
-                f"not enough memory for a prompt of {len(row.prompt):,} tokens and its answer",
-                "use fewer pictures, a shorter conversation, or close other programs",
-            ) from exc
-        # After the answer, which need not wait for the disk.
-        if self._prefix_store is not None and not conversation.is_excerpt:
-            self._prefix_store.save(row.prompt, self._prefix_cache.cache)
+        self._save_prefix(row, conversation)
 
     def stream_batch(
         self, conversations: Sequence[Conversation], sampling: SamplingParams | Sequence[SamplingParams]
@@ -212,19 +204,28 @@ class VisionLanguageModel:
         """
         self._watch.check()
         rows = [self._row(index, conversation, sampling) for index, sampling in enumerate(samplings)]
-        try:
+        with self._freed_memory(f"{len(rows)} answers at a time", "use fewer --samples, or close other programs"):
             capacity = self.choose_batch_size(max((TYPICAL_TOKENS, *(len(row.prompt) + RESERVE for row in rows))))
             for row, chunk in generate_many(self.network, rows, capacity, self._prefix_cache, on_reading):
                 yield row.index, chunk
+        for row in rows[:1]:  # they have the same prompt
+            self._save_prefix(row, conversation)
+
+    @contextmanager
+    def _freed_memory(self, what: str, hint: str) -> Iterator[None]:
+        """Free what is cached if memory runs out, and say for what there was not enough."""
+        try:
+            yield
         except Exception as exc:
             if not is_out_of_memory(exc):
                 raise
             self.forget()
-            raise MemoryShortage(
-                f"not enough memory for {len(rows)} answers at a time", "use fewer --samples, or close other programs"
-            ) from exc
-        if self._prefix_store is not None and rows and not conversation.is_excerpt:
-            self._prefix_store.save(rows[0].prompt, self._prefix_cache.cache)
+            raise MemoryShortage(f"not enough memory for {what}", hint) from exc
+
+    def _save_prefix(self, row: Row, conversation: Conversation) -> None:
+        """Save what was computed of a prompt: after the answer, which need not wait for the disk."""
+        if self._prefix_store is not None and not conversation.is_excerpt:
+            self._prefix_store.save(row.prompt, self._prefix_cache.cache)
 
     def answer_all(self, requests: Iterable[Request], batch_size: int | None = None) -> Iterator[Outcome]:
         """Answer many requests, several at a time; see `BatchModel`."""

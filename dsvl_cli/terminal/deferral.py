@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+ENDING_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def deferred_signals() -> Iterator[None]:
     came: list[int] = []
     handlers = {
         number: handler
-        for name in _ENDING_SIGNALS
+        for name in ENDING_SIGNALS
         if (number := getattr(signal, name, None)) is not None and callable(handler := signal.getsignal(number))
     }
     for number in handlers:

@@ -130,12 +130,11 @@ class Columns:
         shown = [self._show(name, answer, keys) for name, answer in row.answers.items()]
         if len(row.answers) > 1:
             chances = [chance for answer in row.answers.values() if (chance := answer.probability) is not None]
-            gaps = [gap for answer in row.answers.values() if (gap := answer.disagreement) is not None]
             # Of a row with several: what a person looks for is its weakest answer.
             if len(chances) > 1:
                 self._number(keys, ("probability",), "lowest probability", min(chances))
-            if len(gaps) > 1:
-                self._number(keys, ("disagreement",), "highest disagreement", max(gaps), falls=True)
+            if row.disagreement is not None:
+                self._number(keys, ("disagreement",), "highest disagreement", row.disagreement, falls=True)
         line = [keys.get(index) for index in range(max(keys) + 1)] if keys else []
         return shown, json.dumps(line, separators=(",", ":")) if line else ""
 

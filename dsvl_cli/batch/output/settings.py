@@ -65,11 +65,7 @@ class Settings:
             DsvlError: the file cannot be written.
         """
         with explained(path), new_file(path) as file:
-            file.write(self.encode())
-
-    def encode(self) -> bytes:
-        """Return what `write` writes."""
-        return json.dumps(asdict(self), indent=2).encode() + b"\n"
+            file.write(json.dumps(asdict(self), indent=2).encode() + b"\n")
 
     def dress(self, text: str) -> str:
         """Put what was asked for around an answer."""
@@ -84,23 +80,14 @@ class Settings:
         """
         try:
             with open_regular(path) as file:
-                return cls.decode(file.read(_MAX_BYTES), path)
+                return cls(**json.loads(file.read(_MAX_BYTES)))._checked()
         except FileNotFoundError:
             return None
-        except OSError as exc:
-            raise _unreadable(path) from exc
-
-    @classmethod
-    def decode(cls, data: bytes, name: object) -> Settings:
-        """Parse what `encode` returned.
-
-        Raises:
-            DsvlError: it is damaged; `name` is its name in the message.
-        """
-        try:
-            return cls(**json.loads(data))._checked()
-        except (ValueError, TypeError, RecursionError) as exc:
-            raise _unreadable(name) from exc
+        except (OSError, ValueError, TypeError, RecursionError) as exc:
+            raise DsvlError(
+                f"{path}: cannot be read; it holds the settings of the rows beside it",
+                "restore the file, or start over with --overwrite",
+            ) from exc
 
     def _checked(self) -> Settings:
         tables = (self.prompts, self.sampling, self.loading, self.constraints, *self.constraints.values())
@@ -136,13 +123,6 @@ class Settings:
         if not found and mine["fingerprint"] != theirs["fingerprint"]:
             found = [f"the files of model {self.model} changed"]
         return found
-
-
-def _unreadable(name: object) -> DsvlError:
-    return DsvlError(
-        f"{name}: cannot be read; it holds the settings of the rows beside it",
-        "restore the file, or start over with --overwrite",
-    )
 
 
 def _flatten(fields: dict[str, Any]) -> dict[str, Any]:
